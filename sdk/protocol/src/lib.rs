@@ -1,1 +1,3 @@
-//! Under construction.
+//! The Kafka wire format: ids, batches and messages. No I/O, no clock, no panic on any input.
+
+pub mod ids;
