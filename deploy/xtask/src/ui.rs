@@ -1,0 +1,43 @@
+//! `cargo xtask ui`: the web UI, built by its own tools into `web-ui/dist`, from where the node embeds it.
+
+use anyhow::bail;
+
+use crate::{place, step};
+
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    crate::flags(args, [])?;
+    if !is_here() {
+        bail!("there is no web-ui/package.json in this checkout");
+    }
+    if !has_npm() {
+        bail!("npm is not installed; the node builds without it and then serves no web UI");
+    }
+    install()?;
+    step::run("web UI", &mut step::program("npm", "web-ui", &["run", "build"]))
+}
+
+/// Installs exactly what the lock file names, unless that was done since it last changed.
+pub(crate) fn install() -> anyhow::Result<()> {
+    let folder = place::root().join("web-ui");
+    let changed = |path: &str| folder.join(path).metadata().and_then(|data| data.modified()).ok();
+    // npm writes this file last.
+    if let (Some(done), Some(lock)) = (
+        changed("node_modules/.package-lock.json"),
+        changed("package-lock.json"),
+    ) && done >= lock
+    {
+        return Ok(());
+    }
+    step::run(
+        "web UI packages",
+        &mut step::program("npm", "web-ui", &["ci", "--no-audit", "--no-fund"]),
+    )
+}
+
+pub(crate) fn is_here() -> bool {
+    place::root().join("web-ui/package.json").exists()
+}
+
+pub(crate) fn has_npm() -> bool {
+    step::ask("npm", &["--version"]).is_some()
+}
