@@ -2,6 +2,7 @@
 //! They own no rules beyond their order; they must never do arithmetic that can overflow silently.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// Declares one integer newtype: copyable, ordered, printable, convertible both ways.
 macro_rules! integer_id {
@@ -44,6 +45,16 @@ macro_rules! integer_id {
 }
 
 integer_id! {
+    /// One node of a cluster.
+    NodeId(i32)
+}
+
+integer_id! {
+    /// One partition of a topic, counted from 0.
+    PartitionIndex(i32)
+}
+
+integer_id! {
     /// The position of a record in its partition. Valid offsets are not negative; a log never reaches
     /// `i64::MAX`.
     Offset(i64)
@@ -78,6 +89,87 @@ impl Offset {
     }
 }
 
+impl NodeId {
+    /// No node known.
+    pub const NONE: Self = Self(-1);
+}
+
+/// The identity of a topic, for as long as it lives: a topic deleted and created again by the same name has
+/// another one. 16 bytes on the wire; written as URL-safe base64 without padding, as Kafka does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TopicId(pub [u8; 16]);
+
+impl TopicId {
+    /// No topic: what the wire carries where an id is not known.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// Makes an id of 16 random bytes (a version 4 UUID).
+    pub const fn from_random(mut bytes: [u8; 16]) -> Self {
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        Self(bytes)
+    }
+
+    /// The 16 bytes, as they go on the wire.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        for chunk in self.0.chunks(3) {
+            let mut bits = [0u8; 3];
+            bits[..chunk.len()].copy_from_slice(chunk);
+            let word = u32::from_be_bytes([0, bits[0], bits[1], bits[2]]);
+            for digit in 0..=chunk.len() {
+                let index = (word >> (18 - 6 * digit)) & 63;
+                f.write_char(BASE64_URL[index as usize] as char)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TopicId({self})")
+    }
+}
+
+/// The text is not 22 characters of URL-safe base64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a topic id is 22 characters of URL-safe base64")]
+pub struct InvalidTopicId;
+
+impl FromStr for TopicId {
+    type Err = InvalidTopicId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTopicId> {
+        if text.len() != 22 {
+            return Err(InvalidTopicId);
+        }
+        let mut value: u128 = 0;
+        let mut last = 0;
+        for (index, byte) in text.bytes().enumerate() {
+            let digit = BASE64_URL.iter().position(|known| *known == byte).ok_or(InvalidTopicId)? as u128;
+            if index == 21 {
+                last = digit;
+            } else {
+                value = (value << 6) | digit;
+            }
+        }
+        // 22 digits are 132 bits: the last four carry nothing.
+        if last & 15 != 0 {
+            return Err(InvalidTopicId);
+        }
+        Ok(Self(((value << 2) | (last >> 4)).to_be_bytes()))
+    }
+}
+
 impl LeaderEpoch {
     /// No epoch known.
     pub const NONE: Self = Self(-1);
@@ -91,4 +183,20 @@ impl ProducerId {
 impl ProducerEpoch {
     /// A batch without idempotence.
     pub const NONE: Self = Self(-1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_id_reads_back_what_it_writes() {
+        let id = TopicId([0xfb, 0xff, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xff]);
+        assert_eq!(id.to_string(), "-_8AAQIDBAUGBwgJCgsM_w");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(TopicId::NONE.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+        for wrong in ["", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAAAA"] {
+            assert_eq!(wrong.parse::<TopicId>(), Err(InvalidTopicId), "{wrong}");
+        }
+    }
 }
