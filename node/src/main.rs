@@ -1,1 +1,2 @@
+//! The `headwater` binary.
 fn main() {}

@@ -1,1 +1,1 @@
-//! Under construction.
+//! Starts real nodes and looks at them from outside: what the rings that cross crates share.
