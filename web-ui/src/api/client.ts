@@ -1,0 +1,102 @@
+// Calls to the node's HTTP API. Every failure becomes an ApiError that says what to do; nothing here keeps state.
+
+import type * as T from "./types";
+
+const BASE = "/api/v1";
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly hint: string | null,
+  ) {
+    super(message);
+  }
+}
+
+async function call<R>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<R> {
+  const raw = body instanceof Blob;
+  const headers: Record<string, string> = {};
+  if (body !== undefined) headers["content-type"] = raw ? "application/wasm" : "application/json";
+  let response: Response;
+  try {
+    response = await fetch(BASE + path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : raw ? body : JSON.stringify(body),
+      signal,
+    });
+  } catch (cause) {
+    if (signal?.aborted) throw cause;
+    throw new ApiError(0, "UNREACHABLE", "The node does not answer.", "Check that it runs and that this address is right.");
+  }
+  if (!response.ok) throw await failure(response);
+  if (response.status === 204) return undefined as R;
+  return (await response.json()) as R;
+}
+
+async function failure(response: Response): Promise<ApiError> {
+  const text = await response.text();
+  try {
+    const { error } = JSON.parse(text) as { error: { code: string; message: string; hint?: string | null } };
+    return new ApiError(response.status, error.code, error.message, error.hint ?? null);
+  } catch {
+    return new ApiError(response.status, `HTTP_${response.status}`, text || response.statusText, null);
+  }
+}
+
+function query(values: Record<string, string | number | boolean | undefined>): string {
+  const pairs = Object.entries(values).filter((pair): pair is [string, string | number | boolean] => pair[1] !== undefined);
+  return pairs.length === 0 ? "" : "?" + new URLSearchParams(pairs.map(([k, v]) => [k, String(v)]));
+}
+
+const e = encodeURIComponent;
+
+export const api = {
+  cluster: (signal?: AbortSignal) => call<T.Cluster>("GET", "/cluster", undefined, signal),
+
+  topics: (internal: boolean, signal?: AbortSignal) => call<T.TopicSummary[]>("GET", `/topics${query({ internal })}`, undefined, signal),
+  topic: (name: string, signal?: AbortSignal) => call<T.TopicDetail>("GET", `/topics/${e(name)}`, undefined, signal),
+  createTopic: (topic: { name: string; partitions: number; replication_factor: number; configs: Record<string, string> }) =>
+    call<T.TopicDetail>("POST", "/topics", topic),
+  deleteTopic: (name: string) => call<void>("DELETE", `/topics/${e(name)}`),
+  alterTopic: (name: string, set: Record<string, string>, remove: string[]) =>
+    call<T.TopicDetail>("PATCH", `/topics/${e(name)}/configs`, { set, remove }),
+  records: (name: string, at: { partition?: number; offset?: string | number; limit?: number }, signal?: AbortSignal) =>
+    call<T.RecordPage>("GET", `/topics/${e(name)}/records${query(at)}`, undefined, signal),
+  produce: (name: string, records: { partition?: number; key?: T.Data; value?: T.Data }[]) =>
+    call<{ offsets: { partition: number; offset: number }[] }>("POST", `/topics/${e(name)}/records`, { records }),
+  tailUrl: (name: string, at: { partition?: number; offset?: string | number; filter?: string }) => `${BASE}/topics/${e(name)}/tail${query(at)}`,
+
+  modules: (signal?: AbortSignal) => call<T.Module[]>("GET", "/modules", undefined, signal),
+  module: (name: string, version: string, signal?: AbortSignal) => call<T.Module>("GET", `/modules/${e(name)}/${e(version)}`, undefined, signal),
+  uploadModule: (wasm: Blob) => call<T.Module>("POST", "/modules", wasm),
+  deleteModule: (name: string, version: string) => call<void>("DELETE", `/modules/${e(name)}/${e(version)}`),
+
+  transforms: (signal?: AbortSignal) => call<T.Transform[]>("GET", "/transforms", undefined, signal),
+  transform: (name: string, signal?: AbortSignal) => call<T.Transform>("GET", `/transforms/${e(name)}`, undefined, signal),
+  deploy: (spec: T.TransformSpec) => call<T.Transform>("POST", "/transforms", spec),
+  redeploy: (spec: T.TransformSpec) => call<T.Transform>("PUT", `/transforms/${e(spec.name)}`, spec),
+  removeTransform: (name: string) => call<void>("DELETE", `/transforms/${e(name)}`),
+  pause: (name: string) => call<unknown>("POST", `/transforms/${e(name)}/pause`),
+  resume: (name: string) => call<unknown>("POST", `/transforms/${e(name)}/resume`),
+  transformLogs: (name: string, signal?: AbortSignal) => call<T.GuestLog[]>("GET", `/transforms/${e(name)}/logs`, undefined, signal),
+  dryRun: (run: {
+    module: { name: string; version: string };
+    params: Record<string, string>;
+    source: string;
+    limit: number;
+    offset?: string;
+    lookups?: Record<string, string>;
+  }) => call<T.DryRun>("POST", "/transforms/dry-run", run),
+
+  sites: (signal?: AbortSignal) => call<T.Site[]>("GET", "/sites", undefined, signal),
+  invite: (name: string, ttl_ms: number) => call<{ token: string; expires_ms: number; site: string }>("POST", "/sites/invitations", { name, ttl_ms }),
+  enrol: (token: string) => call<{ site: string; core: string; link: string }>("POST", "/sites/enrol", { token }),
+  revoke: (name: string) => call<void>("POST", `/sites/${e(name)}/revoke`),
+
+  links: (signal?: AbortSignal) => call<T.Link[]>("GET", "/links", undefined, signal),
+  pauseLink: (name: string) => call<unknown>("POST", `/links/${e(name)}/pause`),
+  resumeLink: (name: string) => call<unknown>("POST", `/links/${e(name)}/resume`),
+};

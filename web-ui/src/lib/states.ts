@@ -1,0 +1,19 @@
+// Which colour a state has. One place, so that a state looks the same on every page.
+
+export function stateKind(state: string): "good" | "warn" | "bad" {
+  switch (state) {
+    case "running":
+    case "connected":
+    case "enrolled":
+    case "caught-up":
+      return "good";
+    case "stopped":
+    case "stuck":
+    case "revoked":
+    case "diverged":
+    case "gap":
+      return "bad";
+    default:
+      return "warn";
+  }
+}
