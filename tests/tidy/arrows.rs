@@ -95,7 +95,7 @@ pub(crate) fn broken(path: &str, source: &Source) -> Vec<String> {
         };
         for (at, first, second) in imports(source) {
             let fits = |arrow: &&str| **arrow == *first || **arrow == *format!("{first}::{second}");
-            if first != module && !allowed.iter().any(|arrow| fits(arrow)) {
+            if first != module && !allowed.iter().any(fits) {
                 wrong.push(format!(
                     "node/src/{path}:{}: {module} must not import {first}::{second}",
                     source.line(at)

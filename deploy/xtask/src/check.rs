@@ -11,7 +11,15 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     // Rings 1 and 2 and tidy; ring 4 (`e2e`) starts processes and belongs to `test`.
     step::run(
         "unit tests",
-        &mut step::cargo(["test", "--quiet", "--workspace", "--lib", "--bins", "--test", "tidy"]),
+        &mut step::cargo([
+            "test",
+            "--quiet",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--test",
+            "tidy",
+        ]),
     )?;
     step::run(
         "docs",

@@ -155,7 +155,10 @@ impl FromStr for TopicId {
         let mut value: u128 = 0;
         let mut last = 0;
         for (index, byte) in text.bytes().enumerate() {
-            let digit = BASE64_URL.iter().position(|known| *known == byte).ok_or(InvalidTopicId)? as u128;
+            let digit = BASE64_URL
+                .iter()
+                .position(|known| *known == byte)
+                .ok_or(InvalidTopicId)? as u128;
             if index == 21 {
                 last = digit;
             } else {
@@ -195,7 +198,12 @@ mod tests {
         assert_eq!(id.to_string(), "-_8AAQIDBAUGBwgJCgsM_w");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(TopicId::NONE.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
-        for wrong in ["", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAAAA"] {
+        for wrong in [
+            "",
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "AAAAAAAAAAAAAAAAAAAAA=",
+            "AAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             assert_eq!(wrong.parse::<TopicId>(), Err(InvalidTopicId), "{wrong}");
         }
     }

@@ -1,0 +1,172 @@
+//! A place where a node lives: its data folder, configuration, ports and log, which outlive the node's process.
+//!
+//! It owns a temporary folder, removed at the end of a test that passes and kept, with its path printed, when it fails.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::node::tail;
+use crate::{Addresses, Node, PATIENCE, within};
+
+/// Where one node is started, again and again.
+///
+/// - The first start binds free ports; each later start binds the same ones.
+#[derive(Debug)]
+pub struct Site {
+    folder: Option<TempDir>,
+    data: PathBuf,
+    arguments: Vec<String>,
+    bound: Mutex<Option<Addresses>>,
+}
+
+/// How a node that would not start ended.
+#[derive(Debug)]
+pub struct Refused {
+    pub code: Option<i32>,
+    pub said: String,
+}
+
+impl Site {
+    pub fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("headwater-test-").tempdir()?;
+        let data = folder.path().join("data");
+        Ok(Self {
+            folder: Some(folder),
+            data,
+            arguments: Vec::new(),
+            bound: Mutex::new(None),
+        })
+    }
+
+    /// The same with its data in a folder that somebody else owns.
+    pub fn with_data(data: &Path) -> anyhow::Result<Self> {
+        let mut site = Self::new()?;
+        site.data = data.to_owned();
+        Ok(site)
+    }
+
+    /// Adds an argument to each start.
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Writes a configuration file and has each start read it.
+    pub fn config(self, toml: &str) -> anyhow::Result<Self> {
+        let path = self.path().join("headwater.toml");
+        std::fs::write(&path, toml)?;
+        Ok(self.argument("--config").argument(path.to_string_lossy()))
+    }
+
+    /// Where the test may put files of its own.
+    pub fn path(&self) -> &Path {
+        self.folder
+            .as_ref()
+            .expect("the folder lives as long as the site")
+            .path()
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Starts a node and waits until it is ready.
+    pub async fn start(&self) -> anyhow::Result<Node> {
+        let child = self.command()?.spawn().context("cannot start headwater")?;
+        let node = Node::ready(child, &self.log()).await?;
+        *self.bound.lock().expect("nothing panics while it holds this") = Some(node.addresses);
+        Ok(node)
+    }
+
+    /// Starts a node that must not come up; answers how it ended and what it said.
+    pub async fn start_refused(&self) -> anyhow::Result<Refused> {
+        let mut command = self.command()?;
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start headwater")?;
+        let output = within(
+            PATIENCE,
+            "the end of a node that must not start",
+            child.wait_with_output(),
+        )
+        .await??;
+        ensure!(
+            !output.status.success(),
+            "the node started and ended with success"
+        );
+        let said = [output.stdout, output.stderr].concat();
+        Ok(Refused {
+            code: output.status.code(),
+            said: String::from_utf8_lossy(&said).into_owned(),
+        })
+    }
+
+    fn command(&self) -> anyhow::Result<Command> {
+        let bound = *self.bound.lock().expect("nothing panics while it holds this");
+        let listen = |address: Option<SocketAddr>| {
+            address.map_or_else(|| "127.0.0.1:0".to_owned(), |bound| bound.to_string())
+        };
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())?;
+        let mut command = Command::new(binary()?);
+        command
+            .arg("node")
+            .arg("--data-dir")
+            .arg(&self.data)
+            .args(["--listen-tcp", &listen(bound.map(|bound| bound.tcp))])
+            .args(["--listen-quic", &listen(bound.map(|bound| bound.quic))])
+            .args(["--listen-http", &listen(bound.map(|bound| bound.http))])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path().join("node.log")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("{}", tail(&folder.path().join("node.log")));
+            eprintln!("the node's folder is kept: {}", folder.keep().display());
+        }
+    }
+}
+
+/// The binary under test: `HEADWATER_BIN`, else the one beside this test's own.
+pub(crate) fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("HEADWATER_BIN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe()?;
+    // target/PROFILE/deps/e2e-HASH -> target/PROFILE/headwater
+    let folder = own
+        .parent()
+        .and_then(Path::parent)
+        .context("a test runs from its target folder")?;
+    let path = folder.join("headwater");
+    if !path.exists() {
+        bail!(
+            "no {}: run `cargo build -p headwater` first, or set HEADWATER_BIN",
+            path.display()
+        );
+    }
+    Ok(path)
+}

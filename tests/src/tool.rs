@@ -1,0 +1,140 @@
+//! Other people's clients, run as programs: kcat, and Python with its packages.
+//!
+//! It owns their processes, each with a deadline. A tool that is missing fails the test and says how to get it:
+//! `cargo xtask test` installs them all.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::{checkout, within};
+
+/// How long a tool may run.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A tool that ran to its end.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// What it printed, if it succeeded.
+    pub fn success(self) -> anyhow::Result<Vec<u8>> {
+        let shown =
+            String::from_utf8_lossy(&self.stdout[self.stdout.len().saturating_sub(2000)..]).into_owned();
+        ensure!(self.status.success(), "{}\n{shown}\n{}", self.status, self.stderr);
+        Ok(self.stdout)
+    }
+}
+
+/// Runs kcat with these arguments, these bytes on its stdin.
+pub async fn kcat<I: AsRef<OsStr>>(
+    args: impl IntoIterator<Item = I>,
+    stdin: &[u8],
+) -> anyhow::Result<Finished> {
+    let mut command = Command::new("kcat");
+    command.args(args).stderr(Stdio::piped());
+    let running = start(command).context("kcat is missing: `cargo xtask test` installs it")?;
+    within(LIMIT, "kcat", finish(running, stdin)).await?
+}
+
+/// Starts a Python script of `tests/` with the packages that `cargo xtask test` installs.
+pub fn python<I: AsRef<OsStr>>(script: &str, args: impl IntoIterator<Item = I>) -> anyhow::Result<Running> {
+    let mut command = Command::new(interpreter());
+    command
+        .arg("-u")
+        .arg(checkout().join("tests").join(script))
+        .args(args);
+    // Read by nobody here, so it must not be a pipe that fills.
+    command.stderr(Stdio::inherit());
+    let mut child = start(command).context("python is missing: `cargo xtask test` installs what it needs")?;
+    drop(child.stdin.take());
+    let lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
+    Ok(Running {
+        child,
+        lines,
+        script: script.to_owned(),
+    })
+}
+
+/// A script that is running; what it prints is read line by line.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    script: String,
+}
+
+impl Running {
+    /// The next line it prints; none when it has closed its stdout.
+    pub async fn line(&mut self) -> anyhow::Result<Option<String>> {
+        Ok(within(LIMIT, &self.script, self.lines.next_line()).await??)
+    }
+
+    /// Reads on to its end, which must be success; answers the last line it printed.
+    pub async fn success(mut self) -> anyhow::Result<String> {
+        let mut last = String::new();
+        while let Some(line) = self.line().await? {
+            last = line;
+        }
+        let output = within(LIMIT, &self.script, self.child.wait_with_output()).await??;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{}: {}\n{last}\n{said}",
+            self.script,
+            output.status
+        );
+        Ok(last)
+    }
+}
+
+/// `HEADWATER_PYTHON`, else the environment that `cargo xtask test` made, else whatever python3 is.
+fn interpreter() -> PathBuf {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(path) = set("HEADWATER_PYTHON") {
+        return path;
+    }
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    let made = cache.map(|cache| cache.join("headwater/python/bin/python"));
+    made.filter(|path| path.exists())
+        .unwrap_or_else(|| "python3".into())
+}
+
+fn start(mut command: Command) -> std::io::Result<Child> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+}
+
+async fn finish(mut child: Child, stdin: &[u8]) -> anyhow::Result<Finished> {
+    let mut pipe = child.stdin.take().context("stdin is piped")?;
+    let write = async {
+        // A tool that ends early closes its stdin; its status tells.
+        let _ = pipe.write_all(stdin).await;
+        drop(pipe);
+    };
+    let ((), output) = tokio::join!(write, child.wait_with_output());
+    let output = output?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(Finished {
+        status: output.status,
+        stdout: output.stdout,
+        stderr,
+    })
+}
