@@ -1,0 +1,14 @@
+//! One typed tree of settings, from defaults, a TOML file, `HEADWATER_*` variables and flags, in rising priority.
+//!
+//! Every key is declared once (`server`, `topic`) with its type, default and meaning; an unknown one is refused by
+//! naming the nearest known one. Each module receives only its branch. Nothing here reads a file or a variable by
+//! itself: `main` hands the text in.
+
+pub mod file;
+pub mod properties;
+pub mod server;
+pub mod topic;
+pub mod units;
+
+pub use server::{Advertise, BrokerConfig, Listen, LogFormat, NodeConfig, Telemetry, Voter};
+pub use topic::TopicConfig;

@@ -1,0 +1,542 @@
+//! The properties of a node, by Kafka's server property names where Kafka has one, and their typed tree.
+
+use super::properties::{Kind, Property, PropertyError, nearest};
+use super::topic::{self, Source};
+use headwater_protocol::ids::NodeId;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A property of the node.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerProperty {
+    pub property: Property,
+    pub change: When,
+}
+
+/// When a change of a property takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At the next start; it belongs to this node.
+    Start,
+    /// At once; it may also be set for all nodes while they run.
+    Live,
+}
+
+const fn node(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ServerProperty {
+    ServerProperty {
+        property: Property {
+            name,
+            kind,
+            default,
+            doc,
+        },
+        change: When::Start,
+    }
+}
+
+const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ServerProperty {
+    ServerProperty {
+        property: Property {
+            name,
+            kind,
+            default,
+            doc,
+        },
+        change: When::Live,
+    }
+}
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+/// Every property of a node, besides the defaults for topics that `topic::PROPERTIES` names.
+pub const PROPERTIES: &[ServerProperty] = &[
+    node(
+        "node.id",
+        Kind::Number { min: 0, max: INT_MAX },
+        "1",
+        "This node's number in its cluster.",
+    ),
+    node(
+        "cluster.id",
+        Kind::Text,
+        "",
+        "The cluster to belong to; empty makes a new one at the first start.",
+    ),
+    node("data.dir", Kind::Text, "", "Where everything is stored."),
+    node(
+        "broker.rack",
+        Kind::Text,
+        "",
+        "Where the node stands, for placing replicas apart.",
+    ),
+    node(
+        "listen.tcp",
+        Kind::Text,
+        "0.0.0.0:9092",
+        "Where Kafka over TCP is accepted; empty turns it off.",
+    ),
+    node(
+        "listen.quic",
+        Kind::Text,
+        "0.0.0.0:9092",
+        "Where Kafka over QUIC is accepted; empty turns it off.",
+    ),
+    node(
+        "listen.http",
+        Kind::Text,
+        "0.0.0.0:8080",
+        "Where HTTP is accepted; empty turns it off.",
+    ),
+    node(
+        "advertise.tcp",
+        Kind::Text,
+        "",
+        "The TCP address clients are told; empty tells the bound one.",
+    ),
+    node(
+        "advertise.quic",
+        Kind::Text,
+        "",
+        "The QUIC address clients are told; empty tells the bound one.",
+    ),
+    node(
+        "advertise.http",
+        Kind::Text,
+        "",
+        "The HTTP address people are told; empty tells the bound one.",
+    ),
+    node(
+        "voters",
+        Kind::Text,
+        "",
+        "The quorum, as ID@HOST:PORT with commas between; empty: this node alone.",
+    ),
+    node(
+        "tcp.tls.enable",
+        Kind::Bool,
+        "false",
+        "Whether the TCP listener speaks TLS.",
+    ),
+    node(
+        "tls.certificate.file",
+        Kind::Text,
+        "",
+        "The certificate shown to clients; empty: the node's own.",
+    ),
+    node(
+        "tls.key.file",
+        Kind::Text,
+        "",
+        "The private key that belongs to it.",
+    ),
+    node(
+        "worker.threads",
+        Kind::Number { min: 0, max: 1024 },
+        "0",
+        "Threads that run tasks; 0: one per core.",
+    ),
+    node(
+        "telemetry.log.format",
+        Kind::OneOf(&["text", "json"]),
+        "text",
+        "How log lines are written to standard error.",
+    ),
+    node(
+        "telemetry.log.filter",
+        Kind::Text,
+        "info",
+        "Which log lines are written, as LEVEL or TARGET=LEVEL,...",
+    ),
+    node(
+        "max.connections",
+        Kind::Number { min: 1, max: INT_MAX },
+        "10000",
+        "How many connections are open at once, over all listeners.",
+    ),
+    node(
+        "socket.request.max.bytes",
+        Kind::Bytes {
+            min: 1024,
+            max: INT_MAX,
+        },
+        "104857600",
+        "The largest request that is read.",
+    ),
+    node(
+        "queued.max.request.bytes",
+        Kind::Bytes {
+            min: 1 << 20,
+            max: i64::MAX,
+        },
+        "268435456",
+        "How many bytes of requests are in memory at once, over all connections.",
+    ),
+    node(
+        "connections.max.idle.ms",
+        Kind::Ms {
+            min: 1000,
+            max: i64::MAX,
+        },
+        "600000",
+        "How long a connection may be silent before it is closed.",
+    ),
+    node(
+        "fetch.max.bytes",
+        Kind::Bytes {
+            min: 1024,
+            max: INT_MAX,
+        },
+        "57671680",
+        "The most bytes one fetch is answered with.",
+    ),
+    node(
+        "max.incremental.fetch.session.cache.slots",
+        Kind::Number { min: 0, max: INT_MAX },
+        "1000",
+        "How many fetch sessions are remembered.",
+    ),
+    node(
+        "log.retention.check.interval.ms",
+        Kind::Ms {
+            min: 100,
+            max: i64::MAX,
+        },
+        "300000",
+        "How often old segments and forgotten producers are looked for.",
+    ),
+    node(
+        "shutdown.timeout.ms",
+        Kind::Ms {
+            min: 0,
+            max: i64::MAX,
+        },
+        "30000",
+        "How long requests in flight are waited for at shutdown.",
+    ),
+    live(
+        "auto.create.topics.enable",
+        Kind::Bool,
+        "true",
+        "Whether asking for an unknown topic creates it.",
+    ),
+    live(
+        "num.partitions",
+        Kind::Number { min: 1, max: 100_000 },
+        "1",
+        "Partitions of a topic that names no count.",
+    ),
+    live(
+        "default.replication.factor",
+        Kind::Number { min: 1, max: 32767 },
+        "1",
+        "Replicas of a topic that names no count.",
+    ),
+    live(
+        "producer.id.expiration.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "86400000",
+        "How long a partition remembers a silent idempotent producer.",
+    ),
+];
+
+/// What was set for one node, and by the cluster, before defaults: by server property name.
+pub type Values = BTreeMap<String, String>;
+
+/// Finds a server property, topic defaults included, or says which one may have been meant.
+pub fn find(name: &str) -> Result<ServerProperty, PropertyError> {
+    if let Some(known) = PROPERTIES.iter().find(|known| known.property.name == name) {
+        return Ok(*known);
+    }
+    let mut defaults = topic::PROPERTIES.iter();
+    if let Some(known) = defaults.find(|known| known.broker == Some(name)) {
+        let broker = known.broker.expect("it was found by this name");
+        return Ok(ServerProperty {
+            property: Property {
+                name: broker,
+                ..known.property
+            },
+            change: When::Live,
+        });
+    }
+    let names = PROPERTIES.iter().map(|known| known.property.name);
+    let defaults = topic::PROPERTIES.iter().filter_map(|known| known.broker);
+    Err(PropertyError::Unknown {
+        key: name.to_owned(),
+        nearest: nearest(name, names.chain(defaults)),
+    })
+}
+
+/// Checks one property of a node and gives the form it is kept in.
+pub fn check(name: &str, value: &str) -> Result<String, PropertyError> {
+    let known = find(name)?;
+    let kept = known.property.normalize(value)?;
+    match topic::PROPERTIES.iter().find(|topic| topic.broker == Some(name)) {
+        Some(default) => topic::check(default.property.name, &kept),
+        None => Ok(kept),
+    }
+}
+
+/// Checks a property that is to be set for all nodes while they run.
+pub fn check_live(name: &str, value: &str) -> Result<String, PropertyError> {
+    match find(name)?.change {
+        When::Live => check(name, value),
+        When::Start => Err(PropertyError::Misplaced {
+            key: name.to_owned(),
+            reason: "it belongs to one node and takes effect at its start",
+        }),
+    }
+}
+
+/// The whole tree. Each part goes to the module that owns the subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    pub node_id: NodeId,
+    /// None: the one in the data directory, or a new one.
+    pub cluster_id: Option<String>,
+    pub data_dir: PathBuf,
+    pub rack: Option<String>,
+    pub listen: Listen,
+    pub advertise: Advertise,
+    /// Empty: a cluster of one.
+    pub voters: Vec<Voter>,
+    pub tls: Tls,
+    /// 0: one per core.
+    pub worker_threads: usize,
+    pub telemetry: Telemetry,
+    pub server: ServerLimits,
+    pub retention_check_interval_ms: i64,
+    pub shutdown_timeout_ms: i64,
+    pub broker: BrokerConfig,
+}
+
+/// Where requests are accepted; None turns a listener off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub tcp: Option<String>,
+    pub quic: Option<String>,
+    pub http: Option<String>,
+}
+
+/// What others are told to connect to; None tells what was bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertise {
+    pub tcp: Option<String>,
+    pub quic: Option<String>,
+    pub http: Option<String>,
+}
+
+/// A member of the quorum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voter {
+    pub id: NodeId,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub tcp: bool,
+    pub certificate_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Limits of the Kafka listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLimits {
+    pub connections_max: usize,
+    pub request_bytes_max: usize,
+    pub requests_bytes_max: usize,
+    pub idle_ms_max: i64,
+    pub fetch_bytes_max: usize,
+    pub fetch_sessions_max: usize,
+}
+
+/// Properties that may change while running: this node's own values under those set for all nodes.
+///
+/// - A clone is cheap; a change makes a new one (`with_cluster`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerConfig {
+    node: Arc<Values>,
+    cluster: Arc<Values>,
+}
+
+impl BrokerConfig {
+    /// `node`: what this node's file, variables and flags say.
+    pub fn new(node: Values) -> Self {
+        Self {
+            node: Arc::new(node),
+            cluster: Arc::default(),
+        }
+    }
+
+    /// The same node under other values for all nodes: `Image::broker_configs`.
+    pub fn with_cluster(&self, cluster: Arc<Values>) -> Self {
+        Self {
+            node: Arc::clone(&self.node),
+            cluster,
+        }
+    }
+
+    /// What was set for `name`, the value in force first; nothing if only the default is left.
+    pub fn layers(&self, name: &str) -> impl Iterator<Item = (String, Source)> {
+        let cluster = self
+            .cluster
+            .get(name)
+            .map(|value| (value.clone(), Source::Cluster));
+        let node = self.node.get(name).map(|value| (value.clone(), Source::Node));
+        cluster.into_iter().chain(node)
+    }
+
+    /// The value in force.
+    pub fn value(&self, name: &str) -> String {
+        let known = find(name).expect("only declared properties are asked for");
+        match self.layers(name).next() {
+            Some((value, _)) => value,
+            None => known.property.default.to_owned(),
+        }
+    }
+
+    pub fn auto_create_topics(&self) -> bool {
+        self.value("auto.create.topics.enable") == "true"
+    }
+
+    pub fn partitions_default(&self) -> i32 {
+        i32::try_from(self.number("num.partitions")).unwrap_or(1)
+    }
+
+    pub fn replication_factor_default(&self) -> i16 {
+        i16::try_from(self.number("default.replication.factor")).unwrap_or(1)
+    }
+
+    pub fn producer_expiration_ms(&self) -> i64 {
+        self.number("producer.id.expiration.ms")
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        let known = find(name).expect("only declared properties are asked for");
+        self.value(name)
+            .parse()
+            .or_else(|_| known.property.default.parse())
+            .expect("the default of a numeric property is a number")
+    }
+
+    /// All server properties with their values, for DescribeConfigs on a broker.
+    pub fn describe(&self) -> Vec<topic::Described> {
+        let defaults = topic::PROPERTIES.iter().filter_map(|known| known.broker);
+        let mut names: Vec<_> = PROPERTIES
+            .iter()
+            .map(|known| known.property.name)
+            .chain(defaults)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().map(|name| self.describe_one(name)).collect()
+    }
+
+    fn describe_one(&self, name: &str) -> topic::Described {
+        let known = find(name)
+            .expect("only declared properties are asked for")
+            .property;
+        let mut synonyms: Vec<_> = self
+            .layers(name)
+            .map(|(value, source)| (known.name, value, source))
+            .collect();
+        synonyms.push((known.name, known.default.to_owned(), Source::Default));
+        let (_, value, source) = synonyms[0].clone();
+        topic::Described {
+            name: known.name,
+            value,
+            source,
+            kind: known.kind,
+            doc: known.doc,
+            synonyms,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// The typed tree of values that were checked one by one (`file::Layers`).
+    pub fn from_values(values: Values) -> Result<Self, PropertyError> {
+        let broker = BrokerConfig::new(values);
+        let text = |name| Some(broker.value(name)).filter(|value| !value.is_empty());
+        let count = |name| usize::try_from(broker.number(name)).unwrap_or(0);
+        let data_dir = text("data.dir").ok_or_else(|| PropertyError::Invalid {
+            key: "data.dir".to_owned(),
+            value: String::new(),
+            reason: "a folder must be named".to_owned(),
+        })?;
+        Ok(Self {
+            node_id: NodeId(i32::try_from(broker.number("node.id")).unwrap_or(i32::MAX)),
+            cluster_id: text("cluster.id"),
+            data_dir: PathBuf::from(data_dir),
+            rack: text("broker.rack"),
+            listen: Listen {
+                tcp: text("listen.tcp"),
+                quic: text("listen.quic"),
+                http: text("listen.http"),
+            },
+            advertise: Advertise {
+                tcp: text("advertise.tcp"),
+                quic: text("advertise.quic"),
+                http: text("advertise.http"),
+            },
+            voters: parse_voters(&broker.value("voters"))?,
+            tls: Tls {
+                tcp: broker.value("tcp.tls.enable") == "true",
+                certificate_file: text("tls.certificate.file").map(PathBuf::from),
+                key_file: text("tls.key.file").map(PathBuf::from),
+            },
+            worker_threads: count("worker.threads"),
+            telemetry: Telemetry {
+                format: match broker.value("telemetry.log.format").as_str() {
+                    "json" => LogFormat::Json,
+                    _ => LogFormat::Text,
+                },
+                filter: broker.value("telemetry.log.filter"),
+            },
+            server: ServerLimits {
+                connections_max: count("max.connections"),
+                request_bytes_max: count("socket.request.max.bytes"),
+                requests_bytes_max: count("queued.max.request.bytes"),
+                idle_ms_max: broker.number("connections.max.idle.ms"),
+                fetch_bytes_max: count("fetch.max.bytes"),
+                fetch_sessions_max: count("max.incremental.fetch.session.cache.slots"),
+            },
+            retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
+            shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),
+            broker,
+        })
+    }
+}
+
+fn parse_voters(text: &str) -> Result<Vec<Voter>, PropertyError> {
+    super::properties::list_items(text)
+        .map(|item| {
+            let (id, address) = item.split_once('@')?;
+            let (host, port) = address.rsplit_once(':')?;
+            port.parse::<u16>().ok()?;
+            let id = id.parse().ok().filter(|id| *id >= 0)?;
+            (!host.is_empty()).then(|| Voter {
+                id: NodeId(id),
+                address: address.to_owned(),
+            })
+        })
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| PropertyError::Invalid {
+            key: "voters".to_owned(),
+            value: text.to_owned(),
+            reason: "ID@HOST:PORT with commas between".to_owned(),
+        })
+}

@@ -1,0 +1,100 @@
+//! Every metric of the node, each declared once: its name, its kind, its labels, its meaning.
+//!
+//! Names start with `headwater_`, end with their unit, and with `_total` where they only rise.
+
+use std::fmt;
+
+/// A metric with all its series.
+#[derive(Debug)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+/// Declares the families and the list of them all.
+macro_rules! families {
+    ($($kind:ident $constant:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Family =
+                Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )*
+        /// All of them, in the order in which they are written out.
+        pub static ALL: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! {
+    // The node.
+    Gauge BUILD_INFO "headwater_build_info" ["version"] "1, with the version of the binary.";
+    Gauge START_TIME "headwater_start_time_seconds" [] "When the node was started, since 1970.";
+    Gauge READY "headwater_ready" [] "1 while the node accepts requests.";
+
+    // Topics and partitions.
+    Counter TOPIC_BYTES_IN "headwater_topic_bytes_in_total" ["topic"] "Bytes of batches appended.";
+    Counter TOPIC_RECORDS_IN "headwater_topic_records_in_total" ["topic"] "Records appended.";
+    Counter TOPIC_BYTES_OUT "headwater_topic_bytes_out_total" ["topic"] "Bytes of batches read.";
+    Gauge TOPICS "headwater_topics" [] "Topics in the metadata.";
+    Gauge PARTITIONS "headwater_partitions" [] "Partitions on this node.";
+    Gauge PARTITIONS_OFFLINE "headwater_partitions_offline" [] "Partitions whose log could not be written or read.";
+    Gauge PARTITIONS_DISK_FULL "headwater_partitions_disk_full" [] "Partitions that refuse appends for want of space.";
+    Gauge LOG_BYTES "headwater_log_bytes" ["topic", "partition"] "Bytes of the partition's log.";
+    Gauge LOG_START_OFFSET "headwater_log_start_offset" ["topic", "partition"] "First offset that can be read.";
+    Gauge LOG_END_OFFSET "headwater_log_end_offset" ["topic", "partition"] "Offset of the next record.";
+    Gauge HIGH_WATERMARK "headwater_high_watermark" ["topic", "partition"] "Offset up to which all is committed.";
+    Counter APPEND_REFUSED "headwater_append_refused_total" ["reason"] "Appends refused, by reason.";
+    Histogram APPEND_SECONDS "headwater_append_seconds" [] "From the admission of an append to its acknowledgement.";
+    Histogram SYNC_SECONDS "headwater_log_sync_seconds" [] "How long one sync of a log took.";
+    Counter RETENTION_BYTES "headwater_retention_bytes_total" [] "Bytes deleted by retention.";
+    Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";
+
+    // Metadata.
+    Gauge METADATA_OFFSET "headwater_metadata_offset" [] "The last metadata record applied here.";
+    Counter METADATA_CHANGES "headwater_metadata_changes_total" ["result"] "Changes proposed, by result.";
+    Histogram METADATA_COMMIT_SECONDS "headwater_metadata_commit_seconds" [] "How long a change took to become durable.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_keep_the_rules() {
+        let mut seen = BTreeSet::new();
+        for family in ALL {
+            assert!(seen.insert(family.name), "{} is declared twice", family.name);
+            assert!(family.name.starts_with("headwater_"), "{}", family.name);
+            assert_eq!(
+                family.name.ends_with("_total"),
+                family.kind == Kind::Counter,
+                "{}",
+                family.name
+            );
+            assert!(
+                family.help.ends_with('.') && !family.help.contains('\n'),
+                "{}",
+                family.name
+            );
+        }
+    }
+}
