@@ -1,1 +1,10 @@
-//! Under construction.
+//! The broker as a library, in layers: each module may use those above it in this list, never those below.
+
+// L1: the door to the machine.
+pub mod config;
+pub mod telemetry;
+// L3: what the cluster agreed on.
+pub mod metadata;
+// L4: machinery.
+pub mod controller;
+pub mod partition;

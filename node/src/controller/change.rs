@@ -1,0 +1,127 @@
+//! Every change that somebody can ask the controller for.
+
+use crate::metadata::{Link, MirrorSource, Module, Node, Site, Transform, Upstream};
+use headwater_protocol::ids::{NodeId, TopicId};
+use std::collections::BTreeMap;
+
+/// A change that somebody asks for. It happens as a whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    CreateTopic(NewTopic),
+    DeleteTopic {
+        topic: TopicRef,
+    },
+    CreatePartitions {
+        topic: String,
+        /// How many there are to be in the end.
+        count: i32,
+        /// Replicas of each new partition; empty leaves it to the controller.
+        assignments: Vec<Vec<NodeId>>,
+        validate_only: bool,
+    },
+    AlterTopicConfig {
+        topic: String,
+        changes: Vec<ConfigChange>,
+        validate_only: bool,
+    },
+    /// Properties of all nodes, by Kafka's server property names.
+    AlterBrokerConfig {
+        changes: Vec<ConfigChange>,
+        validate_only: bool,
+    },
+    AllocateProducerIds,
+    PutModule(Module),
+    RemoveModule {
+        name: String,
+        version: String,
+    },
+    /// Creates or replaces; the controller sets `revision`.
+    PutTransform(Transform),
+    SetTransformPaused {
+        name: String,
+        paused: bool,
+    },
+    RemoveTransform {
+        name: String,
+    },
+    PutSite(Site),
+    /// Creates or replaces; the controller sets `revision`.
+    PutLink(Link),
+    SetLinkPaused {
+        name: String,
+        paused: bool,
+    },
+    RemoveLink {
+        name: String,
+    },
+    PutUpstream(Upstream),
+    RemoveUpstream {
+        link: String,
+    },
+    RegisterNode(Node),
+    /// Turns a mirror into an ordinary topic, or binds a copy to another log at its source.
+    SetMirror {
+        topic: String,
+        mirror: Option<MirrorSource>,
+    },
+}
+
+/// A topic, by what the caller knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicRef {
+    Name(String),
+    Id(TopicId),
+}
+
+/// A topic to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    pub name: String,
+    /// -1: as many as `num.partitions` says.
+    pub partitions: i32,
+    /// -1: as `default.replication.factor` says.
+    pub replication_factor: i16,
+    /// Replicas by partition index, the first one preferred as leader; empty leaves it to the controller.
+    pub assignments: BTreeMap<i32, Vec<NodeId>>,
+    pub configs: BTreeMap<String, String>,
+    /// None: a new one is drawn.
+    pub id: Option<TopicId>,
+    pub mirror: Option<MirrorSource>,
+    pub internal: bool,
+    pub validate_only: bool,
+}
+
+impl NewTopic {
+    /// An ordinary topic with the cluster's defaults.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            partitions: -1,
+            replication_factor: -1,
+            assignments: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            id: None,
+            mirror: None,
+            internal: false,
+            validate_only: false,
+        }
+    }
+}
+
+/// One change of one property.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigChange {
+    pub key: String,
+    pub operation: ConfigOperation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigOperation {
+    Set(String),
+    /// Back to the default.
+    Remove,
+    /// Adds to a list, where it is not there yet.
+    Append(String),
+    /// Takes out of a list.
+    Subtract(String),
+}

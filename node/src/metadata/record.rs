@@ -1,0 +1,114 @@
+//! Every change the cluster can agree on, as a value of the metadata log: JSON with a `type` and a `version`.
+//!
+//! A record states what is true from now on, never a difference to what was: folding a record twice changes nothing.
+//! A record once written is read for ever: a change of meaning needs a new version here.
+
+use super::{Link, MirrorSource, Module, Node, PartitionState, Site, Transform, Upstream};
+use headwater_protocol::ids::{PartitionIndex, ProducerId, TopicId};
+use serde::{Deserialize, Serialize};
+
+/// The version this build writes, and the highest it reads.
+const VERSION: u32 = 1;
+
+/// One agreed fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Record {
+    /// The first record of every metadata log.
+    Cluster {
+        cluster_id: String,
+    },
+    Node(Node),
+    Topic {
+        id: TopicId,
+        name: String,
+        internal: bool,
+        mirror: Option<MirrorSource>,
+    },
+    Partition {
+        topic: TopicId,
+        index: PartitionIndex,
+        #[serde(flatten)]
+        state: PartitionState,
+    },
+    /// Takes its partitions and properties along.
+    RemoveTopic {
+        id: TopicId,
+    },
+    /// One property of one topic; without a value it falls back to its default.
+    TopicConfig {
+        topic: TopicId,
+        key: String,
+        value: Option<String>,
+    },
+    /// One property of all nodes; without a value it falls back to the node's own configuration.
+    BrokerConfig {
+        key: String,
+        value: Option<String>,
+    },
+    /// Every producer id below `next` has been handed out.
+    ProducerIds {
+        next: ProducerId,
+    },
+    Module(Module),
+    RemoveModule {
+        name: String,
+        version: String,
+    },
+    Transform(Transform),
+    RemoveTransform {
+        name: String,
+    },
+    Site(Site),
+    Link(Link),
+    RemoveLink {
+        name: String,
+    },
+    Upstream(Upstream),
+    RemoveUpstream {
+        link: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Why a value of the metadata log cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(
+        "metadata record of version {found}, this build knows up to {VERSION}: it was written by a newer one"
+    )]
+    Newer { found: u32 },
+    #[error("metadata record cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl Record {
+    /// The record as it is stored.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(&Written {
+            version: VERSION,
+            record: self,
+        })
+        .expect("a record has only string keys and no value that JSON cannot write")
+    }
+
+    /// Reads a stored record. Fields it does not know are passed over.
+    pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
+        let Version { version } = serde_json::from_slice(value)?;
+        if version > VERSION {
+            return Err(RecordError::Newer { found: version });
+        }
+        Ok(serde_json::from_slice(value)?)
+    }
+}

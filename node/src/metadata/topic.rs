@@ -1,0 +1,59 @@
+//! What the metadata says about a topic and its partitions. Values only; no decision is taken here.
+
+use headwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The longest name a topic may have, as in Kafka: it becomes a folder's name.
+pub const NAME_BYTES_MAX: usize = 249;
+
+/// A topic as the image holds it.
+///
+/// - `partitions` has one entry per partition, in the order of their indexes, without gaps.
+/// - `configs` holds only what was set on this topic; defaults are resolved by `config::topic`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: Arc<str>,
+    pub partitions: Vec<PartitionState>,
+    pub configs: BTreeMap<String, String>,
+    /// The topic is a copy kept by a link: only the link may append to it.
+    pub mirror: Option<MirrorSource>,
+    /// Made by the node for itself.
+    pub internal: bool,
+}
+
+impl Topic {
+    pub fn partition(&self, index: PartitionIndex) -> Option<&PartitionState> {
+        self.partitions.get(usize::try_from(index.value()).ok()?)
+    }
+
+    /// The indexes of its partitions, in order.
+    pub fn indexes(&self) -> impl Iterator<Item = PartitionIndex> + use<> {
+        // A topic has at most as many partitions as an i32 counts: the controller bounds them.
+        (0..self.partitions.len() as i32).map(PartitionIndex)
+    }
+}
+
+/// Who holds one partition, and in which state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionState {
+    pub leader: NodeId,
+    pub leader_epoch: LeaderEpoch,
+    pub replicas: Vec<NodeId>,
+    pub isr: Vec<NodeId>,
+    /// Counts every change of this entry; changes are compared and set against it.
+    pub partition_epoch: i32,
+}
+
+/// Where a mirror topic is copied from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorSource {
+    pub link: String,
+    pub site: String,
+    /// The topic's name at the source.
+    pub topic: String,
+    /// The topic's id at the source: another id behind the same name is another log.
+    pub topic_id: TopicId,
+}

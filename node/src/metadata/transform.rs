@@ -1,0 +1,88 @@
+//! What the metadata says about a transform: a module, its parameters, where it reads and writes, and its limits.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A deployed transform.
+///
+/// - `sinks` is never empty; the first is where outputs without a sink of their own go.
+/// - `revision` rises with every change of the declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transform {
+    pub name: String,
+    pub module: ModuleRef,
+    pub params: BTreeMap<String, String>,
+    pub source: String,
+    pub sinks: Vec<String>,
+    pub dead_letter: String,
+    pub on_error: ErrorPolicy,
+    pub placement: Placement,
+    pub limits: Limits,
+    pub start: StartAt,
+    pub window_ms: Option<i64>,
+    pub lateness_ms: i64,
+    pub idle_close_ms: Option<i64>,
+    pub emit: Emit,
+    /// Lookup tables: the name the module opens, and the compacted topic that fills it.
+    pub lookups: BTreeMap<String, String>,
+    pub paused: bool,
+    pub revision: i64,
+    pub created_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ModuleRef {
+    pub name: String,
+    pub version: String,
+}
+
+/// What happens to a record that the module fails on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorPolicy {
+    DeadLetter,
+    Skip,
+    Stop,
+    Retry,
+}
+
+/// Which nodes run the transform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// Wherever the source partition leads.
+    Any,
+    /// Only on edge nodes.
+    Edge,
+    /// Only on core nodes.
+    Core,
+    /// Only at sites that the selector names.
+    Site(String),
+}
+
+/// What one instance may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    pub cpu_ms_per_batch: u64,
+    pub output_bytes: u64,
+    pub batch_bytes: u64,
+}
+
+/// Where a new transform begins in its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartAt {
+    Earliest,
+    Latest,
+}
+
+/// When an aggregate sends a window's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Emit {
+    /// Once, when the window closes.
+    Close,
+    /// After every batch that changed it.
+    Update,
+}

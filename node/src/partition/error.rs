@@ -1,0 +1,137 @@
+//! Why a partition refuses. Each says whose fault it is; only the edge turns it into a wire code.
+
+use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+
+/// The caller's idea of who leads does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EpochError {
+    #[error("leader epoch {asked} is over, the current one is {current}")]
+    Fenced {
+        asked: LeaderEpoch,
+        current: LeaderEpoch,
+    },
+    #[error("leader epoch {asked} is not known here, the current one is {current}")]
+    Unknown {
+        asked: LeaderEpoch,
+        current: LeaderEpoch,
+    },
+}
+
+/// Why nothing was appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("this node does not lead the partition")]
+    NotLeader,
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// The bytes are not a batch, or not the one that was sent.
+    #[error("corrupt batch: {reason}")]
+    Corrupt { reason: String },
+    #[error("batch of {bytes} bytes is larger than max.message.bytes={limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("message format {magic} is not supported, only 2 is")]
+    UnsupportedFormat { magic: i8 },
+    #[error("producer {producer} sent sequence {found}, expected {expected}")]
+    OutOfOrderSequence {
+        producer: ProducerId,
+        found: i32,
+        expected: i32,
+    },
+    /// The batch is older than the last five of its producer; where it lies is not remembered.
+    #[error("producer {producer} sent sequence {found} again")]
+    DuplicateSequence { producer: ProducerId, found: i32 },
+    #[error("producer {producer} has epoch {current}, the batch has {found}")]
+    InvalidProducerEpoch {
+        producer: ProducerId,
+        found: ProducerEpoch,
+        current: ProducerEpoch,
+    },
+    #[error("producer {producer} is not known to the partition")]
+    UnknownProducer { producer: ProducerId },
+    #[error("timestamp {timestamp_ms} is outside of what the topic allows around {now_ms}")]
+    InvalidTimestamp { timestamp_ms: i64, now_ms: i64 },
+    /// One record breaks a rule of the topic; nothing of the batch was appended.
+    #[error("record {index} of the batch: {reason}")]
+    InvalidRecord { index: usize, reason: &'static str },
+    #[error("compression {codec} is not supported")]
+    UnsupportedCompression { codec: i16 },
+    #[error("transactions are not supported")]
+    UnsupportedTransaction,
+    /// `acks=all`, and fewer replicas in sync than the topic asks for.
+    #[error("{in_sync} replicas in sync, min.insync.replicas={required}")]
+    NotEnoughReplicas { in_sync: usize, required: usize },
+    #[error("topic is a mirror kept by link {link:?}: only the link writes to it")]
+    ReadOnlyMirror { link: String },
+    #[error("topic is internal")]
+    Internal,
+    #[error("a copy must go on at {expected}, the batch starts at {found}")]
+    NotContiguous { expected: Offset, found: Offset },
+    /// The disk is full. Reads go on; appends do again when space returns.
+    #[error("disk full")]
+    DiskFull,
+    /// The log could not be written: the partition is offline until the node is restarted.
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
+    /// It is in the log, but the acknowledgement asked for was not reached. It may still be committed.
+    #[error("appended, but not acknowledged: {0}")]
+    Unacknowledged(TicketError),
+}
+
+/// Why an append that is in the log was not acknowledged. It may still be committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    #[error("in-sync set fell below min.insync.replicas after the append")]
+    NotEnoughReplicas,
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("leadership was lost before the append was committed")]
+    NotLeader,
+    #[error("the partition is stopping")]
+    Stopped,
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("this node does not lead the partition")]
+    NotLeader,
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    #[error("offset {asked} is outside of {start}..={end}")]
+    OutOfRange {
+        asked: Offset,
+        start: Offset,
+        end: Offset,
+    },
+    /// A batch on disk fails its checksum.
+    #[error("log is corrupt at {at}: {reason}")]
+    Corrupt { at: Offset, reason: String },
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
+}
+
+/// Why a question about offsets was not answered, or a log was not cut.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    #[error("this node does not lead the partition")]
+    NotLeader,
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    #[error("offset {asked} is outside of {start}..={end}")]
+    OutOfRange {
+        asked: Offset,
+        start: Offset,
+        end: Offset,
+    },
+    /// The topic's properties forbid it.
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
+}
