@@ -1,6 +1,7 @@
 //! `cargo xtask build`: the release binary with everything inside that belongs inside.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 /// Builds what the node embeds, then the node; answers where the binary is.
 pub(crate) fn release() -> anyhow::Result<PathBuf> {
     embedded()?;
-    node(&["--release"])
+    node(&["--release"], |command| command)
 }
 
 /// Builds what the node embeds: the built-in modules, and the web UI when npm is there.
@@ -34,14 +35,14 @@ pub(crate) fn embedded() -> anyhow::Result<()> {
 }
 
 /// Builds the node's binary with these extra arguments; answers where cargo says it is.
-pub(crate) fn node(extra: &[&str]) -> anyhow::Result<PathBuf> {
+pub(crate) fn node(extra: &[&str], configure: fn(&mut Command) -> &mut Command) -> anyhow::Result<PathBuf> {
     let mut command = step::cargo(["build", "--package", "headwater", "--bin", "headwater"]);
-    command.args(extra);
+    configure(command.args(extra));
     step::run("headwater", &mut command)?;
     // Asked again, it answers at once; the first call showed its progress on the terminal.
     command.args(["--quiet", "--message-format", "json"]);
     let output = command
-        .stderr(std::process::Stdio::inherit())
+        .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;
     executable(&String::from_utf8_lossy(&output.stdout)).context("cargo named no executable for headwater")

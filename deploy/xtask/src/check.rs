@@ -1,7 +1,7 @@
 //! `cargo xtask check`: what a change must pass before anybody else reads it. Minutes, not more; it installs nothing
 //! unless asked, and it never writes to the tree.
 
-use crate::{step, tools};
+use crate::{step, tools, ui};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let [deny] = crate::flags(args, ["--deny"])?;
@@ -25,6 +25,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "docs",
         step::cargo(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    if ui::is_installed() {
+        step::run("web UI, types", &mut ui::types())?;
+    }
     if deny {
         tools::deny()?;
     }

@@ -3,50 +3,149 @@
 //! It owns the order of the runners. It must never hide a failure: each runner runs to its end whatever the one before
 //! it said, and the exit code follows the sum.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::totals::{self, Totals};
 use crate::{build, place, step, tools, ui};
 
+/// The side workspace of the modules: its tests run on the host.
+const MODULES: &str = "wasm-modules/Cargo.toml";
+
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     crate::flags(args, [])?;
     let started = Instant::now();
-    let browser = ui::is_here();
-    if browser {
-        tools::debian(&[("kcat", "kcat"), ("chromium", "chromium")])?;
-    } else {
-        tools::debian(&[("kcat", "kcat")])?;
-    }
-    build::embedded()?;
-    let mut rows = vec![("rust", rust()?)];
-    if browser {
-        ui::install()?;
-        rows.push((
-            "web UI, unit",
-            runner("web UI, unit", "test:unit", totals::of_vitest)?,
-        ));
-        rows.push((
-            "web UI, browser",
-            runner("web UI, browser", "test:browser", totals::of_playwright)?,
-        ));
+    let mut rows = Vec::new();
+    if let Err(why) = all(&mut rows) {
+        // What stopped the runners is a failure like any other: it is counted, and the totals still close the output.
+        rows.push(("stopped", check(Err(why))));
     }
     close(&rows, started)
 }
 
-/// Every Rust test of the workspace, each crate's and the rings'.
-fn rust() -> anyhow::Result<Totals> {
-    let mut command = step::cargo(["test", "--workspace", "--no-fail-fast"]);
+/// Runs one runner after the other; an error is for what keeps the rest from running at all.
+fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
+    let browser = ui::is_here();
+    tools::debian(&[("kcat", "kcat"), ("zstd", "zstd")])?;
+    if browser {
+        tools::debian(&[("chromium", "chromium"), ("npm", "npm")])?;
+    }
+    let python = tools::python(&["confluent-kafka", "duckdb"])?;
+    build::embedded()?;
+    let node = Node::build()?;
+
+    rows.push(("dependencies", check(tools::deny())));
+    rows.push(("rust", rust(&node, &python)?));
+    if place::root().join(MODULES).exists() {
+        rows.push((
+            "modules",
+            cargo_tests("modules", &["--manifest-path", MODULES], |command| command)?,
+        ));
+    }
+    if browser {
+        web(&node, rows)?;
+    }
+    Ok(())
+}
+
+/// The node that the tests start: a link to the binary that was built for them, so that another clone's build into
+/// the same target folder cannot replace it under a running test.
+struct Node {
+    binary: PathBuf,
+}
+
+impl Node {
+    fn build() -> anyhow::Result<Self> {
+        let built = build::node(&[], configure)?;
+        let folder = built
+            .parent()
+            .context("a binary has a folder")?
+            .join("under-test");
+        std::fs::create_dir_all(&folder)?;
+        let binary = folder.join(format!("headwater-{}", std::process::id()));
+        std::fs::hard_link(&built, &binary).or_else(|_| std::fs::copy(&built, &binary).map(drop))?;
+        Ok(Self { binary })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Left behind, it is only in the way of nobody.
+        let _ = std::fs::remove_file(&self.binary);
+    }
+}
+
+/// Where and how the tests are built: in a target folder that clones share, and without debug information where nobody
+/// will open a debugger.
+fn configure(command: &mut Command) -> &mut Command {
     command.env("CARGO_TARGET_DIR", place::shared_target());
-    let (output, succeeded) = step::run_and_read("rust tests", &mut command)?;
+    if std::env::var_os("CI").is_some() {
+        command
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("CARGO_PROFILE_TEST_DEBUG", "0");
+    }
+    command
+}
+
+/// Every Rust test of the workspace: each crate's, and the rings.
+fn rust(node: &Node, python: &Path) -> anyhow::Result<Totals> {
+    cargo_tests("rust", &["--workspace"], |command| {
+        command
+            .env("HEADWATER_BIN", &node.binary)
+            .env("HEADWATER_PYTHON", python)
+    })
+}
+
+fn cargo_tests(
+    what: &str,
+    args: &[&str],
+    with: impl Fn(&mut Command) -> &mut Command,
+) -> anyhow::Result<Totals> {
+    let mut command = step::cargo(["test", "--no-fail-fast"]);
+    let (output, succeeded) = step::run_and_read(what, with(configure(command.args(args))))?;
     Ok(totals::of_cargo(&output).seen(succeeded))
 }
 
-fn runner(what: &str, script: &str, read: fn(&str) -> Totals) -> anyhow::Result<Totals> {
-    let mut command = step::program("npm", "web-ui", &["run", script]);
-    let (output, succeeded) = step::run_and_read(what, &mut command)?;
-    Ok(read(&output).seen(succeeded))
+/// The web UI's types, its unit tests, and its stories in a real browser.
+fn web(node: &Node, rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
+    ui::install()?;
+    rows.push((
+        "web UI, types",
+        check(step::run("web UI, types", &mut ui::types())),
+    ));
+    let npm = |what: &str, script: &str, read: fn(&str) -> Totals| {
+        let mut command = step::program("npm", "web-ui", &["run", script]);
+        let (output, succeeded) = step::run_and_read(what, command.env("HEADWATER_BIN", &node.binary))?;
+        anyhow::Ok(read(&output).seen(succeeded))
+    };
+    rows.push(("web UI, unit", npm("web UI, unit", "test", totals::of_vitest)?));
+    if place::root().join("web-ui/playwright.config.ts").exists() {
+        rows.push((
+            "web UI, browser",
+            npm("web UI, browser", "e2e", totals::of_playwright)?,
+        ));
+    }
+    Ok(())
+}
+
+/// A runner that only succeeds or fails is one test.
+fn check(outcome: anyhow::Result<()>) -> Totals {
+    match outcome {
+        Ok(()) => Totals {
+            passed: 1,
+            ..Totals::default()
+        },
+        Err(why) => {
+            eprintln!("{why:#}");
+            Totals {
+                failed: 1,
+                ..Totals::default()
+            }
+        }
+    }
 }
 
 /// Prints each runner's totals and their sum as the last line; fails if anything failed.

@@ -1,5 +1,7 @@
 //! `cargo xtask ui`: the web UI, built by its own tools into `web-ui/dist`, from where the node embeds it.
 
+use std::process::Command;
+
 use anyhow::bail;
 
 use crate::{place, step};
@@ -32,6 +34,15 @@ pub(crate) fn install() -> anyhow::Result<()> {
         "web UI packages",
         &mut step::program("npm", "web-ui", &["ci", "--no-audit", "--no-fund"]),
     )
+}
+
+/// The check of the UI's types, to be run.
+pub(crate) fn types() -> Command {
+    step::program("npm", "web-ui", &["run", "check"])
+}
+
+pub(crate) fn is_installed() -> bool {
+    place::root().join("web-ui/node_modules").exists()
 }
 
 pub(crate) fn is_here() -> bool {
