@@ -5,6 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
+use crate::primitives::Uuid;
+
 /// Declares one integer newtype: copyable, ordered, printable, convertible both ways.
 macro_rules! integer_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -77,6 +79,11 @@ integer_id! {
     ProducerEpoch(i16)
 }
 
+integer_id! {
+    /// The incarnation of a node, given at its registration; a higher one fences the lower.
+    BrokerEpoch(i64)
+}
+
 impl Offset {
     pub const ZERO: Self = Self(0);
 
@@ -118,21 +125,9 @@ impl TopicId {
     }
 }
 
-const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
 impl fmt::Display for TopicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-        for chunk in self.0.chunks(3) {
-            let mut bits = [0u8; 3];
-            bits[..chunk.len()].copy_from_slice(chunk);
-            let word = u32::from_be_bytes([0, bits[0], bits[1], bits[2]]);
-            for digit in 0..=chunk.len() {
-                let index = (word >> (18 - 6 * digit)) & 63;
-                f.write_char(BASE64_URL[index as usize] as char)?;
-            }
-        }
-        Ok(())
+        fmt::Display::fmt(&Uuid(self.0), f)
     }
 }
 
@@ -151,27 +146,19 @@ impl FromStr for TopicId {
     type Err = InvalidTopicId;
 
     fn from_str(text: &str) -> Result<Self, InvalidTopicId> {
-        if text.len() != 22 {
-            return Err(InvalidTopicId);
-        }
-        let mut value: u128 = 0;
-        let mut last = 0;
-        for (index, byte) in text.bytes().enumerate() {
-            let digit = BASE64_URL
-                .iter()
-                .position(|known| *known == byte)
-                .ok_or(InvalidTopicId)? as u128;
-            if index == 21 {
-                last = digit;
-            } else {
-                value = (value << 6) | digit;
-            }
-        }
-        // 22 digits are 132 bits: the last four carry nothing.
-        if last & 15 != 0 {
-            return Err(InvalidTopicId);
-        }
-        Ok(Self(((value << 2) | (last >> 4)).to_be_bytes()))
+        text.parse::<Uuid>().map(Self::from).map_err(|_| InvalidTopicId)
+    }
+}
+
+impl From<Uuid> for TopicId {
+    fn from(id: Uuid) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<TopicId> for Uuid {
+    fn from(id: TopicId) -> Self {
+        Self(id.0)
     }
 }
 
@@ -200,6 +187,11 @@ impl ProducerId {
 
 impl ProducerEpoch {
     /// A batch without idempotence.
+    pub const NONE: Self = Self(-1);
+}
+
+impl BrokerEpoch {
+    /// No epoch known: the receiver does not check it.
     pub const NONE: Self = Self(-1);
 }
 

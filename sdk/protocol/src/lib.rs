@@ -1,4 +1,11 @@
 //! The Kafka wire format: ids, batches and messages. No I/O, no clock, no panic on any input.
+//!
+//! - [`frame`]: the four-byte length in front of every message on a stream.
+//! - [`ids`]: the newtypes the rest of the house uses for nodes, partitions, offsets and epochs.
+//! - [`primitives`]: the reader and writer of messages, and the value types of the schemas.
+//! - [`record`]: record batches.
 
+pub mod frame;
 pub mod ids;
+pub mod primitives;
 pub mod record;
