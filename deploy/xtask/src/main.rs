@@ -14,6 +14,7 @@
 mod bench;
 mod build;
 mod check;
+mod codegen;
 mod demo;
 mod place;
 mod step;
@@ -63,6 +64,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         about: "build the web UI into web-ui/dist",
         run: ui::run,
+    },
+    Command {
+        name: "codegen",
+        arguments: "[--golden | --check]",
+        about: "write the Kafka messages anew from Kafka's definitions (needs Maven); --check only compares",
+        run: codegen::run,
     },
     Command {
         name: "bench",

@@ -2,10 +2,12 @@
 //!
 //! - [`frame`]: the four-byte length in front of every message on a stream.
 //! - [`ids`]: the newtypes the rest of the house uses for nodes, partitions, offsets and epochs.
+//! - [`kafka`]: the messages, generated from Kafka's definitions.
 //! - [`primitives`]: the reader and writer of messages, and the value types of the schemas.
 //! - [`record`]: record batches.
 
 pub mod frame;
 pub mod ids;
+pub mod kafka;
 pub mod primitives;
 pub mod record;
