@@ -89,10 +89,11 @@ fn rust_files(kafka: &Kafka, apis: &[Api], root: &Path) -> Result<Files> {
         (messages.join("api_key.rs"), index::api_key_file(apis)),
         (
             messages.join("error_code.rs"),
-            index::error_code_file(&kafka.java("Errors.java", &[])?)?,
+            index::error_code_file(&kafka.java("ErrorCodes.java", &[])?)?,
         ),
         (messages.join("header.rs"), message::headers_file(&headers)),
-        (fillers.with_extension("rs"), fill::modules_file(apis)),
+        (fillers.join("header.rs"), fill::headers_file(&headers)),
+        (fillers.with_extension("rs"), fill::modules_file(apis, &headers)),
     ]);
     for api in apis {
         files.insert(messages.join(format!("{}.rs", api.module)), api.file());
@@ -203,8 +204,8 @@ impl Kafka {
         }
         self.java("Golden.java", &arguments)?;
         let mut files = Files::new();
-        for api in apis {
-            let name = format!("{}.txt", api.module);
+        for name in apis.iter().map(|api| api.module.as_str()).chain(["header"]) {
+            let name = format!("{name}.txt");
             let text = fs::read_to_string(out.join(&name)).with_context(|| name.clone())?;
             files.insert(Path::new(VECTORS_DIR).join(name), text);
         }

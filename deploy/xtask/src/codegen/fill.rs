@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 
 use super::message::{Api, GENERATED, tagged};
 use super::rust::{When, form_of, has_tags, method};
-use super::schema::{Field, Message, Struct, Type};
+use super::schema::{Field, Message, Struct, Type, Versions};
 
-pub(super) fn modules_file(apis: &[Api]) -> String {
+pub(super) fn modules_file(apis: &[Api], headers: &[Message]) -> String {
     let modules: String = apis.iter().map(|api| format!("mod {};\n", api.module)).collect();
     let entries: String = apis
         .iter()
@@ -20,24 +20,46 @@ pub(super) fn modules_file(apis: &[Api]) -> String {
             )
         })
         .collect();
+    let sides: String = headers
+        .iter()
+        .zip(["request", "response"])
+        .map(|(header, side)| {
+            let Versions { low, high } = header.versions;
+            format!("Side::of::<kafka::{}>({side:?}, {low}..={high}),\n", header.name)
+        })
+        .collect();
     format!(
         "//! All APIs, each with the code that fills its messages. {GENERATED}
 
 use headwater_protocol::kafka;
 
-use crate::vectors::Api;
+use crate::vectors::{{Api, Side}};
 
+mod header;
 {modules}
 pub(crate) fn apis() -> Vec<Api> {{
-    vec![ {entries} ]
+    vec![ {entries} Api {{ name: \"header\", sides: [ {sides} ] }} ]
 }}
 "
     )
 }
 
 pub(super) fn file(api: &Api) -> String {
+    messages_file(
+        &api.name,
+        &format!("{}::*", api.module),
+        &[&api.request, &api.response],
+    )
+}
+
+pub(super) fn headers_file(headers: &[Message]) -> String {
+    let messages: Vec<_> = headers.iter().collect();
+    messages_file("all headers", "{RequestHeader, ResponseHeader}", &messages)
+}
+
+fn messages_file(name: &str, import: &str, messages: &[&Message]) -> String {
     let mut body = String::new();
-    for message in [&api.request, &api.response] {
+    for message in messages {
         for part in &message.structs {
             body.push_str(&implementation(message, part));
         }
@@ -53,15 +75,14 @@ pub(super) fn file(api: &Api) -> String {
             primitives.join(", ")
         ),
     };
+    let bytes = if body.contains("Bytes::") {
+        "use bytes::Bytes;\n"
+    } else {
+        ""
+    };
     format!(
-        "//! Fills the messages of {}. {GENERATED}\n\n{}use headwater_protocol::kafka::{}::*;\n{primitives}\nuse crate::filler::{{Fill, Filler}};\n\n{body}",
-        api.name,
-        if body.contains("Bytes::") {
-            "use bytes::Bytes;\n"
-        } else {
-            ""
-        },
-        api.module,
+        "//! Fills the messages of {name}. {GENERATED}\n\n{bytes}use headwater_protocol::kafka::{import};
+{primitives}\nuse crate::filler::{{Fill, Filler}};\n\n{body}"
     )
 }
 
