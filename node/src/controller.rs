@@ -4,10 +4,15 @@
 //! Owns the metadata log. Nobody else appends to it; everybody reads the outcome through `metadata::View`.
 
 pub mod change;
+mod decide;
 pub mod error;
+mod objects;
+pub mod placement;
+mod topics;
 
 pub use change::{Change, NewTopic};
 pub use error::ProposeError;
+pub use topics::check_name;
 
 use crate::metadata::{Module, Topic};
 use headwater_protocol::ids::{Offset, ProducerId};
@@ -67,3 +72,6 @@ impl Controller {
         answer.await.map_err(|_| ProposeError::Stopped)?
     }
 }
+
+#[cfg(test)]
+mod tests;

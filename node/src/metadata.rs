@@ -82,3 +82,6 @@ impl Publisher {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,10 @@
 //! only forwards, and never answers for other partitions.
 
 pub mod error;
+pub mod producers;
 pub mod registry;
 pub mod request;
+pub mod state;
 
 pub use error::{AppendError, EpochError, LookupError, ReadError, TicketError};
 pub use registry::Registry;

@@ -91,6 +91,10 @@ impl Image {
             self.offset
         );
         self.offset = offset;
+        self.fold(record);
+    }
+
+    fn fold(&mut self, record: &Record) {
         match record {
             Record::Cluster { cluster_id } => self.cluster_id.clone_from(cluster_id),
             Record::Node(node) => {
@@ -242,8 +246,7 @@ impl Image {
     pub fn from_snapshot(offset: Offset, records: &[Record]) -> Self {
         let mut image = Self::default();
         for record in records {
-            image.offset = Offset(-1);
-            image.apply(offset, record);
+            image.fold(record);
         }
         image.offset = offset;
         image

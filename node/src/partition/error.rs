@@ -37,17 +37,12 @@ pub enum AppendError {
         found: i32,
         expected: i32,
     },
-    /// The batch is older than the last five of its producer; where it lies is not remembered.
-    #[error("producer {producer} sent sequence {found} again")]
-    DuplicateSequence { producer: ProducerId, found: i32 },
     #[error("producer {producer} has epoch {current}, the batch has {found}")]
     InvalidProducerEpoch {
         producer: ProducerId,
         found: ProducerEpoch,
         current: ProducerEpoch,
     },
-    #[error("producer {producer} is not known to the partition")]
-    UnknownProducer { producer: ProducerId },
     #[error("timestamp {timestamp_ms} is outside of what the topic allows around {now_ms}")]
     InvalidTimestamp { timestamp_ms: i64, now_ms: i64 },
     /// One record breaks a rule of the topic; nothing of the batch was appended.

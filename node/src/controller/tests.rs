@@ -1,0 +1,446 @@
+//! What the controller allows, refuses and writes, change by change.
+
+use super::change::{ConfigChange, ConfigOperation, TopicRef};
+use super::decide::{Context, Decision, Tell, decide};
+use super::*;
+use crate::config::BrokerConfig;
+use crate::metadata::image::Addresses;
+use crate::metadata::{
+    Emit, ErrorPolicy, Image, Limits, Link, LinkRole, MirrorSource, ModuleRef, Node, Placement, Record,
+    StartAt, Transform, World,
+};
+use headwater_protocol::ids::{NodeId, TopicId};
+use std::collections::BTreeMap;
+
+/// A cluster on which changes are decided and folded, one after another.
+struct Cluster {
+    image: Image,
+    topics: u8,
+}
+
+impl Cluster {
+    fn of(nodes: i32) -> Self {
+        let mut cluster = Self {
+            image: Image::default(),
+            topics: 0,
+        };
+        cluster.image.apply(
+            Offset(0),
+            &Record::Cluster {
+                cluster_id: "c".to_owned(),
+            },
+        );
+        for id in 1..=nodes {
+            let addresses = Addresses {
+                tcp: format!("n{id}:1"),
+                quic: format!("n{id}:2"),
+                http: format!("n{id}:3"),
+            };
+            cluster
+                .ask(Change::RegisterNode(Node {
+                    id: NodeId(id),
+                    addresses,
+                    rack: None,
+                }))
+                .expect("node");
+        }
+        cluster
+    }
+
+    fn ask(&mut self, change: Change) -> Result<Outcome, ProposeError> {
+        self.topics += 1;
+        let context = Context {
+            me: NodeId(1),
+            broker: BrokerConfig::new(BTreeMap::new()),
+            topic_id: TopicId([self.topics; 16]),
+        };
+        let Decision { records, tell } = decide(change, &self.image, &context)?;
+        for record in &records {
+            self.image.apply(self.image.offset.plus(1), record);
+        }
+        Ok(tell.outcome(&self.image))
+    }
+
+    fn refuse(&mut self, change: Change) -> String {
+        let before = self.image.clone();
+        let error = self.ask(change).expect_err("must be refused");
+        assert_eq!(self.image, before);
+        error.to_string()
+    }
+
+    fn create(&mut self, topic: NewTopic) -> Arc<Topic> {
+        match self.ask(Change::CreateTopic(topic)).expect("created") {
+            Outcome::Topic(topic) => topic,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn with(name: &str, change: impl FnOnce(&mut NewTopic)) -> Change {
+    let mut topic = NewTopic::named(name);
+    change(&mut topic);
+    Change::CreateTopic(topic)
+}
+
+#[test]
+fn a_topic_is_created_as_asked_and_refused_with_the_reason() {
+    let mut cluster = Cluster::of(1);
+    let topic = cluster.create(NewTopic {
+        partitions: 3,
+        ..NewTopic::named("orders")
+    });
+    assert_eq!(topic.partitions.len(), 3);
+    assert_eq!(topic.partitions[2].replicas, [NodeId(1)]);
+    assert_eq!(
+        cluster.image.topic_by_id(topic.id).map(|it| &*it.name),
+        Some("orders")
+    );
+    for (change, expected) in [
+        (with("orders", |_| ()), "topic \"orders\" exists already"),
+        (with("", |_| ()), "topic name \"\" is not valid: it is empty"),
+        (
+            with("..", |_| ()),
+            "topic name \"..\" is not valid: it cannot be \".\" or \"..\"",
+        ),
+        (
+            with("a/b", |_| ()),
+            "topic name \"a/b\" is not valid: only letters, digits, '.', '_' and '-' may be used",
+        ),
+        (
+            with("__cluster_metadata", |_| ()),
+            "topic name \"__cluster_metadata\" is not valid: it belongs to the cluster",
+        ),
+        (
+            with("t", |it| it.partitions = 0),
+            "partition count is not valid: 0, at least 1 is needed",
+        ),
+        (
+            with("t", |it| it.partitions = 10_001),
+            "partition count is not valid: 10001, at most 10000 are possible",
+        ),
+        (
+            with("t", |it| it.replication_factor = 2),
+            "replication factor 2 is not possible: the cluster has 1 nodes",
+        ),
+        (
+            with("t", |it| it.replication_factor = 0),
+            "replication factor 0 is not possible: at least 1 is needed",
+        ),
+        (
+            with("t", |it| _ = it.assignments.insert(0, vec![NodeId(9)])),
+            "replica assignment is not valid: partition 0 has node 9, which is not known",
+        ),
+        (
+            with("t", |it| _ = it.assignments.insert(1, vec![NodeId(1)])),
+            "replica assignment is not valid: partitions must be numbered from 0 without gaps",
+        ),
+        (
+            with("t", |it| {
+                _ = it.configs.insert("retention.m".to_owned(), "1".to_owned())
+            }),
+            "unknown key \"retention.m\", did you mean \"retention.ms\"?",
+        ),
+        (
+            with("t", |it| {
+                _ = it.configs.insert("cleanup.policy".to_owned(), "shred".to_owned())
+            }),
+            "cleanup.policy=\"shred\" is not valid: one of delete, compact",
+        ),
+        (
+            with("t", |it| it.id = Some(topic.id)),
+            &format!("a topic with the id {} exists already", topic.id),
+        ),
+    ] {
+        assert_eq!(cluster.refuse(change), expected);
+    }
+}
+
+#[test]
+fn validating_only_shows_the_topic_and_writes_nothing() {
+    let mut cluster = Cluster::of(1);
+    let before = cluster.image.clone();
+    let would_be = cluster.create(NewTopic {
+        partitions: 2,
+        validate_only: true,
+        ..NewTopic::named("t")
+    });
+    assert_eq!(would_be.partitions.len(), 2);
+    assert_eq!(cluster.image, before);
+}
+
+#[test]
+fn replicas_are_spread_over_nodes_without_a_repeat() {
+    let mut cluster = Cluster::of(3);
+    for (name, partitions) in [("a", 4), ("b", 5)] {
+        cluster.create(NewTopic {
+            partitions,
+            replication_factor: 2,
+            ..NewTopic::named(name)
+        });
+    }
+    let (mut held, mut led) = (BTreeMap::new(), BTreeMap::new());
+    for partition in cluster.image.topics.values().flat_map(|topic| &topic.partitions) {
+        assert_eq!(partition.replicas.len(), 2);
+        assert_ne!(partition.replicas[0], partition.replicas[1]);
+        *led.entry(partition.leader).or_insert(0) += 1;
+        for replica in &partition.replicas {
+            *held.entry(*replica).or_insert(0) += 1;
+        }
+    }
+    assert!(held.values().all(|count| *count == 6), "{held:?}");
+    assert!(led.values().all(|count| (2..=4).contains(count)), "{led:?}");
+}
+
+#[test]
+fn partitions_are_only_added() {
+    let mut cluster = Cluster::of(1);
+    cluster.create(NewTopic {
+        partitions: 2,
+        ..NewTopic::named("t")
+    });
+    let add = |count, assignments: Vec<Vec<NodeId>>| Change::CreatePartitions {
+        topic: "t".to_owned(),
+        count,
+        assignments,
+        validate_only: false,
+    };
+    assert_eq!(
+        cluster.refuse(add(2, vec![])),
+        "partition count is not valid: 2, the topic has 2 already"
+    );
+    assert_eq!(
+        cluster.refuse(add(4, vec![vec![NodeId(1)]])),
+        "replica assignment is not valid: 1 assignments for 2 new partitions"
+    );
+    cluster.ask(add(4, vec![])).expect("added");
+    assert_eq!(cluster.image.topics["t"].partitions.len(), 4);
+}
+
+#[test]
+fn properties_are_set_removed_and_lists_changed() {
+    let mut cluster = Cluster::of(1);
+    cluster.create(NewTopic::named("t"));
+    let alter = |key: &str, operation| Change::AlterTopicConfig {
+        topic: "t".to_owned(),
+        changes: vec![ConfigChange {
+            key: key.to_owned(),
+            operation,
+        }],
+        validate_only: false,
+    };
+    for (key, operation, expected) in [
+        (
+            "retention.ms",
+            ConfigOperation::Set("1h".to_owned()),
+            Some("3600000"),
+        ),
+        ("retention.ms", ConfigOperation::Remove, None),
+        (
+            "cleanup.policy",
+            ConfigOperation::Append("compact".to_owned()),
+            Some("delete,compact"),
+        ),
+        (
+            "cleanup.policy",
+            ConfigOperation::Append("compact".to_owned()),
+            Some("delete,compact"),
+        ),
+        (
+            "cleanup.policy",
+            ConfigOperation::Subtract("delete".to_owned()),
+            Some("compact"),
+        ),
+    ] {
+        cluster.ask(alter(key, operation)).expect(key);
+        let found = cluster.image.topics["t"].configs.get(key).map(String::as_str);
+        assert_eq!(found, expected, "{key}");
+    }
+    assert_eq!(
+        cluster.refuse(alter(
+            "cleanup.policy",
+            ConfigOperation::Subtract("compact".to_owned())
+        )),
+        "cleanup.policy=\"\" is not valid: delete, compact, or both"
+    );
+    assert_eq!(
+        cluster.refuse(alter("retention.ms", ConfigOperation::Append("1".to_owned()))),
+        "retention.ms cannot be set here: it is not a list that could be added to or taken from"
+    );
+    let broker = |key: &str, value: &str| Change::AlterBrokerConfig {
+        changes: vec![ConfigChange {
+            key: key.to_owned(),
+            operation: ConfigOperation::Set(value.to_owned()),
+        }],
+        validate_only: false,
+    };
+    cluster.ask(broker("num.partitions", "4")).expect("live");
+    assert_eq!(cluster.image.broker_configs["num.partitions"], "4");
+    assert_eq!(
+        cluster.refuse(broker("listen.tcp", "x:1")),
+        "listen.tcp cannot be set here: it belongs to one node and takes effect at its start"
+    );
+}
+
+#[test]
+fn producer_ids_are_handed_out_once() {
+    let mut cluster = Cluster::of(1);
+    let mut next = 0;
+    for _ in 0..3 {
+        let Ok(Outcome::ProducerIds(block)) = cluster.ask(Change::AllocateProducerIds) else {
+            panic!()
+        };
+        assert_eq!(block.first.value(), next);
+        next += block.count;
+    }
+}
+
+fn module(version: &str, digest: &str) -> Module {
+    Module {
+        name: "filter".to_owned(),
+        version: version.to_owned(),
+        digest: digest.to_owned(),
+        size: 1,
+        world: World::Filter,
+        description: String::new(),
+        params: Vec::new(),
+        imports: Vec::new(),
+        builtin: false,
+        created_ms: 0,
+    }
+}
+
+fn transform(source: &str, sink: &str) -> Transform {
+    Transform {
+        name: "keep-late".to_owned(),
+        module: ModuleRef {
+            name: "filter".to_owned(),
+            version: "1.0.0".to_owned(),
+        },
+        params: BTreeMap::new(),
+        source: source.to_owned(),
+        sinks: vec![sink.to_owned()],
+        dead_letter: format!("{source}.dead-letter"),
+        on_error: ErrorPolicy::DeadLetter,
+        placement: Placement::Any,
+        limits: Limits {
+            memory_bytes: 1,
+            cpu_ms_per_batch: 1,
+            output_bytes: 1,
+            batch_bytes: 1,
+        },
+        start: StartAt::Earliest,
+        window_ms: None,
+        lateness_ms: 0,
+        idle_close_ms: None,
+        emit: Emit::Close,
+        lookups: BTreeMap::new(),
+        paused: false,
+        revision: 0,
+        created_ms: 7,
+    }
+}
+
+#[test]
+fn what_is_in_use_is_not_removed() {
+    let mut cluster = Cluster::of(1);
+    cluster.create(NewTopic::named("in"));
+    assert_eq!(
+        cluster.refuse(Change::PutTransform(transform("in", "out"))),
+        "module \"filter 1.0.0\" is not known"
+    );
+    for _ in 0..2 {
+        cluster
+            .ask(Change::PutModule(module("1.0.0", "aa")))
+            .expect("the same again is fine");
+    }
+    assert_eq!(
+        cluster.refuse(Change::PutModule(module("1.0.0", "bb"))),
+        "module \"filter 1.0.0\" exists already"
+    );
+    assert_eq!(
+        cluster.refuse(Change::PutTransform(transform("in", "in"))),
+        "topic \"in\" is the source and would be fed with its own outputs"
+    );
+    for revision in 1..3 {
+        cluster
+            .ask(Change::PutTransform(transform("in", "out")))
+            .expect("deployed");
+        assert_eq!(cluster.image.transforms["keep-late"].revision, revision);
+    }
+    let delete = || Change::DeleteTopic {
+        topic: TopicRef::Name("in".to_owned()),
+    };
+    let remove = || Change::RemoveModule {
+        name: "filter".to_owned(),
+        version: "1.0.0".to_owned(),
+    };
+    assert_eq!(
+        cluster.refuse(delete()),
+        "topic \"in\" is used by transform \"keep-late\""
+    );
+    assert_eq!(
+        cluster.refuse(remove()),
+        "module \"filter 1.0.0\" is used by transform \"keep-late\""
+    );
+    cluster
+        .ask(Change::RemoveTransform {
+            name: "keep-late".to_owned(),
+        })
+        .expect("removed");
+    cluster.ask(delete()).expect("deleted");
+    cluster.ask(remove()).expect("removed");
+    assert!(cluster.image.topics.is_empty() && cluster.image.modules.is_empty());
+}
+
+#[test]
+fn a_link_that_is_removed_leaves_ordinary_topics() {
+    let mut cluster = Cluster::of(1);
+    let link = Link {
+        name: "l".to_owned(),
+        site: "s".to_owned(),
+        role: LinkRole::Core,
+        flows: Vec::new(),
+        paused: false,
+        revision: 0,
+        created_ms: 0,
+    };
+    cluster.ask(Change::PutLink(link)).expect("link");
+    let mirror = MirrorSource {
+        link: "l".to_owned(),
+        site: "s".to_owned(),
+        topic: "t".to_owned(),
+        topic_id: TopicId([9; 16]),
+    };
+    cluster.create(NewTopic {
+        mirror: Some(mirror),
+        ..NewTopic::named("copy")
+    });
+    cluster
+        .ask(Change::RemoveLink { name: "l".to_owned() })
+        .expect("removed");
+    assert_eq!(cluster.image.topics["copy"].mirror, None);
+    assert!(cluster.image.links.is_empty());
+    assert_eq!(
+        cluster.refuse(Change::RemoveLink { name: "l".to_owned() }),
+        "link \"l\" is not known"
+    );
+}
+
+#[test]
+fn a_decision_that_changes_nothing_writes_nothing() {
+    let cluster = Cluster::of(1);
+    let context = Context {
+        me: NodeId(1),
+        broker: BrokerConfig::new(BTreeMap::new()),
+        topic_id: TopicId([1; 16]),
+    };
+    let node = cluster.image.nodes[&NodeId(1)].clone();
+    let decision = decide(Change::RegisterNode(node), &cluster.image, &context).expect("allowed");
+    assert_eq!(
+        decision,
+        Decision {
+            records: vec![],
+            tell: Tell::Done
+        }
+    );
+}

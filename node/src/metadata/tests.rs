@@ -1,0 +1,232 @@
+//! Records keep their form, folds keep their rules, and a snapshot is worth the records it replaces.
+
+use super::image::Addresses;
+use super::*;
+use headwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, ProducerId};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn partition_state(leader: i32) -> PartitionState {
+    PartitionState {
+        leader: NodeId(leader),
+        leader_epoch: LeaderEpoch(3),
+        replicas: vec![NodeId(leader), NodeId(2)],
+        isr: vec![NodeId(leader)],
+        partition_epoch: 5,
+    }
+}
+
+/// What is on disk stays readable: these lines may be added to, never changed.
+#[test]
+fn records_have_golden_bytes() {
+    let id = TopicId([7; 16]);
+    let node = Node {
+        id: NodeId(1),
+        addresses: Addresses {
+            tcp: "a:1".to_owned(),
+            quic: "a:2".to_owned(),
+            http: "a:3".to_owned(),
+        },
+        rack: None,
+    };
+    for (record, expected) in [
+        (
+            Record::Cluster {
+                cluster_id: "c".to_owned(),
+            },
+            r#"{"version":1,"type":"cluster","cluster_id":"c"}"#,
+        ),
+        (
+            Record::Node(node),
+            r#"{"version":1,"type":"node","id":1,"addresses":{"tcp":"a:1","quic":"a:2","http":"a:3"},"rack":null}"#,
+        ),
+        (
+            Record::Topic {
+                id,
+                name: "t".to_owned(),
+                internal: false,
+                mirror: None,
+            },
+            r#"{"version":1,"type":"topic","id":"BwcHBwcHBwcHBwcHBwcHBw","name":"t","internal":false,"mirror":null}"#,
+        ),
+        (
+            Record::Partition {
+                topic: id,
+                index: PartitionIndex(0),
+                state: partition_state(1),
+            },
+            r#"{"version":1,"type":"partition","topic":"BwcHBwcHBwcHBwcHBwcHBw","index":0,"leader":1,"leader_epoch":3,"replicas":[1,2],"isr":[1],"partition_epoch":5}"#,
+        ),
+        (
+            Record::TopicConfig {
+                topic: id,
+                key: "retention.ms".to_owned(),
+                value: Some("1".to_owned()),
+            },
+            r#"{"version":1,"type":"topic-config","topic":"BwcHBwcHBwcHBwcHBwcHBw","key":"retention.ms","value":"1"}"#,
+        ),
+        (
+            Record::ProducerIds {
+                next: ProducerId(1000),
+            },
+            r#"{"version":1,"type":"producer-ids","next":1000}"#,
+        ),
+        (
+            Record::RemoveLink { name: "l".to_owned() },
+            r#"{"version":1,"type":"remove-link","name":"l"}"#,
+        ),
+    ] {
+        assert_eq!(
+            String::from_utf8(record.encode()).expect("JSON is text"),
+            expected
+        );
+        assert_eq!(Record::decode(expected.as_bytes()).expect("readable"), record);
+    }
+}
+
+#[test]
+fn a_record_of_a_newer_build_is_named_as_such() {
+    let newer = br#"{"version":2,"type":"something-new"}"#;
+    let error = Record::decode(newer).expect_err("unknown");
+    assert_eq!(
+        error.to_string(),
+        "metadata record of version 2, this build knows up to 1: it was written by a newer one"
+    );
+    assert!(Record::decode(b"{}").is_err() && Record::decode(b"\xff").is_err());
+    let added = br#"{"version":1,"type":"cluster","cluster_id":"c","added":true}"#;
+    assert_eq!(
+        Record::decode(added).expect("readable"),
+        Record::Cluster {
+            cluster_id: "c".to_owned()
+        }
+    );
+}
+
+fn fold(records: &[Record]) -> Image {
+    let mut image = Image::default();
+    for (offset, record) in (0..).zip(records) {
+        image.apply(Offset(offset), record);
+    }
+    image
+}
+
+fn topic(id: u8, name: &str) -> Record {
+    Record::Topic {
+        id: TopicId([id; 16]),
+        name: name.to_owned(),
+        internal: false,
+        mirror: None,
+    }
+}
+
+#[test]
+fn a_delta_names_what_changed() {
+    let partition = |id| Record::Partition {
+        topic: TopicId([id; 16]),
+        index: PartitionIndex(0),
+        state: partition_state(1),
+    };
+    let before = fold(&[
+        topic(1, "kept"),
+        partition(1),
+        topic(2, "gone"),
+        topic(3, "again"),
+        topic(4, "same"),
+    ]);
+    let mut after = before.clone();
+    let config = Record::TopicConfig {
+        topic: TopicId([1; 16]),
+        key: "retention.ms".to_owned(),
+        value: Some("1".to_owned()),
+    };
+    let records = [
+        config,
+        Record::RemoveTopic { id: TopicId([2; 16]) },
+        Record::RemoveTopic { id: TopicId([3; 16]) },
+        topic(5, "again"),
+        topic(4, "same"),
+    ];
+    for (offset, record) in (100..).zip(&records) {
+        after.apply(Offset(offset), record);
+    }
+    let delta = Delta::between(&before, &after);
+    let names = |topics: &[Arc<Topic>]| topics.iter().map(|it| it.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&delta.topics_changed), ["kept", "again"]);
+    assert_eq!(names(&delta.topics_removed), ["gone", "again"]);
+    assert!(!delta.modules && !delta.transforms && !delta.links && !delta.nodes);
+    assert_eq!(Delta::between(&after, &after.clone()).topics_changed, []);
+}
+
+#[tokio::test]
+async fn a_view_shows_images_in_order_and_wakes_those_who_wait() {
+    let (publisher, view) = View::new(Image::default());
+    let waiting = view.clone();
+    let waited = async move {
+        waiting.reached(Offset(1)).await;
+        waiting.image().offset
+    };
+    let publish = async {
+        for offset in 0..3 {
+            let image = Image {
+                offset: Offset(offset),
+                ..Image::default()
+            };
+            publisher.publish(Arc::new(image));
+            tokio::task::yield_now().await;
+        }
+    };
+    let (seen, ()) = tokio::join!(waited, publish);
+    assert!(seen >= Offset(1));
+    drop(publisher);
+    view.reached(Offset(99)).await;
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let key = prop_oneof![Just("a"), Just("b")];
+    let value = prop::option::of(prop_oneof![Just("1".to_owned()), Just("2".to_owned())]);
+    prop_oneof![
+        (0..4u8, 0..3u8).prop_map(|(id, name)| topic(id, &format!("{id}-{name}"))),
+        (0..4u8).prop_map(|id| Record::RemoveTopic {
+            id: TopicId([id; 16])
+        }),
+        (0..4u8, 1..4i32).prop_map(|(id, leader)| Record::Partition {
+            topic: TopicId([id; 16]),
+            index: PartitionIndex(0),
+            state: partition_state(leader),
+        }),
+        (0..4u8, key.clone(), value.clone()).prop_map(|(id, key, value)| Record::TopicConfig {
+            topic: TopicId([id; 16]),
+            key: key.to_owned(),
+            value,
+        }),
+        (key, value).prop_map(|(key, value)| Record::BrokerConfig {
+            key: key.to_owned(),
+            value
+        }),
+        (0..9i64).prop_map(|next| Record::ProducerIds {
+            next: ProducerId(next)
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_snapshot_is_worth_the_records_it_replaces(records in prop::collection::vec(record(), 0..60)) {
+        // A topic keeps its name for life.
+        let mut names = BTreeMap::new();
+        let records: Vec<_> = records
+            .into_iter()
+            .filter(|record| match record {
+                Record::Topic { id, name, .. } => names.entry(*id).or_insert_with(|| name.clone()) == name,
+                _ => true,
+            })
+            .collect();
+        let image = fold(&records);
+        let again: Vec<_> = image
+            .to_records()
+            .iter()
+            .map(|record| Record::decode(&record.encode()).expect("written by us"))
+            .collect();
+        prop_assert_eq!(Image::from_snapshot(image.offset, &again), image);
+    }
+}
