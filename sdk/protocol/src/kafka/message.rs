@@ -149,3 +149,125 @@ pub fn decode_response<R: Request>(frame: Bytes, version: i16) -> Result<(i32, R
     r.finish("response")?;
     Ok((header.correlation_id, response))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::PREFIX_BYTES;
+    use crate::kafka::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+    use crate::kafka::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+    use crate::kafka::{ErrorCode, UnknownApiKey};
+    use crate::primitives::DecodeErrorKind;
+
+    fn body(frame: Vec<Bytes>) -> Bytes {
+        Bytes::from(frame.concat()).slice(PREFIX_BYTES..)
+    }
+
+    #[test]
+    fn headers_follow_the_form_of_the_message_and_api_versions_answers_the_old_way() {
+        let check = |key, version, request, response| {
+            let versions = (
+                request_header_version(key, version),
+                response_header_version(key, version),
+            );
+            assert_eq!(versions, (request, response), "{key:?} {version}");
+        };
+        check(ApiKey::Produce, 8, 1, 0);
+        check(ApiKey::Produce, 9, 2, 1);
+        check(ApiKey::SaslHandshake, 1, 1, 0);
+        check(ApiKey::ApiVersions, 2, 1, 0);
+        check(ApiKey::ApiVersions, 3, 2, 0);
+        check(ApiKey::ApiVersions, 99, 2, 0);
+    }
+
+    #[test]
+    fn a_request_frame_reads_back_header_first() {
+        for version in HeartbeatRequest::VERSIONS {
+            let request = HeartbeatRequest {
+                group_id: "g".into(),
+                generation_id: 3,
+                ..Default::default()
+            };
+            let client = Str::from("me");
+            let mut r = Reader::new(body(encode_request(&request, version, 7, Some(&client)).unwrap()));
+            let peek = RequestPeek::new(&r).unwrap();
+            assert_eq!(
+                peek,
+                RequestPeek {
+                    key: 12,
+                    version,
+                    correlation_id: 7
+                }
+            );
+            let key = ApiKey::try_from(peek.key).unwrap();
+            let header = decode_request_header(&mut r, key, version).unwrap();
+            assert_eq!((header.correlation_id, header.client_id), (7, Some(client)));
+            assert_eq!(HeartbeatRequest::decode(&mut r, version), Ok(request));
+            assert_eq!(r.finish("request"), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_response_frame_reads_back_and_nothing_may_follow() {
+        let response = HeartbeatResponse {
+            error_code: 27,
+            ..Default::default()
+        };
+        for version in HeartbeatRequest::VERSIONS {
+            let frame = body(encode_response(&response, ApiKey::Heartbeat, version, -5).unwrap());
+            assert_eq!(
+                decode_response::<HeartbeatRequest>(frame.clone(), version),
+                Ok((-5, response.clone()))
+            );
+            let longer = Bytes::from([&frame[..], &[0]].concat());
+            let error = decode_response::<HeartbeatRequest>(longer, version).unwrap_err();
+            assert_eq!(error.kind, DecodeErrorKind::Trailing(1));
+        }
+        let versions = ApiVersionsResponse {
+            error_code: 35,
+            ..Default::default()
+        };
+        let frame = body(encode_response(&versions, ApiKey::ApiVersions, 0, 1).unwrap());
+        assert_eq!(frame, [0, 0, 0, 1, 0, 35, 0, 0, 0, 0][..]);
+        assert_eq!(decode_response::<ApiVersionsRequest>(frame, 0), Ok((1, versions)));
+    }
+
+    #[test]
+    fn a_field_that_the_version_lacks_is_refused_unless_it_may_be_dropped() {
+        let request = HeartbeatRequest {
+            group_instance_id: Some("i".into()),
+            ..Default::default()
+        };
+        let error = encode_request(&request, 2, 1, None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "group_instance_id is set but version 2 does not carry it"
+        );
+        // The throttle time is ignorable.
+        let response = HeartbeatResponse {
+            throttle_time_ms: 9,
+            ..Default::default()
+        };
+        assert!(encode_response(&response, ApiKey::Heartbeat, 0, 1).is_ok());
+    }
+
+    #[test]
+    fn keys_and_error_codes_know_their_names_and_keep_what_they_do_not_know() {
+        assert_eq!(ApiKey::try_from(2).map(ApiKey::name), Ok("ListOffsets"));
+        assert_eq!(ApiKey::try_from(4), Err(UnknownApiKey(4)));
+        assert_eq!(ApiKey::InitProducerId.versions(), 0..=5);
+        assert!(ApiKey::all().is_sorted());
+
+        assert_eq!(ErrorCode::from(6), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        assert_eq!(ErrorCode(6).to_string(), "NOT_LEADER_OR_FOLLOWER (6)");
+        assert!(ErrorCode(6).is_retriable() && !ErrorCode::INVALID_REQUEST.is_retriable());
+        assert_eq!(ErrorCode(-1).name(), Some("UNKNOWN_SERVER_ERROR"));
+        for unknown in [i16::MIN, -2, 10_000, i16::MAX] {
+            let code = ErrorCode(unknown);
+            assert_eq!(
+                (code.name(), code.is_retriable(), i16::from(code)),
+                (None, false, unknown)
+            );
+        }
+    }
+}

@@ -13,10 +13,14 @@ use super::{DecodeError, DecodeErrorKind, Element, Form, Records, Str, TaggedFie
 const MEMORY_PER_BYTE: usize = 16;
 const MEMORY_BYTES_MIN: usize = 64 * 1024;
 
+/// An array reserves at most this many times the bytes that remain before its elements are read.
+const RESERVE_PER_BYTE: usize = 4;
+
 /// Reads the fields of one message from the front of a [`Bytes`].
 ///
 /// - A length is compared with the bytes that remain before anything is taken, a count as well (an element
 ///   takes one byte at least).
+/// - An array reserves at most four times the bytes that remain, and room for one element.
 /// - All arrays of a message together take no more memory than 16 times its bytes plus 64 KiB.
 /// - Depth is bounded by the schemas, none of which is recursive.
 /// - After an error the position is unspecified; the reader is of no further use.
@@ -163,7 +167,7 @@ impl Reader {
         let Some(count) = self.count(what, form, size_of::<T>())? else {
             return Ok(None);
         };
-        let mut elements = Vec::with_capacity(count);
+        let mut elements = Vec::with_capacity(count.min(self.reserve_max::<T>()));
         for _ in 0..count {
             elements.push(T::read(self, what, form, version)?);
         }
@@ -248,6 +252,12 @@ impl Reader {
         }
         self.charge(what, count.saturating_mul(element_bytes))?;
         Ok(Some(count))
+    }
+
+    /// How many elements memory is reserved for before any is read: a few bytes for each that remains. An
+    /// honest array seldom needs more; one that does grows as its elements arrive.
+    pub(super) fn reserve_max<T>(&self) -> usize {
+        1 + RESERVE_PER_BYTE * self.remaining() / size_of::<T>().max(1)
     }
 
     /// Takes memory from the message's budget.

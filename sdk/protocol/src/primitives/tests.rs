@@ -71,7 +71,7 @@ fn lengths_beyond_the_message_are_refused_before_anything_is_reserved() {
 
 #[test]
 fn a_message_of_many_tiny_elements_meets_its_memory_budget() {
-    // A null string is one byte on the wire and 32 in memory: 200,000 of them are refused, 1,000 are not.
+    // An empty string is one byte on the wire and 32 in memory: 200,000 of them are refused, 1,000 are not.
     let check = |count: u32, fits: bool| {
         let mut bytes = written(|w| w.uvarint(count + 1));
         bytes.resize(bytes.len() + count as usize, 1);
@@ -83,6 +83,29 @@ fn a_message_of_many_tiny_elements_meets_its_memory_budget() {
     };
     check(1_000, true);
     check(200_000, false);
+}
+
+#[test]
+fn an_array_of_hollow_promises_reserves_little() {
+    type Wide = [u8; 512];
+    let check = |message_bytes: usize| {
+        let reserved = reader(&vec![0; message_bytes]).reserve_max::<Wide>() * size_of::<Wide>();
+        assert!(
+            reserved <= 4 * message_bytes + size_of::<Wide>(),
+            "{message_bytes}: {reserved}"
+        );
+    };
+    [0, 1, 61, 512, 100_000].into_iter().for_each(check);
+    // What is reserved is a start, not a limit: 1,000 empty strings of one byte take 32,000 bytes.
+    let mut bytes = written(|w| w.uvarint(1_001));
+    bytes.resize(bytes.len() + 1_000, 1);
+    assert_eq!(
+        reader(&bytes)
+            .array::<Str>("names", Form::Flexible, 0)
+            .unwrap()
+            .len(),
+        1_000
+    );
 }
 
 #[test]
