@@ -16,6 +16,7 @@ mod build;
 mod check;
 mod codegen;
 mod demo;
+mod modules;
 mod place;
 mod step;
 mod test;
@@ -58,6 +59,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         about: "the release binary, with the built-in modules and the web UI inside",
         run: build::run,
+    },
+    Command {
+        name: "modules",
+        arguments: "",
+        about: "build every WebAssembly module into target/modules (GUEST_TOOLCHAIN=auto|rustup|debian)",
+        run: modules::run,
     },
     Command {
         name: "ui",

@@ -1,3 +1,4 @@
+//! The Rust SDK for module authors.
 #![doc = include_str!("../README.md")]
 //!
 //! What this crate owns: the guest's side of `headwater:module@1.0.0` (the contract in `wasm-modules/wit`). It reads
