@@ -2,6 +2,7 @@
 
 // L1: the door to the machine.
 pub mod config;
+pub mod sys;
 pub mod telemetry;
 // L3: what the cluster agreed on.
 pub mod metadata;

@@ -1,0 +1,120 @@
+//! Sockets: made here, with the options every socket of ours has.
+//! Owns the only binding, connecting and resolving. TCP_NODELAY is set on every stream, made or accepted; it
+//! must never be left to the caller.
+
+#![allow(clippy::disallowed_methods, reason = "the door itself")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 1024;
+/// A dead peer behind a dead link is noticed after about this long without data.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Datagrams arrive in bursts; the machine may grant less.
+const UDP_BUFFER_BYTES: usize = 8 << 20;
+
+/// The net of the machine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Net(());
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+}
+
+impl Net {
+    pub fn real() -> Self {
+        Self(())
+    }
+
+    /// Listens on `address`; port 0 asks for a free one, which [`Listener::local_addr`] tells.
+    pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener {
+            listener: TcpListener::from_std(socket.into())?,
+        })
+    }
+
+    /// Connects to `address`. Bound the time with `Clock::timeout`; a dropped future closes the socket.
+    pub async fn connect_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        prepare(&stream)?;
+        Ok(stream)
+    }
+
+    /// A UDP socket with large buffers, not blocking, for a QUIC endpoint.
+    pub fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        // The machine may cap these: smaller buffers only cost speed.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    }
+
+    /// The addresses behind `host:port`, in the resolver's order.
+    pub async fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        let addresses: Vec<_> = lookup_host(host_and_port).await?.collect();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(addresses)
+    }
+}
+
+impl Listener {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The next connection. Cancel-safe. An error may concern one connection only: go on accepting, after a
+    /// pause when the process is out of descriptors.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        prepare(&stream)?;
+        Ok((stream, peer))
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE / 6);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ends_of_a_connection_send_at_once() {
+        let net = Net::real();
+        let listener = net.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(net.connect_tcp(address), listener.accept());
+        assert!(ours.unwrap().nodelay().unwrap());
+        assert!(theirs.unwrap().0.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn names_are_resolved_and_datagram_sockets_bound() {
+        let net = Net::real();
+        let found = net.resolve("127.0.0.1:9").await.unwrap();
+        assert_eq!(found, vec!["127.0.0.1:9".parse().unwrap()]);
+        let socket = net.bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_ne!(socket.local_addr().unwrap().port(), 0);
+    }
+}
