@@ -22,6 +22,7 @@
 )]
 #![allow(clippy::print_stderr, reason = "a failed test shows what its nodes said")]
 
+mod cable;
 mod http;
 mod node;
 mod random;
@@ -29,6 +30,7 @@ mod site;
 mod tool;
 mod wait;
 
+pub use cable::{Cable, Metered};
 pub use http::{Answer, Http};
 pub use node::{Addresses, Node};
 pub use random::Random;
