@@ -9,5 +9,6 @@
 pub mod frame;
 pub mod ids;
 pub mod kafka;
+pub mod partitioner;
 pub mod primitives;
 pub mod record;
