@@ -3,6 +3,7 @@
 //! - [`frame`]: the four-byte length in front of every message on a stream.
 //! - [`ids`]: the newtypes the rest of the house uses for nodes, partitions, offsets and epochs.
 //! - [`kafka`]: the messages, generated from Kafka's definitions.
+//! - [`partitioner`]: which partition a key belongs to.
 //! - [`primitives`]: the reader and writer of messages, and the value types of the schemas.
 //! - [`record`]: record batches.
 

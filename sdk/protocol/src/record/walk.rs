@@ -94,6 +94,15 @@ pub struct RecordRef<'a> {
     pub headers: Headers<'a>,
 }
 
+impl<'a> RecordRef<'a> {
+    /// Reads the record at the front of `rest`, its length field included, and moves `rest` past it. For a caller
+    /// who keeps where records begin, to come back to a few of them.
+    #[inline]
+    pub fn read(rest: &mut &'a [u8]) -> Result<Self, Error> {
+        read_record(rest)
+    }
+}
+
 /// Walks records and checks each as it goes. Ends after the first error.
 #[derive(Debug, Clone)]
 pub struct RecordIter<'a> {
