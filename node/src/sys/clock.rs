@@ -122,6 +122,16 @@ impl Clock {
     }
 }
 
+/// CPU time that the calling thread has used: what a limit on somebody else's code is measured by, so that he is
+/// not blamed for a busy machine. Zero where the system does not count it.
+pub fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        time.tv_sec.try_into().unwrap_or(0),
+        time.tv_nsec.try_into().unwrap_or(0),
+    )
+}
+
 fn runtime_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
