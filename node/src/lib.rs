@@ -9,3 +9,5 @@ pub mod metadata;
 // L4: machinery.
 pub mod controller;
 pub mod partition;
+// L5: services.
+pub mod transform;

@@ -1,0 +1,332 @@
+//! The state of one partition of a transform as records of its changelog topic, and back.
+//! A commit is a run of changes followed by one commit record; a run without its commit record never happened.
+//! It owns that format. It is pure: batches in, state out.
+//!
+//! ```text
+//! key 0                     value JSON Commit     position, watermark; makes the changes before it count
+//! key 1, start i64 BE, key  value accumulator     a window's group; no value: it is gone
+//! key 2, key                value                 an entry of the keyed store; no value: it is gone
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_protocol::ids::{Offset, TopicId};
+use headwater_protocol::record::{
+    self, BatchBuilder, BatchOptions, BatchView, NewRecord, RECORDS_BYTES_MAX, RecordRef,
+};
+use serde::{Deserialize, Serialize};
+
+use super::windows::GroupKey;
+
+const COMMIT: u8 = 0;
+const GROUP: u8 = 1;
+const ENTRY: u8 = 2;
+const VERSION: u32 = 1;
+/// Changes are cut into batches of about this size.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// What a commit says beside its changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Commit {
+    pub(crate) version: u32,
+    /// The source: a topic created again by the same name is another log.
+    pub(crate) source: TopicId,
+    /// The first offset that is not processed.
+    pub(crate) position: Offset,
+    pub(crate) watermark_ms: Option<i64>,
+    /// The state is what this commit's changes say, and nothing from before.
+    pub(crate) is_whole: bool,
+}
+
+impl Commit {
+    pub(crate) fn new(source: TopicId, position: Offset, watermark_ms: Option<i64>) -> Self {
+        Self {
+            version: VERSION,
+            source,
+            position,
+            watermark_ms,
+            is_whole: false,
+        }
+    }
+}
+
+/// What changed since the commit before. Later changes of the same key replace earlier ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) groups: BTreeMap<GroupKey, Option<Arc<[u8]>>>,
+    pub(crate) entries: BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>,
+}
+
+impl Changes {
+    /// Adds what came after.
+    pub(crate) fn extend(&mut self, later: Self) {
+        self.groups.extend(later.groups);
+        self.entries.extend(later.entries);
+    }
+}
+
+/// The state that a changelog holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Restored {
+    pub(crate) commit: Option<Commit>,
+    pub(crate) groups: BTreeMap<GroupKey, Arc<[u8]>>,
+    pub(crate) entries: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+}
+
+/// The changelog cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChangelogError {
+    #[error("the state topic has a batch that cannot be read: {0}")]
+    Batch(#[from] record::Error),
+    #[error("the state topic has a record of an unknown kind at offset {offset}")]
+    UnknownRecord { offset: Offset },
+    #[error("the state was written by a newer version ({version})")]
+    Newer { version: u32 },
+}
+
+/// Writes one commit as batches to be appended in one go.
+pub(crate) fn encode(changes: &Changes, commit: &Commit, timestamp_ms: i64) -> Result<Bytes, record::Error> {
+    let mut batches = Writer {
+        builder: BatchBuilder::new(BatchOptions::PLAIN),
+        done: Vec::new(),
+        timestamp_ms,
+    };
+    let mut name = Vec::new();
+    for ((start_ms, key), state) in &changes.groups {
+        name.clear();
+        name.push(GROUP);
+        name.extend(start_ms.to_be_bytes());
+        name.extend_from_slice(key);
+        batches.push(&name, state.as_deref())?;
+    }
+    for (key, value) in &changes.entries {
+        name.clear();
+        name.push(ENTRY);
+        name.extend_from_slice(key);
+        batches.push(&name, value.as_deref())?;
+    }
+    let value = serde_json::to_vec(commit).expect("a commit has only string keys");
+    batches.push(&[COMMIT], Some(&value))?;
+    batches.finish()
+}
+
+struct Writer {
+    builder: BatchBuilder,
+    done: Vec<u8>,
+    timestamp_ms: i64,
+}
+
+impl Writer {
+    fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), record::Error> {
+        if self.builder.plain_bytes() > BATCH_BYTES {
+            self.done
+                .extend_from_slice(&self.builder.build()?.unwrap_or_default());
+        }
+        self.builder.append(&NewRecord {
+            timestamp_ms: self.timestamp_ms,
+            key: Some(key),
+            value,
+            headers: &[],
+        })
+    }
+
+    fn finish(mut self) -> Result<Bytes, record::Error> {
+        let last = self.builder.build()?.unwrap_or_default();
+        if self.done.is_empty() {
+            return Ok(last);
+        }
+        self.done.extend_from_slice(&last);
+        Ok(self.done.into())
+    }
+}
+
+/// Reads a changelog from its beginning.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    restored: Restored,
+    pending: Changes,
+}
+
+impl Replay {
+    pub(crate) fn batch(&mut self, batch: &BatchView) -> Result<(), ChangelogError> {
+        for record in &batch.records(RECORDS_BYTES_MAX)? {
+            let record = record?;
+            let offset = batch.base_offset().plus(i64::from(record.offset_delta));
+            self.record(&record)
+                .map_err(|error| error.unwrap_or(ChangelogError::UnknownRecord { offset }))?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &RecordRef<'_>) -> Result<(), Option<ChangelogError>> {
+        let (kind, key) = record.key.and_then(<[u8]>::split_first).ok_or(None)?;
+        let value: Option<Arc<[u8]>> = record.value.map(Into::into);
+        match *kind {
+            COMMIT => {
+                let commit: Commit =
+                    serde_json::from_slice(record.value.unwrap_or_default()).map_err(|_| None)?;
+                if commit.version > VERSION {
+                    return Err(Some(ChangelogError::Newer {
+                        version: commit.version,
+                    }));
+                }
+                self.commit(commit);
+            }
+            GROUP => {
+                let (start, key) = key.split_first_chunk::<8>().ok_or(None)?;
+                self.pending
+                    .groups
+                    .insert((i64::from_be_bytes(*start), key.into()), value);
+            }
+            ENTRY => {
+                self.pending.entries.insert(key.into(), value);
+            }
+            _ => return Err(None),
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Commit) {
+        let Restored { groups, entries, .. } = &mut self.restored;
+        if commit.is_whole {
+            groups.clear();
+            entries.clear();
+        }
+        let changes = std::mem::take(&mut self.pending);
+        for (key, state) in changes.groups {
+            match state {
+                Some(state) => groups.insert(key, state),
+                None => groups.remove(&key),
+            };
+        }
+        for (key, value) in changes.entries {
+            match value {
+                Some(value) => entries.insert(key, value),
+                None => entries.remove(&key),
+            };
+        }
+        self.restored.commit = Some(commit);
+    }
+
+    /// The state as of the last commit.
+    pub(crate) fn finish(self) -> Restored {
+        self.restored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_protocol::record::Batches;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(value: u8) -> Arc<[u8]> {
+        Arc::from([value])
+    }
+
+    fn changes(groups: &[(i64, u8, Option<u8>)], entries: &[(u8, Option<u8>)]) -> Changes {
+        Changes {
+            groups: groups
+                .iter()
+                .map(|(at, key, value)| ((*at, bytes(*key)), value.map(bytes)))
+                .collect(),
+            entries: entries
+                .iter()
+                .map(|(key, value)| (bytes(*key), value.map(bytes)))
+                .collect(),
+        }
+    }
+
+    fn commit(position: i64) -> Commit {
+        Commit::new(TopicId([3; 16]), Offset(position), Some(position - 100))
+    }
+
+    fn replay(log: &[Bytes]) -> Restored {
+        let mut replay = Replay::default();
+        for batches in log {
+            Batches::new(batches.clone()).for_each(|batch| replay.batch(&batch.unwrap()).unwrap());
+        }
+        replay.finish()
+    }
+
+    #[test]
+    fn a_commit_counts_and_what_follows_it_does_not() {
+        let first = encode(
+            &changes(&[(-10, 1, Some(7)), (0, 1, Some(8))], &[(4, Some(5))]),
+            &commit(3),
+            0,
+        )
+        .unwrap();
+        let second = encode(&changes(&[(-10, 1, None)], &[(4, None)]), &commit(6), 0).unwrap();
+        let restored = replay(&[first.clone(), second]);
+        assert_eq!(restored.commit, Some(commit(6)));
+        assert_eq!(
+            restored.groups.into_iter().collect::<Vec<_>>(),
+            [((0, bytes(1)), bytes(8))]
+        );
+        assert!(restored.entries.is_empty());
+
+        // Many changes go into several batches; without the last one, nothing of them counts.
+        let large: Arc<[u8]> = vec![1; 400_000].into();
+        let many = Changes {
+            entries: (0..5).map(|key| (bytes(key), Some(Arc::clone(&large)))).collect(),
+            ..Changes::default()
+        };
+        let torn = encode(&many, &commit(9), 0).unwrap();
+        let all: Vec<_> = Batches::new(torn)
+            .map(|batch| batch.unwrap().into_bytes())
+            .collect();
+        assert!(all.len() > 1);
+        let restored = replay(&[&[first][..], &all[..all.len() - 1]].concat());
+        assert_eq!(restored.commit, Some(commit(3)));
+        assert_eq!(restored.entries.len(), 1);
+    }
+
+    #[test]
+    fn a_whole_commit_replaces_everything() {
+        let first = encode(&changes(&[(0, 1, Some(7))], &[(4, Some(5))]), &commit(3), 0).unwrap();
+        let whole = Commit {
+            is_whole: true,
+            ..commit(4)
+        };
+        let second = encode(&changes(&[(9, 1, Some(7))], &[]), &whole, 0).unwrap();
+        let restored = replay(&[first, second]);
+        assert_eq!(restored.groups.into_keys().collect::<Vec<_>>(), [(9, bytes(1))]);
+        assert!(restored.entries.is_empty());
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_refused() {
+        let newer = Commit {
+            version: VERSION + 1,
+            ..commit(3)
+        };
+        let batch = BatchView::parse(encode(&Changes::default(), &newer, 0).unwrap()).unwrap();
+        assert_eq!(
+            Replay::default().batch(&batch),
+            Err(ChangelogError::Newer { version: VERSION + 1 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn merging_commits_changes_nothing(
+            all in prop::collection::vec(
+                (
+                    prop::collection::vec((0i64..3, 0u8..3, prop::option::of(any::<u8>())), 0..5),
+                    prop::collection::vec((0u8..3, prop::option::of(any::<u8>())), 0..5),
+                ),
+                1..8,
+            ),
+        ) {
+            let each: Vec<_> = all.iter().map(|(groups, entries)| changes(groups, entries)).collect();
+            let log: Vec<_> = each.iter().map(|changes| encode(changes, &commit(1), 0).unwrap()).collect();
+            let mut merged = Changes::default();
+            each.into_iter().for_each(|changes| merged.extend(changes));
+            prop_assert_eq!(replay(&log), replay(&[encode(&merged, &commit(1), 0).unwrap()]));
+        }
+    }
+}

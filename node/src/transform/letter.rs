@@ -1,0 +1,220 @@
+//! Dead letters: the record that could not be processed, with headers that say why, where it came from and which
+//! module refused it.
+//! It owns the names of those headers. It must never lose the original key, value or headers while they fit.
+
+use headwater_protocol::ids::{Offset, PartitionIndex};
+use headwater_protocol::record::{Compression, Headers};
+
+use super::bytes::put_bytes;
+use super::outbox::{Outbox, Outgoing, UnsendableRecord};
+use crate::metadata::ModuleRef;
+
+/// Headers a dead letter carries beside those of the record.
+pub(crate) const REASON: &str = "headwater-error-reason";
+pub(crate) const MESSAGE: &str = "headwater-error-message";
+pub(crate) const TRANSFORM: &str = "headwater-error-transform";
+pub(crate) const MODULE: &str = "headwater-error-module";
+pub(crate) const MODULE_VERSION: &str = "headwater-error-module-version";
+pub(crate) const TOPIC: &str = "headwater-error-topic";
+pub(crate) const PARTITION: &str = "headwater-error-partition";
+pub(crate) const OFFSET: &str = "headwater-error-offset";
+pub(crate) const TIMESTAMP: &str = "headwater-error-timestamp";
+/// Set when the record itself did not fit the dead-letter topic.
+pub(crate) const OMITTED: &str = "headwater-error-omitted";
+
+/// Where dead letters of one pipeline come from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) transform: String,
+    pub(crate) module: ModuleRef,
+    pub(crate) topic: String,
+    pub(crate) partition: PartitionIndex,
+}
+
+/// Why one record became a dead letter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    /// One word: `rejected`, `trap`, `timeout`, `memory`, `late`, ...
+    pub(crate) reason: &'a str,
+    pub(crate) message: &'a str,
+    pub(crate) offset: Offset,
+    pub(crate) failed_at_ms: i64,
+}
+
+/// Writes dead letters into an outbox. Keeps its memory.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    origin: Origin,
+    /// Which sink of the outbox is the dead-letter topic.
+    sink: usize,
+    headers: Vec<u8>,
+}
+
+impl Letters {
+    pub(crate) fn new(origin: Origin, sink: usize) -> Self {
+        Self {
+            origin,
+            sink,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Adds the dead letter of `record`. A record too large for the topic goes without its value, then without its
+    /// key and headers as well.
+    pub(crate) fn write(
+        &mut self,
+        outbox: &mut Outbox,
+        record: &Outgoing<'_>,
+        cause: Cause<'_>,
+    ) -> Result<(), UnsendableRecord> {
+        let value_bytes = record.value.map_or(0, <[u8]>::len);
+        let no_value = Outgoing {
+            value: None,
+            ..*record
+        };
+        let bare = Outgoing {
+            key: None,
+            headers: Headers::NONE,
+            ..no_value
+        };
+        let value_omitted = format!("value of {value_bytes} bytes");
+        let all_omitted = format!("key, headers and {value_omitted}");
+        let attempts = [
+            (*record, None),
+            (no_value, Some(value_omitted)),
+            (bare, Some(all_omitted)),
+        ];
+        let mut refused = None;
+        for (record, omitted) in attempts {
+            let count = self.gather(&record, cause, omitted.as_deref());
+            let headers = Headers::new(&self.headers, count);
+            match outbox.push(self.sink, &Outgoing { headers, ..record }, Compression::None) {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.expect("the loop ran"))
+    }
+
+    /// Fills `headers`; gives their count.
+    fn gather(&mut self, record: &Outgoing<'_>, cause: Cause<'_>, omitted: Option<&str>) -> i32 {
+        let origin = &self.origin;
+        let number = |value: i64| value.to_string();
+        self.headers.clear();
+        self.headers.extend_from_slice(record.headers.encoded());
+        let all = [
+            (REASON, Some(cause.reason)),
+            (MESSAGE, Some(cause.message)),
+            (TRANSFORM, Some(&*origin.transform)),
+            (MODULE, Some(&*origin.module.name)),
+            (MODULE_VERSION, Some(&*origin.module.version)),
+            (TOPIC, Some(&*origin.topic)),
+            (PARTITION, Some(&*number(i64::from(origin.partition.value())))),
+            (OFFSET, Some(&*number(cause.offset.value()))),
+            (TIMESTAMP, Some(&*number(cause.failed_at_ms))),
+            (OMITTED, omitted),
+        ];
+        let mut count = record.headers.header_count();
+        for (name, value) in all {
+            let Some(value) = value else { continue };
+            put_bytes(&mut self.headers, Some(name.as_bytes()));
+            put_bytes(&mut self.headers, Some(value.as_bytes()));
+            count += 1;
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use headwater_protocol::record::{BatchView, Header};
+
+    use super::super::outbox::Sink;
+    use super::*;
+
+    fn written(value: &[u8], limit: usize) -> BatchView {
+        let sinks: Arc<[Sink]> = Arc::new([Sink {
+            name: "dead".into(),
+            partitions: 1,
+            message_bytes_max: limit,
+        }]);
+        let mut outbox = Outbox::new(sinks, PartitionIndex(2));
+        let module = ModuleRef {
+            name: "filter".to_owned(),
+            version: "1.2.3".to_owned(),
+        };
+        let (transform, topic) = ("clean".to_owned(), "raw".to_owned());
+        let mut letters = Letters::new(
+            Origin {
+                transform,
+                module,
+                topic,
+                partition: PartitionIndex(2),
+            },
+            0,
+        );
+        let mut encoded = Vec::new();
+        put_bytes(&mut encoded, Some(b"own"));
+        put_bytes(&mut encoded, None);
+        let headers = Headers::new(&encoded, 1);
+        let record = Outgoing {
+            timestamp_ms: 5,
+            key: Some(b"key"),
+            value: Some(value),
+            headers,
+        };
+        let cause = Cause {
+            reason: "rejected",
+            message: "no JSON",
+            offset: Offset(41),
+            failed_at_ms: 99,
+        };
+        letters.write(&mut outbox, &record, cause).unwrap();
+        BatchView::parse(outbox.finish().unwrap().remove(0).batches).unwrap()
+    }
+
+    /// Key, value and headers of the one record of a batch, as text.
+    fn read(batch: &BatchView) -> (Option<String>, Option<String>, Vec<String>) {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let records = batch.records(1 << 20).unwrap();
+        let record = records.iter().next().unwrap().unwrap();
+        let headers = record.headers.map(|header| {
+            let Header { key, value } = header.unwrap();
+            format!("{}={}", text(key), value.map_or_else(|| "-".to_owned(), text))
+        });
+        (record.key.map(text), record.value.map(text), headers.collect())
+    }
+
+    #[test]
+    fn a_letter_has_the_record_and_the_whole_story() {
+        let (key, value, headers) = read(&written(b"value", 1_000));
+        assert_eq!((key.as_deref(), value.as_deref()), (Some("key"), Some("value")));
+        assert_eq!(
+            headers,
+            [
+                "own=-",
+                "headwater-error-reason=rejected",
+                "headwater-error-message=no JSON",
+                "headwater-error-transform=clean",
+                "headwater-error-module=filter",
+                "headwater-error-module-version=1.2.3",
+                "headwater-error-topic=raw",
+                "headwater-error-partition=2",
+                "headwater-error-offset=41",
+                "headwater-error-timestamp=99",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_too_large_goes_without_its_value() {
+        let (key, value, headers) = read(&written(&[b'v'; 2_000], 1_000));
+        assert_eq!((key.as_deref(), value), (Some("key"), None));
+        assert_eq!(
+            headers.last().map(String::as_str),
+            Some("headwater-error-omitted=value of 2000 bytes")
+        );
+    }
+}
