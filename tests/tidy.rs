@@ -419,6 +419,7 @@ mod rules {
             text: text.to_owned(),
             bytes: 0,
             rust,
+            is_cfg_test: false,
         }
     }
 
@@ -451,7 +452,11 @@ mod rules {
     fn generated_and_test_files_are_known() {
         assert!(file("sdk/a.rs", concat!("// @", "generated\n")).is_generated());
         assert!(!file("sdk/a.rs", "fn a() {}").is_generated());
-        assert!(file("node/src/log/tests.rs", "").is_test());
+        assert!(file("sdk/tests/golden.rs", "").is_test());
+        let parent = file("node/src/log.rs", "mod index;\n#[cfg(test)]\nmod model;\n");
+        assert_eq!(tree::declared_for_tests(&parent), ["node/src/log/model"]);
+        let root = file("sdk/src/lib.rs", "#[cfg(test)]\nmod testing;\n");
+        assert_eq!(tree::declared_for_tests(&root), ["sdk/src/testing"]);
         assert!(!file("node/src/log.rs", "").is_test());
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct File {
     pub(crate) text: String,
     pub(crate) bytes: u64,
     pub(crate) rust: Option<Source>,
+    /// Declared under `#[cfg(test)]`, itself or a module above it.
+    pub(crate) is_cfg_test: bool,
 }
 
 impl File {
@@ -30,8 +32,7 @@ impl File {
 
     /// Code that never ships: the test crates, the tool, and test modules of the product.
     pub(crate) fn is_test(&self) -> bool {
-        let name = self.path.rsplit('/').next().unwrap_or("");
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || name == "tests.rs"
+        self.is_cfg_test || self.path.starts_with("tests/") || self.path.contains("/tests/")
     }
 }
 
@@ -65,7 +66,32 @@ pub(crate) fn files() -> anyhow::Result<Vec<File>> {
     let mut paths: Vec<&str> = listing.split('\0').filter(|path| !path.is_empty()).collect();
     paths.sort_unstable();
     // A file that was deleted but is still in the index is no file.
-    Ok(paths.into_iter().filter_map(read).collect())
+    let mut files: Vec<File> = paths.into_iter().filter_map(read).collect();
+    let below: Vec<String> = files.iter().flat_map(declared_for_tests).collect();
+    for file in &mut files {
+        file.is_cfg_test = below.iter().any(|stem| {
+            let rest = file.path.strip_prefix(stem.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        });
+    }
+    Ok(files)
+}
+
+/// The modules that a file declares for tests only, as paths without their ending.
+pub(crate) fn declared_for_tests(file: &File) -> Vec<String> {
+    let Some(source) = &file.rust else {
+        return Vec::new();
+    };
+    let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+    let inside = match name {
+        "lib.rs" | "main.rs" => folder.to_owned(),
+        name => format!("{folder}/{}", name.trim_end_matches(".rs")),
+    };
+    let declared = source
+        .declared_modules()
+        .into_iter()
+        .filter(|(_, is_test)| *is_test);
+    declared.map(|(module, _)| format!("{inside}/{module}")).collect()
 }
 
 fn read(path: &str) -> Option<File> {
@@ -78,5 +104,6 @@ fn read(path: &str) -> Option<File> {
         text,
         bytes: length,
         rust,
+        is_cfg_test: false,
     })
 }

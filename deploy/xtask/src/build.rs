@@ -1,11 +1,11 @@
 //! `cargo xtask build`: the release binary with everything inside that belongs inside.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use crate::{step, ui};
+use crate::{modules, place, step, ui};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     crate::flags(args, [])?;
@@ -17,12 +17,13 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 
 /// Builds what the node embeds, then the node; answers where the binary is.
 pub(crate) fn release() -> anyhow::Result<PathBuf> {
-    embedded()?;
+    embedded(&place::target())?;
     node(&["--release"], |command| command)
 }
 
-/// Builds what the node embeds: the built-in modules, and the web UI when npm is there.
-pub(crate) fn embedded() -> anyhow::Result<()> {
+/// Builds what the node embeds when it is built into this target folder: the modules, and the web UI when npm is there.
+pub(crate) fn embedded(target: &Path) -> anyhow::Result<()> {
+    modules::all(target)?;
     if !ui::is_here() {
         return Ok(());
     }

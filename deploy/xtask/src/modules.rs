@@ -19,9 +19,7 @@ use toolchain::{TARGET, Toolchain};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     crate::flags(args, [])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| place::root().join("target"), PathBuf::from);
-    all(&target)
+    all(&place::target())
 }
 
 /// Builds everything, for tests that are built into this target folder.

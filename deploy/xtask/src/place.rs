@@ -35,6 +35,11 @@ pub(crate) fn cache() -> PathBuf {
         .map_or_else(|| root().join("target/cache"), |base| base.join("headwater"))
 }
 
+/// Where cargo builds, unless told otherwise.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Where `cargo xtask test` builds: shared between clones, so that the second clone finds the dependencies built.
 pub(crate) fn shared_target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| cache().join("target"), PathBuf::from)

@@ -34,7 +34,7 @@ fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
         tools::debian(&[("chromium", "chromium"), ("npm", "npm")])?;
     }
     let python = tools::python(&["confluent-kafka", "duckdb"])?;
-    build::embedded()?;
+    build::embedded(&place::shared_target())?;
     let node = Node::build()?;
 
     rows.push(("dependencies", check(tools::deny())));
