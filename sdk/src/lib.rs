@@ -19,6 +19,6 @@ pub use config::*;
 pub use connection::{CallError, Connection, ConnectionOptions};
 pub use error::Error;
 pub use headwater_protocol as protocol;
-pub use partitioner::{murmur2, partition_for_key};
+pub use headwater_protocol::partitioner::{murmur2, partition_for_key};
 pub use retry::Backoff;
 pub use transport::DialError;

@@ -1,5 +1,6 @@
-//! Which partition a key belongs to, for everyone who writes: the SDK's producer and the broker's transforms.
-//! Owns the promise that a key lands where Kafka's own producer would put it. Must never look at a value.
+//! Which partition a key goes to, as Kafka's default partitioner has it: shared by every side that places records.
+//!
+//! Pure. A key lands where Kafka's own producer would put it, or tables that are joined by key fall apart.
 
 /// Kafka's murmur2 with its fixed seed.
 pub fn murmur2(data: &[u8]) -> u32 {
@@ -7,15 +8,17 @@ pub fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
     let mut hash = SEED ^ data.len() as u32;
-    let (words, tail) = data.as_chunks::<4>();
-    for word in words {
-        let mut mixed = u32::from_le_bytes(*word).wrapping_mul(M);
-        mixed ^= mixed >> R;
-        hash = hash.wrapping_mul(M) ^ mixed.wrapping_mul(M);
+    let mut words = data.chunks_exact(4);
+    for word in &mut words {
+        let mut k = u32::from_le_bytes(word.try_into().expect("chunks of four bytes"));
+        k = k.wrapping_mul(M);
+        k ^= k >> R;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
     }
+    let tail = words.remainder();
     if !tail.is_empty() {
-        for (index, byte) in tail.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * index);
+        for (index, &byte) in tail.iter().enumerate() {
+            hash ^= u32::from(byte) << (8 * index);
         }
         hash = hash.wrapping_mul(M);
     }
@@ -36,9 +39,9 @@ pub fn partition_for_key(key: &[u8], count: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// What Kafka's own test of `Utils.murmur2` holds, as signed numbers.
+    /// Values Kafka's own test of `Utils.murmur2` holds, as signed 32-bit numbers.
     #[test]
-    fn it_agrees_with_kafka() {
+    fn murmur2_agrees_with_kafka() {
         let cases: [(&[u8], i32); 7] = [
             (b"21", -973932308),
             (b"foobar", -790332482),
@@ -48,8 +51,8 @@ mod tests {
             (b"abc", 479470107),
             (b"", 275646681),
         ];
-        for (key, hash) in cases {
-            assert_eq!(murmur2(key) as i32, hash, "{key:?}");
+        for (key, expected) in cases {
+            assert_eq!(murmur2(key) as i32, expected, "{key:?}");
         }
     }
 }
