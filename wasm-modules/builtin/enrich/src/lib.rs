@@ -1,0 +1,223 @@
+//! The built-in module `enrich`: joins each record with the entry of a lookup table that one of its fields names.
+//! It owns its parameters and the way two JSON objects become one without either being rebuilt: what is added is
+//! spliced in before the closing brace, and a member of the same name is cut out.
+
+mod splice;
+
+use headwater_expression::{Fields, Found, ParseError, Parser, Path, Slot, Value, View, put_number};
+use headwater_guest::lookup::Table;
+use headwater_guest::{
+    Batch, Error, ItemsBuilder, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params,
+    export_mapping, package_metadata,
+};
+
+use splice::{Addition, Selected, Splice};
+
+struct Enrich {
+    table: Table,
+    table_name: String,
+    key: Key,
+    addition: Addition,
+    on_missing: OnMissing,
+    fields: Fields,
+    found: Found,
+    splice: Splice,
+    lookup_key: Vec<u8>,
+}
+
+/// Where the lookup key comes from.
+enum Key {
+    Record,
+    Field(Slot),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnMissing {
+    Keep,
+    Drop,
+    Fail,
+}
+
+impl Module for Enrich {
+    fn describe() -> Metadata {
+        package_metadata!()
+            .param(
+                Param::new(
+                    "table",
+                    ParamKind::Table,
+                    "The lookup table to join with. Its values must be JSON; objects, unless `as` is given and \
+                     `fields` is not.",
+                )
+                .required(),
+            )
+            .param(
+                Param::new(
+                    "key",
+                    ParamKind::Text,
+                    "The field of the record whose value is looked up, such as origin or flight.origin; `key` for \
+                     the record's own key ($.key for a field of that name).",
+                )
+                .required(),
+            )
+            .param(
+                Param::new(
+                    "as",
+                    ParamKind::Text,
+                    "The name of a new field that takes what was found. Left empty, the fields of what was found \
+                     become fields of the record itself. A field of the same name is replaced.",
+                )
+                .default(""),
+            )
+            .param(
+                Param::new(
+                    "fields",
+                    ParamKind::Text,
+                    "Which fields of what was found to take, divided by commas, each with a new name if wanted: \
+                     city, name as airport. Left empty: all.",
+                )
+                .default(""),
+            )
+            .param(
+                Param::new(
+                    "on-missing",
+                    ParamKind::Text,
+                    "What becomes of a record whose key is missing or not in the table: keep (as it is), drop, or \
+                     fail.",
+                )
+                .default("keep"),
+            )
+    }
+
+    fn configure(params: &Params) -> Result<Self, Error> {
+        let in_param = |name: &str, error: ParseError| Error::new(format!("parameter '{name}', {error}"));
+        let mut fields = Fields::default();
+        let key = match params.text("key")?.trim() {
+            "key" => Key::Record,
+            path => Key::Field(fields.add(&Path::parse(path).map_err(|error| in_param("key", error))?)),
+        };
+        let selected = select(params.text("fields")?).map_err(|error| in_param("fields", error))?;
+        let on_missing = match params.text("on-missing")?.trim() {
+            "keep" => OnMissing::Keep,
+            "drop" => OnMissing::Drop,
+            "fail" => OnMissing::Fail,
+            other => {
+                return Err(Error::new(format!(
+                    "parameter 'on-missing' is '{other}', but must be keep, drop or fail"
+                )));
+            }
+        };
+        Ok(Self {
+            table: params.table("table")?,
+            table_name: params.text("table")?.trim().into(),
+            key,
+            addition: Addition::new(params.text("as")?.trim(), selected),
+            on_missing,
+            fields,
+            found: Found::default(),
+            splice: Splice::default(),
+            lookup_key: Vec::new(),
+        })
+    }
+}
+
+/// Reads `city, name as airport`.
+fn select(source: &str) -> Result<Vec<Selected>, ParseError> {
+    let mut parser = Parser::new(source)?;
+    let mut selected = Vec::new();
+    while !parser.at_end() {
+        let name = parser.name("the name of a field")?;
+        let renamed = if parser.takes_word("as")? {
+            parser.name("a name")?
+        } else {
+            name
+        };
+        selected.push(Selected::new(name, renamed));
+        if !parser.takes(",")? && !parser.at_end() {
+            return Err(parser.expected("`,` or `as`"));
+        }
+    }
+    Ok(selected)
+}
+
+impl Mapping for Enrich {
+    fn transform(&mut self, batch: &Batch<'_>, outputs: &mut Outputs) {
+        let mut keys = ItemsBuilder::with_capacity(batch.len() * 8);
+        // A record whose key cannot be used fails now or in the second pass; both find the same.
+        for record in batch {
+            self.lookup_key.clear();
+            let key = self
+                .fields
+                .view(&record, &mut self.found)
+                .and_then(|view| put_key(&self.key, &view, &mut self.lookup_key));
+            keys.push(matches!(key, Ok(true)).then_some(self.lookup_key.as_slice()));
+        }
+        let entries = self.table.get_many(&keys.finish());
+        for (record, entry) in batch.records().zip(&entries) {
+            match (entry, record.value()) {
+                (Some(entry), Some(value)) => match self.splice.join(value, entry, &self.addition) {
+                    Ok(joined) => outputs.push(&record, Output::default().value(Some(joined))),
+                    Err(error) => outputs.fail(&record, error.in_table(&self.table_name)),
+                },
+                _ => self.missing(&record, outputs),
+            }
+        }
+    }
+}
+
+/// Writes the text that is looked up; false if there is none.
+fn put_key(key: &Key, view: &View<'_>, to: &mut Vec<u8>) -> Result<bool, Error> {
+    let slot = match key {
+        Key::Record => {
+            to.extend_from_slice(view.record.key().unwrap_or_default());
+            return Ok(view.record.key().is_some());
+        }
+        Key::Field(slot) => *slot,
+    };
+    match view.field(slot) {
+        Value::Null => return Ok(false),
+        Value::Text(text) => text.put(to),
+        Value::Boolean(truth) => to.extend_from_slice(if truth { b"true" } else { b"false" }),
+        Value::Number(number) => put_number(to, number.simplest()),
+        value @ (Value::Nested(_) | Value::BadNumber(_)) => {
+            return Err(Error::new(format!(
+                "{} is {}, which cannot be looked up",
+                view.path(slot),
+                value.kind()
+            )));
+        }
+    }
+    Ok(true)
+}
+
+impl Enrich {
+    /// A record for which the table has nothing, or whose key cannot be used.
+    fn missing(&mut self, record: &headwater_guest::Record<'_>, outputs: &mut Outputs) {
+        self.lookup_key.clear();
+        let view = self.fields.view(record, &mut self.found);
+        let key = view.and_then(|view| put_key(&self.key, &view, &mut self.lookup_key));
+        match (key, self.on_missing) {
+            (Err(error), _) => outputs.fail(record, error),
+            (Ok(_), OnMissing::Keep) => outputs.push(record, Output::default()),
+            (Ok(_), OnMissing::Drop) => {}
+            (Ok(true), OnMissing::Fail) => {
+                let key = String::from_utf8_lossy(&self.lookup_key);
+                outputs.fail(
+                    record,
+                    format!("table '{}' has no entry '{key}'", self.table_name),
+                );
+            }
+            (Ok(false), OnMissing::Fail) => outputs.fail(record, "there is no key to look up"),
+        }
+    }
+}
+
+export_mapping!(Enrich);
+
+#[cfg(test)]
+mod tests {
+    /// The node's tests run the same files through the component.
+    #[test]
+    fn golden_files_hold() {
+        headwater_golden_native::check_mapping::<super::Enrich>("enrich");
+    }
+}
