@@ -10,6 +10,7 @@
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ impl OsDisk {
 impl Disk for OsDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true);
+        // Keys and records alike are nobody else's on this machine.
+        options.read(true).mode(0o600);
         match how {
             Open::Read => {}
             Open::Write => drop(options.write(true)),
@@ -74,7 +76,10 @@ impl Disk for OsDisk {
     }
 
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(self.at(folder))
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.at(folder))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
