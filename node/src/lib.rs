@@ -4,6 +4,8 @@
 pub mod config;
 pub mod sys;
 pub mod telemetry;
+// L2: means.
+pub mod security;
 // L3: what the cluster agreed on.
 pub mod metadata;
 // L4: machinery.
