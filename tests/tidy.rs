@@ -52,6 +52,7 @@ const DOORS: &[(&str, &str)] = &[
     ("node/src/sys/", "the door itself"),
     ("sdk/src/door.rs", "the client's own door: it has no node to ask"),
     ("sdk/src/testing", "the scripted broker of the SDK's tests"),
+    ("node/examples/", "tools that measure, for the terminal"),
     ("deploy/xtask/", "a tool for the terminal"),
     (
         "tests/",

@@ -6,6 +6,7 @@ pub mod sys;
 pub mod telemetry;
 // L2: means.
 pub mod security;
+pub mod transport;
 // L3: what the cluster agreed on.
 pub mod metadata;
 // L4: machinery.

@@ -1,0 +1,120 @@
+//! Where connections come in, whatever carries them.
+//!
+//! `accept` is cheap and never waits for a handshake, so that a slow or hostile client cannot hold up the others;
+//! the caller runs `Accepting::establish` in the connection's own task, under a deadline of its own.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Peer, Session, SessionError, Stream, memory, quic, tcp};
+
+/// A bound listener.
+pub enum Listener {
+    Tcp(tcp::Listener),
+    Quic(quic::Listener),
+    Memory(memory::Listener),
+}
+
+impl Listener {
+    /// The next connection. An error is about one connection or passes (out of descriptors), except that
+    /// `Ok(None)` says that no more will come. Cancel safe.
+    pub async fn accept(&mut self) -> io::Result<Option<Accepting>> {
+        match self {
+            Self::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|accepting| Some(Accepting::Tcp(accepting))),
+            Self::Quic(listener) => Ok(listener
+                .accept()
+                .await
+                .map(|accepting| Accepting::Quic(Box::new(accepting)))),
+            Self::Memory(listener) => Ok(listener
+                .accept()
+                .await
+                .map(|incoming| Accepting::Memory(Box::new(incoming)))),
+        }
+    }
+
+    /// What was bound, with the port that the system chose if it was asked to.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_address(),
+            Self::Quic(listener) => listener.local_address(),
+            Self::Memory(listener) => Ok(listener.address()),
+        }
+    }
+
+    /// Takes no more connections and lets those that are open finish what they are sending; call it after their
+    /// sessions are closed.
+    pub async fn close(self) {
+        match self {
+            Self::Tcp(_) | Self::Memory(_) => {}
+            Self::Quic(listener) => listener.close().await,
+        }
+    }
+}
+
+/// A connection whose handshake has yet to be made.
+pub enum Accepting {
+    Tcp(tcp::Accepting),
+    Quic(Box<quic::Accepting>),
+    Memory(Box<Incoming>),
+}
+
+impl Accepting {
+    pub fn remote_address(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(accepting) => accepting.remote_address(),
+            Self::Quic(accepting) => accepting.remote_address(),
+            Self::Memory(incoming) => incoming.peer().address,
+        }
+    }
+
+    /// Makes the handshake, checks the certificate. Dropping the future drops the connection.
+    pub async fn establish(self) -> Result<Incoming, HandshakeError> {
+        match self {
+            Self::Tcp(accepting) => accepting.establish().await,
+            Self::Quic(accepting) => accepting.establish().await,
+            Self::Memory(incoming) => Ok(*incoming),
+        }
+    }
+
+    /// Turns the connection away without a handshake.
+    pub fn refuse(self) {
+        match self {
+            Self::Tcp(_) | Self::Memory(_) => {}
+            Self::Quic(accepting) => accepting.refuse(),
+        }
+    }
+}
+
+/// An established connection.
+pub enum Incoming {
+    Stream { stream: Stream, peer: Peer },
+    Session(Session),
+}
+
+impl Incoming {
+    pub fn peer(&self) -> &Peer {
+        match self {
+            Self::Stream { peer, .. } => peer,
+            Self::Session(session) => session.peer(),
+        }
+    }
+}
+
+/// Why a connection was not established. The peer's doing, except `Settings`.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    #[error("the handshake failed: {0}")]
+    Tls(#[from] io::Error),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("the client certificate cannot be read: {0}")]
+    Certificate(#[from] crate::security::identity::IdentityError),
+    #[error("the certificate {fingerprint} of {subject:?} is revoked")]
+    Revoked {
+        fingerprint: crate::security::identity::Fingerprint,
+        subject: String,
+    },
+}
