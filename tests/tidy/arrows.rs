@@ -99,7 +99,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("headwater_sdk", &["link", "cli"]),
     ("quinn", &["transport"]),
-    ("rust_embed", &["http"]),
     ("wasmparser", &["transform"]),
     ("wasmtime", &["transform"]),
 ];

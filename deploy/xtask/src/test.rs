@@ -38,7 +38,8 @@ fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
     let node = Node::build()?;
 
     rows.push(("dependencies", check(tools::deny())));
-    rows.push(("rust", rust(&node, &python)?));
+    rows.push(("rust", cargo_tests("rust", &["--workspace"], |command| command)?));
+    rows.push(("real processes", processes(&node, &python)?));
     if place::root().join(MODULES).exists() {
         rows.push((
             "modules",
@@ -90,9 +91,12 @@ fn configure(command: &mut Command) -> &mut Command {
     command
 }
 
-/// Every Rust test of the workspace: each crate's, and the rings.
-fn rust(node: &Node, python: &Path) -> anyhow::Result<Totals> {
-    cargo_tests("rust", &["--workspace"], |command| {
+/// Ring 4, which a plain `cargo test` leaves out because it starts the node's binary.
+fn processes(node: &Node, python: &Path) -> anyhow::Result<Totals> {
+    if !place::root().join("tests/e2e/main.rs").exists() {
+        return Ok(Totals::default());
+    }
+    cargo_tests("real processes", &["--workspace", "--test", "e2e"], |command| {
         command
             .env("HEADWATER_BIN", &node.binary)
             .env("HEADWATER_PYTHON", python)
