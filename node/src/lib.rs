@@ -5,6 +5,7 @@ pub mod config;
 pub mod sys;
 pub mod telemetry;
 // L2: means.
+pub mod log;
 pub mod security;
 pub mod transport;
 // L3: what the cluster agreed on.

@@ -52,6 +52,8 @@ pub trait Disk: Send + Sync + Debug {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
     /// Names in byte order. What is neither file nor folder is left out.
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
+    /// The length of a file that need not be opened.
+    fn file_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Makes the folder and those above it; it may be there already.
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
     /// Replaces what bears the new name.

@@ -24,7 +24,7 @@ pub use batch::{BatchView, Batches, RECORDS_BYTES_MAX};
 pub use builder::{BatchBuilder, BatchOptions, HeaderRef, NewRecord, ProducerStamp};
 pub use compression::Compression;
 pub use control::{ControlKind, EndTransaction};
-pub use header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, TimestampType};
+pub use header::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, TimestampType};
 pub use walk::{Header, Headers, OwnedRecords, Record, RecordIter, RecordRef, Records};
 
 /// Why bytes are not a batch this crate accepts.

@@ -54,6 +54,11 @@ fn a_file_has_the_length_it_was_given() {
         write(&file, 6, b"x");
         file.sync().unwrap();
         assert_eq!(content(disk, "a"), b"0123\0\0x");
+        assert_eq!(disk.file_bytes(Path::new("a")).unwrap(), 7);
+        assert_eq!(
+            disk.file_bytes(Path::new("b")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         file.will_read(0, 7);
         let error = read(disk, Path::new("a"), 6).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);

@@ -331,6 +331,12 @@ impl Disk for MemoryDisk {
         Ok(entries)
     }
 
+    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
+        let state = locked(&self.state);
+        let inode = state.names.get(path).ok_or_else(|| not_found(path))?;
+        Ok(locked(&inode.content).live.len() as u64)
+    }
+
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = locked(&self.state);
         state.folders.extend(folder.ancestors().map(Path::to_owned));

@@ -75,6 +75,10 @@ impl Disk for OsDisk {
         Ok(entries)
     }
 
+    fn file_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(self.at(path))?.len())
+    }
+
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
         fs::DirBuilder::new()
             .recursive(true)

@@ -9,12 +9,14 @@ pub const HEADER_BYTES: usize = 61;
 /// Base offset and length: what comes before the bytes the length counts.
 pub const LENGTH_PREFIX_BYTES: usize = 12;
 
+/// First byte of a batch that its checksum covers: all before it may be stamped.
+pub const CRC_COVERS_FROM: usize = 21;
+
 pub(super) const LENGTH_AT: usize = 8;
 pub(super) const EPOCH_AT: usize = 12;
 pub(super) const MAGIC_AT: usize = 16;
 pub(super) const CRC_AT: usize = 17;
-/// First byte the checksum covers.
-pub(super) const ATTRIBUTES_AT: usize = 21;
+pub(super) const ATTRIBUTES_AT: usize = CRC_COVERS_FROM;
 pub(super) const LAST_OFFSET_DELTA_AT: usize = 23;
 pub(super) const BASE_TIMESTAMP_AT: usize = 27;
 pub(super) const MAX_TIMESTAMP_AT: usize = 35;

@@ -1,0 +1,74 @@
+//! The names of a log's files.
+//! Owns the naming alone: twenty digits of an offset and a suffix, Kafka's way. Must never touch a file.
+
+use std::path::{Path, PathBuf};
+
+use headwater_protocol::ids::Offset;
+
+pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(super) const EPOCHS: &str = "leader-epoch-checkpoint";
+
+/// What a file named after an offset holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Log,
+    Index,
+    TimeIndex,
+    /// Producer state up to the offset in the name.
+    Snapshot,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Log, Self::Index, Self::TimeIndex, Self::Snapshot];
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Index => "index",
+            Self::TimeIndex => "timeindex",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// The path of one file.
+pub(super) fn path(folder: &Path, offset: Offset, part: Part) -> PathBuf {
+    folder.join(format!("{:020}.{}", offset.value(), part.suffix()))
+}
+
+/// What a name says, if it is one of ours.
+pub(super) fn parse(name: &str) -> Option<(Offset, Part)> {
+    let (digits, suffix) = name.split_once('.')?;
+    let part = Part::ALL.into_iter().find(|part| part.suffix() == suffix)?;
+    if digits.len() != 20 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().map(|offset| (Offset(offset), part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_and_others_are_not_ours() {
+        for part in Part::ALL {
+            let path = path(Path::new("t-0"), Offset(1234), part);
+            assert_eq!(
+                parse(path.file_name().unwrap().to_str().unwrap()),
+                Some((Offset(1234), part))
+            );
+        }
+        let file = path(Path::new("t-0"), Offset(1234), Part::Log);
+        assert_eq!(file, Path::new("t-0/00000000000000001234.log"));
+        for other in [
+            "checkpoint",
+            "1.log",
+            "0000000000000000000x.log",
+            "00000000000000000001.log.new",
+            "",
+        ] {
+            assert_eq!(parse(other), None);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Reading a log while it is appended to: many readers, no queue.
+//!
+//! A reader is a cheap handle. It owns nothing of the log but where sequential reads go on. What it reads from a
+//! file it checks before it hands it out; it must never return a batch beyond what it was allowed to see, half a
+//! batch, or the second of two batches without the first.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::record::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES, crc32c};
+use tokio::sync::watch;
+
+use super::Shared;
+use super::epochs::EpochHistory;
+use super::error::ReadError;
+use super::flush::Synced;
+use super::read::{Gathered, Limits, Slice};
+use super::scan::{Scan, Trust};
+use super::segment::Segment;
+
+/// One system call brings this much at most.
+const CHUNK_BYTES: usize = 1 << 20;
+/// And this much at least: a small read mostly goes on soon.
+const CHUNK_BYTES_MIN: usize = 16 << 10;
+
+/// A handle for reading one log. Cheap to clone, usable from any task, valid while the log is open.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Whether a read may wait for the device on the calling thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Never,
+    Allowed,
+}
+
+/// How far a file took a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    NeedsDevice,
+}
+
+impl LogReader {
+    /// The first offset that may be read.
+    pub fn start(&self) -> Offset {
+        self.shared.start()
+    }
+
+    /// The offset the next append gets.
+    pub fn end(&self) -> Offset {
+        self.shared.end()
+    }
+
+    /// How far the log is durable, and every change of it.
+    pub fn synced(&self) -> watch::Receiver<Synced> {
+        self.shared.flush.synced()
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared
+            .segments
+            .load()
+            .iter()
+            .map(|segment| segment.bytes())
+            .sum()
+    }
+
+    pub fn epochs(&self) -> Arc<EpochHistory> {
+        self.shared.epochs.load_full()
+    }
+
+    /// Where the history up to `epoch` ends here; see [`EpochHistory::end_of`].
+    pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.epochs().end_of(epoch, self.end())
+    }
+
+    /// Reads whole batches, the one that holds `from` first. Answers from memory and page cache at once, else
+    /// waits on a blocking thread. Cancel-safe.
+    pub async fn read(&self, from: Offset, limits: Limits) -> Result<Slice, ReadError> {
+        if let Some(slice) = self.read_now(from, limits)? {
+            return Ok(slice);
+        }
+        let reader = self.clone();
+        let read = self
+            .shared
+            .logs
+            .tasks
+            .blocking("read", move || reader.read_waiting(from, limits));
+        read.await.map_err(|_| ReadError::Stopped)?
+    }
+
+    /// Reads what can be had without waiting for the device; `None` when that is nothing.
+    pub fn read_now(&self, from: Offset, limits: Limits) -> Result<Option<Slice>, ReadError> {
+        self.gather(from, limits, Wait::Never)
+    }
+
+    /// Reads on the calling thread, which may wait for the device.
+    pub fn read_waiting(&self, from: Offset, limits: Limits) -> Result<Slice, ReadError> {
+        self.gather(from, limits, Wait::Allowed)
+            .map(|slice| slice.expect("a read that may wait has an answer"))
+    }
+
+    /// Shows every batch header from the batch that holds `from` on. Waits for the device.
+    pub fn replay(&self, from: Offset, mut visit: impl FnMut(&BatchHeader)) -> Result<(), ReadError> {
+        let _uncut = self.shared.uncut();
+        let end = self.end();
+        for segment in self.shared.segments.load().iter() {
+            let (next, bytes) = (segment.next(), segment.bytes());
+            if next <= from {
+                continue;
+            }
+            let failed = |cause: io::Error| failed(segment, cause);
+            let Some(first) = segment.find(from).map_err(failed)? else {
+                continue;
+            };
+            let file = segment.file().map_err(failed)?;
+            let at = first.header.base_offset;
+            let mut scan = Scan::new(&**file, Trust::Header, first.position, bytes, at);
+            while let Some(found) = scan.next().map_err(failed)? {
+                let placed = found.map_err(|damage| corrupt(segment, damage.position, damage.reason))?;
+                if placed.header.next_offset() > end {
+                    return Ok(());
+                }
+                visit(&placed.header);
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&self, from: Offset, limits: Limits, wait: Wait) -> Result<Option<Slice>, ReadError> {
+        let shared = &*self.shared;
+        let _uncut = shared.uncut();
+        // The end first: what it promises is then in the segments seen after it.
+        let end = shared.end();
+        let start = shared.start();
+        if from < start || from > end {
+            return Err(ReadError::OutOfRange {
+                asked: from,
+                start,
+                end,
+            });
+        }
+        let until = limits.until.min(end);
+        let mut gathered = Gathered::new(from, Limits { until, ..limits });
+        while !gathered.is_full() && gathered.next() < until {
+            if shared.tail.read(gathered.next(), &mut gathered) {
+                // The tail reaches to the end.
+                break;
+            }
+            match self.read_file(&mut gathered, wait) {
+                Ok(Step::Done) => {}
+                Ok(Step::NeedsDevice) if gathered.is_empty() => return Ok(None),
+                Ok(Step::NeedsDevice) => break,
+                // What was read before is good, and the reader meets the fault when it gets there.
+                Err(_) if !gathered.is_empty() => break,
+                // Retention may have been faster.
+                Err(ReadError::Io { .. }) if gathered.next() < shared.start() => {
+                    return Err(ReadError::OutOfRange {
+                        asked: from,
+                        start: shared.start(),
+                        end,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(gathered.finish()))
+    }
+
+    /// Reads one chunk of the file in which the read goes on.
+    fn read_file(&self, gathered: &mut Gathered, wait: Wait) -> Result<Step, ReadError> {
+        let at = gathered.next();
+        let segments = self.shared.segments.load();
+        let after = segments.partition_point(|segment| segment.base() <= at);
+        let within = after
+            .checked_sub(1)
+            .map(|index| &segments[index])
+            .filter(|segment| at < segment.next());
+        let Some(segment) = within.or_else(|| segments.get(after)) else {
+            gathered.skip_to(Offset(i64::MAX));
+            return Ok(Step::Done);
+        };
+        if segment.bytes() == 0 {
+            gathered.skip_to(segment.next());
+            return Ok(Step::Done);
+        }
+        let failed = |cause| failed(segment, cause);
+        let hint = self.shared.hints.find(segment.base(), at);
+        let position = match hint {
+            Some(position) => position,
+            None if wait == Wait::Never => return Ok(Step::NeedsDevice),
+            None => match segment.find(at).map_err(failed)? {
+                Some(placed) => placed.position,
+                None => {
+                    gathered.skip_to(segment.next());
+                    return Ok(Step::Done);
+                }
+            },
+        };
+        self.read_chunk(segment, position, gathered, wait)
+    }
+
+    fn read_chunk(
+        &self,
+        segment: &Segment,
+        position: u64,
+        gathered: &mut Gathered,
+        wait: Wait,
+    ) -> Result<Step, ReadError> {
+        let left = (segment.bytes() - position) as usize;
+        let mut wanted = gathered.room().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES).min(left);
+        loop {
+            let Some(chunk) = load(segment, position, wanted, wait)? else {
+                return Ok(Step::NeedsDevice);
+            };
+            let header = BatchHeader::parse(&chunk).map_err(|error| corrupt(segment, position, error))?;
+            let total = header.total_bytes();
+            if total <= chunk.len() {
+                let end = take_chunk(segment, position, chunk, gathered)?;
+                self.shared
+                    .hints
+                    .note(segment.base(), gathered.next(), position + end as u64);
+                return Ok(Step::Done);
+            }
+            if !gathered.may_take(&header, 0) {
+                gathered.fill();
+                return Ok(Step::Done);
+            }
+            if total > left {
+                return Err(corrupt(
+                    segment,
+                    position,
+                    "a batch passes the end of its segment",
+                ));
+            }
+            wanted = total;
+        }
+    }
+}
+
+/// Checks the batches of a chunk and takes those that belong to the read. Returns where they end in it.
+fn take_chunk(
+    segment: &Segment,
+    position: u64,
+    chunk: Bytes,
+    gathered: &mut Gathered,
+) -> Result<usize, ReadError> {
+    let (mut end, mut next) = (0, gathered.next());
+    while chunk.len() - end >= HEADER_BYTES {
+        let here = position + end as u64;
+        let header = BatchHeader::parse(&chunk[end..]).map_err(|error| corrupt(segment, here, error))?;
+        let Some(batch) = chunk.get(end..end + header.total_bytes()) else {
+            break;
+        };
+        if header.next_offset() <= next {
+            return Err(corrupt(
+                segment,
+                here,
+                format!("batch at offset {} is out of order", header.base_offset),
+            ));
+        }
+        if !gathered.may_take(&header, end) {
+            gathered.fill();
+            break;
+        }
+        if crc32c(&batch[CRC_COVERS_FROM..]) != header.crc {
+            return Err(corrupt(segment, here, "wrong checksum"));
+        }
+        end += batch.len();
+        next = header.next_offset();
+    }
+    if end > 0 {
+        gathered.take(chunk.slice(..end), next);
+    }
+    Ok(end)
+}
+
+/// Brings bytes in, or `None` when they are not in the page cache and the caller may not wait.
+fn load(segment: &Segment, position: u64, wanted: usize, wait: Wait) -> Result<Option<Bytes>, ReadError> {
+    let failed = |cause| failed(segment, cause);
+    let file = segment.file().map_err(failed)?;
+    let mut buffer = Vec::with_capacity(wanted);
+    match wait {
+        Wait::Never => {
+            if file
+                .read_cached_at(position, &mut buffer, wanted)
+                .map_err(failed)?
+                .is_none()
+            {
+                return Ok(None);
+            }
+        }
+        Wait::Allowed => {
+            file.read_at(position, &mut buffer, wanted).map_err(failed)?;
+            // Whoever had to wait goes on reading, most likely: the next chunks come meanwhile.
+            file.will_read(position + wanted as u64, 2 * CHUNK_BYTES as u64);
+        }
+    }
+    if buffer.len() < wanted {
+        return Err(corrupt(segment, position, "the file is shorter than it was"));
+    }
+    Ok(Some(Bytes::from(buffer)))
+}
+
+pub(super) fn failed(segment: &Segment, cause: io::Error) -> ReadError {
+    match cause.kind() {
+        io::ErrorKind::InvalidData => corrupt(segment, 0, cause),
+        _ => ReadError::Io {
+            segment: segment.base(),
+            cause: Arc::new(cause),
+        },
+    }
+}
+
+fn corrupt(segment: &Segment, position: u64, reason: impl ToString) -> ReadError {
+    ReadError::Corrupt {
+        segment: segment.base(),
+        position,
+        reason: reason.to_string(),
+    }
+}
+
+/// Where sequential readers go on, so that they need no index.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    ring: Mutex<Ring>,
+}
+
+const HINTS: usize = 32;
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Segment, offset, position of the batch that begins there or after it.
+    hints: [Option<(Offset, Offset, u64)>; HINTS],
+    at: usize,
+}
+
+impl Hints {
+    fn find(&self, segment: Offset, offset: Offset) -> Option<u64> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |hint: &&(Offset, Offset, u64)| (hint.0, hint.1) == (segment, offset);
+        ring.hints.iter().flatten().find(same).map(|hint| hint.2)
+    }
+
+    fn note(&self, segment: Offset, offset: Offset, position: u64) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = ring.at;
+        ring.hints[at] = Some((segment, offset, position));
+        ring.at = (at + 1) % HINTS;
+    }
+
+    /// Forgets all: the log was cut.
+    pub(super) fn clear(&self) {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).hints = [None; HINTS];
+    }
+}

@@ -1,0 +1,407 @@
+//! Opening a log: what is there, what of it is whole, and what a crash has left half done.
+//!
+//! Owns the judgement of the tail. Everything before the recovery point is believed, everything behind it is
+//! checked batch by batch, and what does not hold is cut off and reported. It must never cut before the recovery
+//! point, nor call what it found durable before it was synced.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, RwLock};
+
+use arc_swap::ArcSwap;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+
+use super::checkpoint::{Checkpoint, CheckpointFile, RecoveryPoint, SegmentsOnDisk};
+use super::epochs::EpochFile;
+use super::flush::Flush;
+use super::folder::{self, Part};
+use super::reader::Hints;
+use super::scan::{Damage, Scan, Trust};
+use super::segment::Segment;
+use super::snapshot::Snapshots;
+use super::tail::Tail;
+use super::{Active, Config, Log, Logs, OpenError, Shared};
+use crate::sys::disk::EntryKind;
+
+/// A log that was opened, and what had to be done for it.
+#[derive(Debug)]
+pub struct Opened {
+    pub log: Log,
+    pub recovery: Recovery,
+}
+
+/// What opening a log found. After a clean shutdown nothing is checked and nothing cut.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Bytes that were read and checked.
+    pub checked_bytes: u64,
+    /// Set when the tail did not hold.
+    pub cut: Option<Cut>,
+}
+
+/// A tail that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The log's end after the cut.
+    pub at: Offset,
+    pub bytes: u64,
+    /// Segments that were removed whole.
+    pub segments: usize,
+    pub reason: String,
+}
+
+pub(super) fn open(logs: &Logs, folder: &Path, config: Config) -> Result<Opened, OpenError> {
+    Opening { logs, folder, config }.run()
+}
+
+struct Opening<'a> {
+    logs: &'a Logs,
+    folder: &'a Path,
+    config: Config,
+}
+
+/// The files of a folder that belong to a log.
+#[derive(Default)]
+struct Found {
+    segments: Vec<Offset>,
+    snapshots: Vec<Offset>,
+    orphans: Vec<(Offset, Part)>,
+}
+
+/// The segments as they were found whole.
+struct Recovered {
+    segments: Vec<Arc<Segment>>,
+    /// Those before the last that were checked, and must be synced.
+    sealed: Vec<Arc<Segment>>,
+    /// Epochs met while checking.
+    epochs: Vec<(LeaderEpoch, Offset)>,
+    recovery: Recovery,
+}
+
+impl Opening<'_> {
+    fn run(self) -> Result<Opened, OpenError> {
+        let disk = &self.logs.disk;
+        let found = self.look()?;
+        let loaded = CheckpointFile::load(Arc::clone(disk), self.folder);
+        let loaded = loaded.map_err(|cause| self.failed("read the checkpoint of", cause))?;
+        let (checkpoint, segments) = match loaded {
+            Some(file) => self.existing(file, found.segments)?,
+            None => self.unknown(found.segments)?,
+        };
+        let content = checkpoint.content();
+        let recovered = self
+            .recover(&content, segments)
+            .map_err(|cause| self.failed("recover", cause))?;
+        for (offset, part) in found.orphans {
+            let _ = disk.remove_file(&folder::path(self.folder, offset, part));
+        }
+        let snapshots = Snapshots::new(Arc::clone(disk), self.folder, found.snapshots);
+        self.assemble(checkpoint, recovered, snapshots)
+            .map_err(|cause| self.failed("open", cause))
+    }
+
+    fn failed(&self, action: &'static str, cause: io::Error) -> OpenError {
+        OpenError::Io {
+            action,
+            path: self.folder.to_owned(),
+            cause,
+        }
+    }
+
+    fn look(&self) -> Result<Found, OpenError> {
+        let disk = &self.logs.disk;
+        let entries = match disk.list(self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = self.folder.parent().unwrap_or_else(|| Path::new(""));
+                let made = disk
+                    .create_folder(self.folder)
+                    .and_then(|()| disk.sync_folder(above));
+                made.map_err(|cause| self.failed("make", cause))?;
+                Vec::new()
+            }
+            listed => listed.map_err(|cause| self.failed("list", cause))?,
+        };
+        let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+        let parsed: Vec<_> = files.filter_map(|entry| folder::parse(&entry.name)).collect();
+        let of = |wanted: Part| {
+            parsed
+                .iter()
+                .filter(move |(_, part)| *part == wanted)
+                .map(|(offset, _)| *offset)
+        };
+        let mut found = Found {
+            segments: of(Part::Log).collect(),
+            ..Found::default()
+        };
+        found.segments.sort_unstable();
+        found.snapshots = of(Part::Snapshot).collect();
+        let is_orphan = |(offset, part): &&(Offset, Part)| {
+            matches!(part, Part::Index | Part::TimeIndex) && found.segments.binary_search(offset).is_err()
+        };
+        found.orphans = parsed.iter().filter(is_orphan).copied().collect();
+        Ok(found)
+    }
+
+    /// A log with a checkpoint: drops segments that a crash kept from being removed.
+    fn existing(
+        &self,
+        mut file: CheckpointFile,
+        mut segments: Vec<Offset>,
+    ) -> Result<(CheckpointFile, Vec<Offset>), OpenError> {
+        let content = file.content();
+        let count = match content.segments {
+            SegmentsOnDisk::None => segments.len(),
+            // Those that lie wholly below the start.
+            SegmentsOnDisk::All => segments
+                .iter()
+                .skip(1)
+                .take_while(|base| **base <= content.log_start)
+                .count(),
+        };
+        for base in segments.drain(..count) {
+            let gone = Segment::existing(&self.logs.disk, self.folder, base, base, 0);
+            gone.remove()
+                .map_err(|cause| self.failed("remove an old segment of", cause))?;
+        }
+        if content.segments == SegmentsOnDisk::None {
+            let content = Checkpoint {
+                segments: SegmentsOnDisk::All,
+                ..content
+            };
+            let synced = self.logs.disk.sync_folder(self.folder);
+            let saved = synced
+                .and_then(|()| file.write(content))
+                .and_then(|()| file.sync());
+            saved.map_err(|cause| self.failed("write the checkpoint of", cause))?;
+        }
+        Ok((file, segments))
+    }
+
+    /// A new log, or one whose checkpoint is lost: then everything is checked.
+    fn unknown(&self, segments: Vec<Offset>) -> Result<(CheckpointFile, Vec<Offset>), OpenError> {
+        let start = segments.first().copied().unwrap_or(Offset::ZERO);
+        let content = Checkpoint {
+            log_start: start,
+            recovered: RecoveryPoint::front_of(start),
+            segments: SegmentsOnDisk::All,
+        };
+        let file = CheckpointFile::create(Arc::clone(&self.logs.disk), self.folder, content);
+        Ok((
+            file.map_err(|cause| self.failed("write the checkpoint of", cause))?,
+            segments,
+        ))
+    }
+
+    fn recover(&self, content: &Checkpoint, bases: Vec<Offset>) -> io::Result<Recovered> {
+        let disk = &self.logs.disk;
+        let mut point = content.recovered;
+        let mut out = Recovered {
+            segments: Vec::with_capacity(bases.len() + 1),
+            sealed: Vec::new(),
+            epochs: Vec::new(),
+            recovery: Recovery::default(),
+        };
+        if bases.binary_search(&point.segment).is_err() {
+            // Its segment is gone, or was never made durable: check everything there is.
+            point = RecoveryPoint::front_of(bases.first().copied().unwrap_or(content.log_start));
+        }
+        for (index, base) in bases.iter().enumerate() {
+            let bytes = disk.file_bytes(&folder::path(self.folder, *base, Part::Log))?;
+            let next = bases.get(index + 1).copied();
+            let segment = Arc::new(Segment::existing(
+                disk,
+                self.folder,
+                *base,
+                next.unwrap_or(*base),
+                bytes,
+            ));
+            segment.set_index_interval(self.config.index_interval_bytes);
+            out.segments.push(Arc::clone(&segment));
+            if *base < point.segment {
+                continue;
+            }
+            let from = if *base == point.segment {
+                point
+            } else {
+                RecoveryPoint::front_of(*base)
+            };
+            let damage = self.check(&segment, from, bytes, &mut out)?;
+            if let Some(damage) = damage {
+                self.cut(&segment, damage, bytes, &bases[index + 1..], &mut out)?;
+                break;
+            }
+            if next.is_some() {
+                segment.seal()?;
+                out.sealed.push(segment);
+            }
+        }
+        if out.segments.is_empty() {
+            let segment = Segment::create(disk, self.folder, content.log_start)?;
+            segment.set_index_interval(self.config.index_interval_bytes);
+            out.segments.push(segment);
+        }
+        Ok(out)
+    }
+
+    /// Walks a segment from a point that is believed, if the indexes up to there are, else from its front.
+    fn check(
+        &self,
+        segment: &Segment,
+        from: RecoveryPoint,
+        bytes: u64,
+        out: &mut Recovered,
+    ) -> io::Result<Option<Damage>> {
+        let believed = from.position <= bytes
+            && segment
+                .index()
+                .adopt(u64::from(from.entries), from.last_entry_position)?;
+        let point = if believed {
+            from
+        } else {
+            RecoveryPoint::front_of(segment.base())
+        };
+        segment.begin_at(point.position, point.next, point.max_timestamp);
+        out.recovery.checked_bytes += bytes - point.position;
+        if point.position == bytes {
+            return Ok(None);
+        }
+        if from.position > bytes {
+            // The device lost what it had said it held: report it, whatever the rest looks like.
+            out.recovery.cut = Some(Cut {
+                at: segment.base(),
+                bytes: from.position - bytes,
+                segments: 0,
+                reason: "the file is shorter than what was synced".to_owned(),
+            });
+        }
+        let mut scan = Scan::new(
+            &**segment.file()?,
+            Trust::Checksum,
+            point.position,
+            bytes,
+            point.next,
+        );
+        while let Some(found) = scan.next()? {
+            let placed = match found {
+                Ok(placed) => placed,
+                Err(damage) => return Ok(Some(damage)),
+            };
+            segment.note(&placed.header, placed.position)?;
+            let epoch = placed.header.partition_leader_epoch;
+            if out.epochs.last().is_none_or(|(last, _)| epoch > *last) {
+                out.epochs.push((epoch, placed.header.base_offset));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Cuts a segment where it stops making sense, and everything behind it.
+    fn cut(
+        &self,
+        segment: &Segment,
+        damage: Damage,
+        bytes: u64,
+        later: &[Offset],
+        out: &mut Recovered,
+    ) -> io::Result<()> {
+        let disk = &self.logs.disk;
+        let mut cut_bytes = bytes - damage.position;
+        for base in later.iter().rev() {
+            cut_bytes += disk.file_bytes(&folder::path(self.folder, *base, Part::Log))?;
+            Segment::existing(disk, self.folder, *base, *base, 0).remove()?;
+        }
+        if !later.is_empty() {
+            disk.sync_folder(self.folder)?;
+        }
+        segment.file()?.truncate(damage.position)?;
+        let at = segment.next();
+        let cut = Cut {
+            at,
+            bytes: cut_bytes,
+            segments: later.len(),
+            reason: damage.reason,
+        };
+        tracing::warn!(folder = %self.folder.display(), ?cut, "the log's tail did not hold and was cut");
+        out.recovery.cut = Some(cut);
+        Ok(())
+    }
+
+    fn assemble(
+        &self,
+        checkpoint: CheckpointFile,
+        recovered: Recovered,
+        mut snapshots: Snapshots,
+    ) -> io::Result<Opened> {
+        let logs = self.logs.clone();
+        let content = checkpoint.content();
+        let Recovered {
+            segments,
+            sealed,
+            epochs: met,
+            recovery,
+        } = recovered;
+        let active = Arc::clone(segments.last().expect("a log has a segment"));
+        let start = content.log_start.max(segments[0].base());
+        // Records may have been deleted up to an end that then was lost.
+        let end = active.next().max(start);
+        active.begin_at(active.bytes(), end, active.max_timestamp()?);
+        let mut epochs = EpochFile::load(Arc::clone(&logs.disk), self.folder)?;
+        // An epoch that began at the end and wrote nothing stays: it was promised.
+        epochs.cut(start, end.plus(1))?;
+        let mut grown = None;
+        for (epoch, begins) in met {
+            grown = epochs.begin(epoch, begins)?.or(grown);
+        }
+        snapshots.cut(start, end)?;
+        let is_checked = recovery.checked_bytes > 0 || recovery.cut.is_some();
+        let synced = if is_checked {
+            content.recovered.next.clamp(start, end)
+        } else {
+            end
+        };
+        let folder = self.folder.to_owned();
+        let flush = Flush::new(
+            Arc::clone(&logs.disk),
+            folder.clone(),
+            Arc::clone(&active),
+            active.max_timestamp()?,
+            synced,
+            checkpoint,
+        );
+        flush.sealed(sealed);
+        if let Some(file) = grown {
+            flush.epoch_begun(file);
+        }
+        let shared = Arc::new(Shared {
+            tail: Tail::new(Arc::clone(&logs.tails), end),
+            folder,
+            segments: ArcSwap::from_pointee(segments),
+            start: AtomicI64::new(start.value()),
+            end: AtomicI64::new(end.value()),
+            hints: Hints::default(),
+            epochs: ArcSwap::new(epochs.history()),
+            flush,
+            cutting: RwLock::new(()),
+            logs,
+        });
+        let active = Active {
+            segment: active,
+            reserved: 0,
+            since_ms: shared.logs.clock.unix_ms(),
+            first_timestamp: None,
+        };
+        let log = Log {
+            shared,
+            config: self.config.clone(),
+            epochs,
+            snapshots,
+            active,
+        };
+        if is_checked {
+            // What was found behind the recovery point is in the page cache, maybe not on the device.
+            log.flush();
+        }
+        Ok(Opened { log, recovery })
+    }
+}
