@@ -14,6 +14,7 @@ use headwater_protocol::kafka::describe_cluster::DescribeClusterRequest;
 use headwater_protocol::kafka::{ErrorCode, Request};
 
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
+pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};
 pub use self::topics::NewTopic;
 use crate::client::{Client, Target};

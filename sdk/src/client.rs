@@ -23,6 +23,7 @@ use self::pool::Pool;
 use crate::admin::Admin;
 use crate::config::{Config, Transport};
 use crate::connection::{Connection, ConnectionOptions};
+use crate::consumer::{Consumer, ConsumerConfig};
 use crate::door::{self, Tasks};
 use crate::error::Error;
 use crate::routing::{Cluster, Topic};
@@ -103,6 +104,11 @@ impl Client {
         };
         client.metadata().refresh().await?;
         Ok(client)
+    }
+
+    /// A consumer with its own positions. It reads nothing until partitions are assigned to it.
+    pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
+        Consumer::new(self.clone(), config)
     }
 
     /// Topics, their settings and offsets.

@@ -24,7 +24,7 @@ pub(crate) enum Lane {
     /// Short requests: metadata, admin.
     Control,
     /// Fetches, which wait at the broker.
-    Fetch,
+    Fetch(u8),
     /// Produce, spread by partition.
     Produce(u8),
 }
@@ -35,7 +35,7 @@ impl Lane {
         match self {
             Self::Control => 2,
             Self::Produce(_) => 1,
-            Self::Fetch => 0,
+            Self::Fetch(_) => 0,
         }
     }
 }

@@ -106,25 +106,36 @@ async fn answer(frame: Bytes, session: &mut Session, shared: &Shared) -> Option<
         Action::Refuse(code) => Some(code),
         _ => None,
     };
-    let encoded = match key {
-        ApiKey::ApiVersions => encode(&api_versions(&shared.lock()), key, version, peek.correlation_id),
+    let encoded = serve(key, version, peek.correlation_id, r, session, shared, refused).await;
+    match action {
+        Action::DropAfter => None,
+        Action::Hold => {
+            shared.released.notified().await;
+            Some(encoded)
+        }
+        Action::Serve | Action::Refuse(_) | Action::DropBefore => Some(encoded),
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "a test's one dispatch")]
+async fn serve(
+    key: ApiKey,
+    version: i16,
+    id: i32,
+    mut r: Reader,
+    session: &mut Session,
+    shared: &Shared,
+    refused: Option<i16>,
+) -> Vec<Bytes> {
+    match key {
+        ApiKey::ApiVersions => encode(&api_versions(&shared.lock()), key, version, id),
         ApiKey::Metadata => {
             let request = MetadataRequest::decode(&mut r, version).unwrap();
-            encode(
-                &metadata(&shared.lock(), &request, refused),
-                key,
-                version,
-                peek.correlation_id,
-            )
+            encode(&metadata(&shared.lock(), &request, refused), key, version, id)
         }
         ApiKey::CreateTopics => {
             let request = CreateTopicsRequest::decode(&mut r, version).unwrap();
-            encode(
-                &create(&mut shared.lock(), &request),
-                key,
-                version,
-                peek.correlation_id,
-            )
+            encode(&create(&mut shared.lock(), &request), key, version, id)
         }
         ApiKey::InitProducerId => {
             let mut state = shared.lock();
@@ -134,11 +145,11 @@ async fn answer(frame: Bytes, session: &mut Session, shared: &Shared) -> Option<
                 error_code: refused.unwrap_or(0),
                 ..Default::default()
             };
-            encode(&body, key, version, peek.correlation_id)
+            encode(&body, key, version, id)
         }
         ApiKey::ListOffsets => {
             let request = ListOffsetsRequest::decode(&mut r, version).unwrap();
-            encode(&list(&shared.lock(), &request), key, version, peek.correlation_id)
+            encode(&list(&shared.lock(), &request), key, version, id)
         }
         ApiKey::Produce => {
             let request = ProduceRequest::decode(&mut r, version).unwrap();
@@ -147,23 +158,15 @@ async fn answer(frame: Bytes, session: &mut Session, shared: &Shared) -> Option<
             if request.acks == 0 {
                 Vec::new()
             } else {
-                encode(&body, key, version, peek.correlation_id)
+                encode(&body, key, version, id)
             }
         }
         ApiKey::Fetch => {
             let request = FetchRequest::decode(&mut r, version).unwrap();
             let body = fetch(shared, session, &request, refused).await;
-            encode(&body, key, version, peek.correlation_id)
+            encode(&body, key, version, id)
         }
         other => panic!("the test broker does not speak {other:?}"),
-    };
-    match action {
-        Action::DropAfter => None,
-        Action::Hold => {
-            shared.released.notified().await;
-            Some(encoded)
-        }
-        Action::Serve | Action::Refuse(_) | Action::DropBefore => Some(encoded),
     }
 }
 
