@@ -148,6 +148,19 @@ impl Authority {
         })
     }
 
+    /// What identifies the key that a request was made with: a request made anew has another signature, not another
+    /// key.
+    pub fn request_key(request_pem: &str) -> Result<Fingerprint, AuthorityError> {
+        if request_pem.len() > REQUEST_BYTES_MAX {
+            return Err(AuthorityError::RequestTooLarge {
+                size: request_pem.len(),
+            });
+        }
+        let request = CertificateSigningRequestParams::from_pem(request_pem)
+            .map_err(|e| AuthorityError::Request(e.to_string()))?;
+        Ok(Fingerprint::of_key(request.public_key.der_bytes()))
+    }
+
     fn sign(
         &self,
         mut params: CertificateParams,
@@ -193,10 +206,18 @@ pub struct SiteRequest {
 
 impl SiteRequest {
     pub fn create(site: &str) -> Result<Self, AuthorityError> {
-        let key = KeyPair::generate().map_err(key_error)?;
+        Self::with_key(site, &KeyPair::generate().map_err(key_error)?)
+    }
+
+    /// The same again with a key made earlier.
+    pub fn from_key(site: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        Self::with_key(site, &KeyPair::from_pem(key_pem).map_err(key_error)?)
+    }
+
+    fn with_key(site: &str, key: &KeyPair) -> Result<Self, AuthorityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(&format!("site {site}"));
-        let request = params.serialize_request(&key).map_err(key_error)?;
+        let request = params.serialize_request(key).map_err(key_error)?;
         let request_pem = request
             .pem()
             .map_err(|e| AuthorityError::Request(e.to_string()))?;

@@ -30,6 +30,11 @@ impl Fingerprint {
         Self(Sha256::digest(certificate.as_ref()).into())
     }
 
+    /// The same of a public key's bytes.
+    pub fn of_key(public_key: &[u8]) -> Self {
+        Self(Sha256::digest(public_key).into())
+    }
+
     /// Reads 64 hex digits, with or without colons between the bytes.
     pub fn parse(text: &str) -> Option<Self> {
         let digits: String = text.chars().filter(|c| *c != ':').collect();

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::authority::{Authority, AuthorityError, pem_text};
 use super::identity::{Identity, IdentityError};
 use crate::sys::disk::{self, Disk};
+use crate::sys::task::Tasks;
 
 const AUTHORITY_CERTIFICATE: &str = "authority.pem";
 const AUTHORITY_KEY: &str = "authority.key";
@@ -25,6 +27,10 @@ const RENEW_BEFORE_MS: i64 = 913 * 24 * 60 * 60 * 1000;
 pub enum StoreError {
     #[error("cannot use {path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("{file:?} is no file name")]
+    Name { file: String },
+    #[error("the node is stopping")]
+    Stopped,
     #[error("{path} is not text")]
     NotText { path: PathBuf },
     #[error(
@@ -121,6 +127,47 @@ fn still_good(
         && facts.node() == Some(node)
         && hosts.iter().all(|host| facts.san.contains(host))
         && found.chain.last() == Some(authority.certificate()))
+}
+
+/// The keys of this node's sites, by file name. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SecurityStore {
+    disk: Arc<dyn Disk>,
+    tasks: Tasks,
+    folder: PathBuf,
+}
+
+impl SecurityStore {
+    /// `folder` must exist.
+    pub fn new(disk: Arc<dyn Disk>, tasks: Tasks, folder: PathBuf) -> Self {
+        Self { disk, tasks, folder }
+    }
+
+    /// A key in PEM, if there is one by that name.
+    pub async fn read_key(&self, file: &str) -> Result<Option<String>, StoreError> {
+        let (disk, path) = (Arc::clone(&self.disk), self.path(file)?);
+        let reading = self.tasks.blocking("read key", move || read(&*disk, &path));
+        reading.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Keeps a key, readable by its owner alone. Durable when it returns; if the future is dropped, it may be there.
+    pub async fn write_key(&self, file: &str, key_pem: &str) -> Result<(), StoreError> {
+        let (disk, path, key_pem) = (Arc::clone(&self.disk), self.path(file)?, key_pem.to_owned());
+        let writing = self
+            .tasks
+            .blocking("write key", move || write(&*disk, &path, &key_pem));
+        writing.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    fn path(&self, file: &str) -> Result<PathBuf, StoreError> {
+        // A name, and no way out of the folder.
+        match Path::new(file).components().collect::<Vec<_>>().as_slice() {
+            [std::path::Component::Normal(_)] => Ok(self.folder.join(file)),
+            _ => Err(StoreError::Name {
+                file: file.to_owned(),
+            }),
+        }
+    }
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StoreError> {

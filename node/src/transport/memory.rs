@@ -285,6 +285,10 @@ impl Shared {
 }
 
 impl SessionEnd {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && self.side == other.side
+    }
+
     pub(super) async fn accept(&self) -> Result<Stream, SessionError> {
         let mut incoming = self.incoming.lock().await;
         tokio::select! {

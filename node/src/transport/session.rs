@@ -39,6 +39,8 @@ pub struct SessionStats {
     pub bytes_sent: u64,
     pub bytes_received: u64,
     pub packets_lost: u64,
+    /// Frames sent that the peer has to acknowledge.
+    pub eliciting_sent: u64,
     pub round_trip: Duration,
 }
 
@@ -129,6 +131,15 @@ impl Session {
         }
     }
 
+    /// Whether both are handles on the same connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.inner, &other.inner) {
+            (Inner::Quic(one), Inner::Quic(two)) => one.connection.stable_id() == two.connection.stable_id(),
+            (Inner::Memory(one), Inner::Memory(two)) => one.is_same(two),
+            (Inner::Quic(_), Inner::Memory(_)) | (Inner::Memory(_), Inner::Quic(_)) => false,
+        }
+    }
+
     /// Waits until the connection is gone, and says why.
     pub async fn closed(&self) -> SessionError {
         match &self.inner {
@@ -145,6 +156,7 @@ impl Session {
                     bytes_sent: stats.udp_tx.bytes,
                     bytes_received: stats.udp_rx.bytes,
                     packets_lost: stats.path.lost_packets,
+                    eliciting_sent: stats.frame_tx.stream + stats.frame_tx.ping,
                     round_trip: stats.path.rtt,
                 }
             }
