@@ -14,4 +14,5 @@ pub mod metadata;
 pub mod controller;
 pub mod partition;
 // L5: services.
+pub mod link;
 pub mod transform;

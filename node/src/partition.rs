@@ -107,6 +107,17 @@ impl Partition {
         0
     }
 
+    /// Keeps what lies at `from` and above from being deleted by retention, for `holder`, within `bytes_max`.
+    pub fn hold(&self, _holder: &str, _from: Offset, _bytes_max: u64) {}
+
+    /// Which holders there are: new ones hold everything until they say how far they are, others are forgotten.
+    pub fn set_holders(&self, _holders: &std::collections::BTreeMap<&str, u64>) {}
+
+    /// Bytes of the log from `offset` on, by its segments' sizes.
+    pub fn size_bytes_from(&self, _offset: Offset) -> u64 {
+        0
+    }
+
     /// The properties in force.
     pub fn config(&self) -> Arc<TopicConfig> {
         Arc::new(TopicConfig::resolve(
