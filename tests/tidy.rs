@@ -54,6 +54,7 @@ const DOORS: &[(&str, &str)] = &[
     ("sdk/src/testing", "the scripted broker of the SDK's tests"),
     ("node/examples/", "tools that measure, for the terminal"),
     ("deploy/xtask/", "a tool for the terminal"),
+    ("node/build.rs", "it runs before there is a node"),
     (
         "tests/",
         "tests reach the machine to start and watch real processes",

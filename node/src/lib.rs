@@ -16,3 +16,5 @@ pub mod partition;
 // L5: services.
 pub mod link;
 pub mod transform;
+// L7: assembly and commands.
+pub mod cli;

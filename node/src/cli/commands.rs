@@ -1,0 +1,51 @@
+//! The commands that are clients: each talks to a node like anybody else, and none reaches into its data folder.
+//!
+//! Owns their list and the runtime they run on.
+
+use std::process::ExitCode;
+
+use super::failure::Failure;
+use super::{cluster, consume, link, module, site, topic, transform};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Create, list, describe, alter and delete topics
+    Topic(topic::Arguments),
+    /// Print the records of a topic
+    Consume(Box<consume::Arguments>),
+    /// Write, build, try and add modules
+    Module(module::Arguments),
+    /// Deploy modules onto topics and watch them
+    Transform(transform::Arguments),
+    /// What flows between sites and their core
+    Link(link::Arguments),
+    /// Invite and enrol sites
+    Site(site::Arguments),
+    /// Who is in the cluster
+    Cluster(cluster::Arguments),
+}
+
+/// Runs a command to its end; the failure, if there is one, is told here.
+pub(super) fn run(command: Command) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(act(command)),
+        Err(why) => Err(Failure::new(format!("cannot start threads: {why}"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn act(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Topic(arguments) => topic::run(arguments).await,
+        Command::Consume(arguments) => consume::run(*arguments).await,
+        Command::Module(arguments) => module::run(arguments).await,
+        Command::Transform(arguments) => transform::run(arguments).await,
+        Command::Link(arguments) => link::run(arguments).await,
+        Command::Site(arguments) => site::run(arguments).await,
+        Command::Cluster(arguments) => cluster::run(arguments).await,
+    }
+}

@@ -1,0 +1,334 @@
+//! `headwater topic`: create, list, describe, alter and delete topics, by the Kafka protocol: it works on any broker.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use headwater_sdk::protocol::ids::PartitionIndex;
+use headwater_sdk::protocol::kafka::ErrorCode;
+use headwater_sdk::routing::Topic;
+use headwater_sdk::{
+    Admin, Client, ConfigChange, ConfigEntry, ConfigResource, Isolation, NewTopic, OffsetSpec,
+};
+use serde_json::{Value, json};
+
+use super::common::{Common, note, pair};
+use super::failure::Failure;
+use super::table::{Table, count};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a topic
+    Create {
+        name: String,
+        /// How many partitions [default: the broker's num.partitions]
+        #[arg(long, short, value_name = "N")]
+        partitions: Option<i32>,
+        /// How many copies of each [default: the broker's default.replication.factor]
+        #[arg(long, short, value_name = "N")]
+        replication_factor: Option<i16>,
+        /// A property such as retention.ms=-1; may be given again
+        #[arg(long = "config", short, value_name = "KEY=VALUE", value_parser = pair)]
+        configs: Vec<(String, String)>,
+        /// Accept a topic of that name as it is
+        #[arg(long)]
+        if_not_exists: bool,
+    },
+    /// Name the topics
+    List {
+        /// Those the broker keeps for itself, too
+        #[arg(long)]
+        internal: bool,
+    },
+    /// Show partitions, offsets and properties
+    Describe {
+        name: String,
+        /// Properties that nobody has set, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Change properties, or the number of partitions
+    Alter {
+        name: String,
+        /// Set a property; may be given again
+        #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
+        /// Put a property back to its default; may be given again
+        #[arg(long, short, value_name = "KEY")]
+        remove: Vec<String>,
+        /// Grow to so many partitions; keys may land elsewhere from then on
+        #[arg(long, short, value_name = "N")]
+        partitions: Option<i32>,
+    },
+    /// Delete topics with everything in them
+    Delete {
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { common, command } = arguments;
+    if let Command::Delete { names, yes: false } = &command {
+        confirm(names)?;
+    }
+    let client = common.client().await?;
+    let done = act(&common, &client, command).await;
+    client.close().await;
+    done
+}
+
+async fn act(common: &Common, client: &Client, command: Command) -> Result<(), Failure> {
+    let admin = client.admin();
+    match command {
+        Command::Create {
+            name,
+            partitions,
+            replication_factor,
+            configs,
+            if_not_exists,
+        } => {
+            let topic = NewTopic {
+                name,
+                partitions,
+                replication_factor,
+                configs: configs.into_iter().collect(),
+            };
+            create(common, &admin, topic, if_not_exists).await
+        }
+        Command::List { internal } => list(common, &admin, internal).await,
+        Command::Describe { name, all } => describe(common, &admin, &name, all).await,
+        Command::Alter {
+            name,
+            set,
+            remove,
+            partitions,
+        } => {
+            alter(&admin, &name, set, remove, partitions).await?;
+            describe(common, &admin, &name, false).await
+        }
+        Command::Delete { names, .. } => {
+            for name in &names {
+                admin.delete_topic(name).await?;
+            }
+            common.answer(&json!({ "deleted": names }), |_| {
+                format!("deleted {}\n", names.join(", "))
+            })
+        }
+    }
+}
+
+async fn create(common: &Common, admin: &Admin, topic: NewTopic, if_not_exists: bool) -> Result<(), Failure> {
+    match admin.create_topic(&topic).await {
+        Ok(_) => {}
+        Err(error) if if_not_exists && error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let made = admin.describe_topic(&topic.name).await?;
+    let value = json!({ "name": topic.name, "id": made.id.to_string(), "partitions": made.partitions.len() });
+    common.answer(&value, |_| {
+        let partitions = made.partitions.len();
+        let noun = if partitions == 1 {
+            "partition"
+        } else {
+            "partitions"
+        };
+        format!("{} with {partitions} {noun}\n", topic.name)
+    })
+}
+
+async fn list(common: &Common, admin: &Admin, internal: bool) -> Result<(), Failure> {
+    let mut topics = admin.list_topics().await?;
+    topics.retain(|topic| internal || !topic.internal);
+    let shape = |topic: &Topic| {
+        let copies = topic
+            .partitions
+            .first()
+            .map_or(0, |partition| partition.replicas.len());
+        json!({
+            "name": &*topic.name, "id": topic.id.to_string(), "internal": topic.internal,
+            "partitions": topic.partitions.len(), "replication_factor": copies,
+        })
+    };
+    let value = Value::Array(topics.iter().map(|topic| shape(topic)).collect());
+    common.answer(&value, |_| {
+        if topics.is_empty() {
+            return "no topics\n".to_owned();
+        }
+        let mut table = Table::new(&["topic", ">partitions", ">replicas"]);
+        for topic in &topics {
+            let copies = topic
+                .partitions
+                .first()
+                .map_or(0, |partition| partition.replicas.len());
+            table.row([
+                topic.name.to_string(),
+                topic.partitions.len().to_string(),
+                copies.to_string(),
+            ]);
+        }
+        table.text()
+    })
+}
+
+async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Result<(), Failure> {
+    let topic = admin.describe_topic(name).await?;
+    let begins = offsets(admin, &topic, OffsetSpec::Earliest).await?;
+    let ends = offsets(admin, &topic, OffsetSpec::Latest).await?;
+    let mut configs = admin
+        .describe_configs(&ConfigResource::Topic(name.to_owned()))
+        .await?;
+    configs.retain(|config| all || !config.is_default);
+    let offset = |found: &BTreeMap<i32, i64>, index: usize| found.get(&(index as i32)).copied();
+    let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
+        json!({
+            "partition": index, "leader": partition.leader.map(|node| node.0),
+            "leader_epoch": partition.leader_epoch.0,
+            "replicas": partition.replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "isr": partition.isr.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "log_start_offset": offset(&begins, index), "high_watermark": offset(&ends, index),
+        })
+    });
+    let value = json!({
+        "name": name, "id": topic.id.to_string(), "internal": topic.internal,
+        "partitions": partitions.collect::<Vec<_>>(),
+        "configs": configs.iter().map(shape).collect::<Vec<_>>(),
+    });
+    common.answer(&value, |value| described(value))
+}
+
+fn shape(config: &ConfigEntry) -> Value {
+    json!({
+        "name": config.name, "value": config.value, "is_default": config.is_default, "doc": config.documentation,
+    })
+}
+
+async fn offsets(admin: &Admin, topic: &Topic, place: OffsetSpec) -> Result<BTreeMap<i32, i64>, Failure> {
+    let led = topic
+        .partitions
+        .iter()
+        .enumerate()
+        .filter(|(_, partition)| partition.leader.is_some());
+    let places: Vec<_> = led
+        .map(|(index, _)| (PartitionIndex(index as i32), place))
+        .collect();
+    let found = admin
+        .list_offsets(&topic.name, &places, Isolation::ReadUncommitted)
+        .await?;
+    Ok(found
+        .into_iter()
+        .filter_map(|(partition, listed)| Some((partition.0, listed.offset?.0)))
+        .collect())
+}
+
+fn described(value: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut out = format!(
+        "topic  {}\nid     {}\n\n",
+        text(&value["name"]),
+        text(&value["id"])
+    );
+    let mut table = Table::new(&[
+        ">partition",
+        ">leader",
+        ">epoch",
+        "replicas",
+        "isr",
+        ">start",
+        ">end",
+        ">records",
+    ]);
+    for partition in value["partitions"].as_array().into_iter().flatten() {
+        let nodes = |value: &Value| {
+            let ids = value.as_array().into_iter().flatten().map(ToString::to_string);
+            ids.collect::<Vec<_>>().join(",")
+        };
+        let (start, end) = (
+            partition["log_start_offset"].as_u64(),
+            partition["high_watermark"].as_u64(),
+        );
+        let figure = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        let records = start.zip(end).map(|(start, end)| end.saturating_sub(start));
+        table.row([
+            partition["partition"].to_string(),
+            partition["leader"]
+                .as_i64()
+                .map_or_else(|| "none".to_owned(), |node| node.to_string()),
+            partition["leader_epoch"].to_string(),
+            nodes(&partition["replicas"]),
+            nodes(&partition["isr"]),
+            figure(start),
+            figure(end),
+            records.map_or_else(|| "-".to_owned(), count),
+        ]);
+    }
+    out.push_str(&table.text());
+    let configs = value["configs"].as_array().filter(|configs| !configs.is_empty());
+    if let Some(configs) = configs {
+        let mut table = Table::new(&["property", "value"]);
+        for config in configs {
+            table.row([text(&config["name"]), text(&config["value"])]);
+        }
+        out.push('\n');
+        out.push_str(&table.text());
+    }
+    out
+}
+
+async fn alter(
+    admin: &Admin,
+    name: &str,
+    set: Vec<(String, String)>,
+    remove: Vec<String>,
+    partitions: Option<i32>,
+) -> Result<(), Failure> {
+    let set = set
+        .into_iter()
+        .map(|(name, value)| ConfigChange::Set { name, value });
+    let changes: Vec<_> = set
+        .chain(remove.into_iter().map(|name| ConfigChange::Delete { name }))
+        .collect();
+    if changes.is_empty() && partitions.is_none() {
+        return Err(
+            Failure::usage("nothing to change").hint("give --set KEY=VALUE, --remove KEY or --partitions N")
+        );
+    }
+    if !changes.is_empty() {
+        admin
+            .alter_configs(&ConfigResource::Topic(name.to_owned()), &changes)
+            .await?;
+    }
+    if let Some(count) = partitions {
+        admin.create_partitions(name, count).await?;
+    }
+    Ok(())
+}
+
+/// Asks a person; a script must say `--yes`.
+fn confirm(names: &[String]) -> Result<(), Failure> {
+    let what = format!("delete {} with all records", names.join(", "));
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::usage(format!("will not {what} without being asked to")).hint("add --yes"));
+    }
+    let mut stderr = std::io::stderr();
+    write!(stderr, "{what}? [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    note("nothing was deleted");
+    Err(Failure::new("not confirmed"))
+}

@@ -1,0 +1,271 @@
+//! `headwater transform`: deploy modules onto topics, try them on live records, watch, pause and delete them.
+
+mod spec;
+
+use serde_json::{Value, json};
+
+use self::spec::SpecArguments;
+pub(super) use self::spec::newest;
+use super::common::Common;
+use super::failure::Failure;
+use super::http::{Http, segment};
+use super::show;
+use super::table::{Table, count};
+use super::time;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run a module on every record of a topic from now on
+    Deploy {
+        #[command(flatten)]
+        spec: Box<SpecArguments>,
+        /// Take the place of the transform of that name, and go on where it is
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Show the transforms, how fast and how far behind they are
+    List,
+    /// Show one transform, partition by partition
+    Describe { name: String },
+    /// Stop at the next batch until it is resumed; nothing is lost
+    Pause { name: String },
+    /// Go on where it was paused
+    Resume { name: String },
+    /// Pass records of the source through the module and show what would come of them; nothing is written
+    DryRun {
+        #[command(flatten)]
+        spec: Box<SpecArguments>,
+        #[arg(long, value_name = "N")]
+        partition: Option<i32>,
+        /// Where to begin: an offset, earliest or latest (the last records)
+        #[arg(long, value_name = "WHERE", default_value = "latest")]
+        offset: String,
+        /// How many records
+        #[arg(long, value_name = "N", default_value = "10")]
+        limit: u32,
+    },
+    /// Stop it and forget its position and state; what it wrote stays
+    Delete { name: String },
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { common, command } = arguments;
+    let http = common.http()?;
+    let path = |name: &str, action: &str| format!("/transforms/{}{action}", segment(name));
+    let transform = match command {
+        Command::Deploy { spec, replace } => deploy(&http, &spec, replace).await?,
+        Command::List => {
+            let transforms = http.get("/transforms").await?;
+            return common.answer(&transforms, listed);
+        }
+        Command::Describe { name } => http.get(&path(&name, "")).await?,
+        Command::Pause { name } => http.post(&path(&name, "/pause"), &Value::Null).await?,
+        Command::Resume { name } => http.post(&path(&name, "/resume"), &Value::Null).await?,
+        Command::DryRun {
+            spec,
+            partition,
+            offset,
+            limit,
+        } => {
+            let spec = spec.spec(&http).await?;
+            let answer = http
+                .post("/transforms/dry-run", &try_on(&spec, partition, &offset, limit)?)
+                .await?;
+            return common.answer(&answer, show::tried);
+        }
+        Command::Delete { name } => {
+            http.delete(&path(&name, "")).await?;
+            return common.answer(&json!({ "deleted": name }), |_| {
+                format!("deleted transform {name}\n")
+            });
+        }
+    };
+    common.answer(&transform, described)
+}
+
+async fn deploy(http: &Http, arguments: &SpecArguments, replace: bool) -> Result<Value, Failure> {
+    let spec = arguments.spec(http).await?;
+    let Some(name) = spec["name"].as_str().filter(|name| !name.is_empty()) else {
+        return Err(Failure::usage("the transform has no name").hint("give NAME, or `name` in the spec file"));
+    };
+    if replace && http.get(&format!("/transforms/{}", segment(name))).await.is_ok() {
+        return http.put(&format!("/transforms/{}", segment(name)), &spec).await;
+    }
+    http.post("/transforms", &spec).await
+}
+
+/// What the API wants to know for a dry run: the parts of a spec that decide what comes of a record.
+fn try_on(spec: &Value, partition: Option<i32>, offset: &str, limit: u32) -> Result<Value, Failure> {
+    let is_place = matches!(offset, "earliest" | "latest") || offset.parse::<u64>().is_ok();
+    if !is_place {
+        return Err(
+            Failure::usage(format!("{offset:?} is no place to begin")).hint("an offset, earliest or latest")
+        );
+    }
+    let mut body = json!({ "partition": partition, "offset": offset, "limit": limit });
+    for name in [
+        "module",
+        "params",
+        "source",
+        "lookups",
+        "window_ms",
+        "lateness_ms",
+        "limits",
+    ] {
+        if let Some(value) = spec.get(name) {
+            body[name] = value.clone();
+        }
+    }
+    Ok(body)
+}
+
+fn listed(transforms: &Value) -> String {
+    let mut table = Table::new(&[
+        "transform",
+        "module",
+        "source",
+        "sinks",
+        "state",
+        ">in/s",
+        ">lag",
+        ">failed",
+        "last error",
+    ]);
+    for transform in transforms.as_array().into_iter().flatten() {
+        let text = |name: &str| transform[name].as_str().unwrap_or("-").to_owned();
+        let totals = &transform["totals"];
+        table.row([
+            text("name"),
+            module_of(transform),
+            text("source"),
+            sinks_of(transform),
+            text("state"),
+            format!("{:.0}", totals["records_per_second"].as_f64().unwrap_or(0.0)),
+            count(totals["lag"].as_u64().unwrap_or(0)),
+            count(totals["failed"].as_u64().unwrap_or(0)),
+            transform["last_error"]["message"]
+                .as_str()
+                .unwrap_or("")
+                .to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+fn module_of(transform: &Value) -> String {
+    let part = |name: &str| transform["module"][name].as_str().unwrap_or("-");
+    format!("{}@{}", part("name"), part("version"))
+}
+
+fn sinks_of(transform: &Value) -> String {
+    let sinks = transform["sinks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    sinks.collect::<Vec<_>>().join(",")
+}
+
+fn described(transform: &Value) -> String {
+    let text = |name: &str| transform[name].as_str().unwrap_or("-").to_owned();
+    let mut out = format!(
+        "transform   {}, revision {}\nstate       {}\nmodule      {}\nfrom, to    {} -> {}\ndead letter {} (on error: {})\n\
+         runs at     {}\n",
+        text("name"),
+        transform["revision"],
+        text("state"),
+        module_of(transform),
+        text("source"),
+        sinks_of(transform),
+        text("dead_letter"),
+        text("on_error"),
+        text("placement"),
+    );
+    for (name, value) in transform["params"].as_object().into_iter().flatten() {
+        out.push_str(&format!(
+            "parameter   {name} = {}\n",
+            value.as_str().unwrap_or_default()
+        ));
+    }
+    for (table, topic) in transform["lookups"].as_object().into_iter().flatten() {
+        out.push_str(&format!(
+            "table       {table} from {}\n",
+            topic.as_str().unwrap_or_default()
+        ));
+    }
+    if let Some(error) = transform["last_error"].as_object() {
+        let at = error
+            .get("at_ms")
+            .and_then(Value::as_i64)
+            .map_or_else(String::new, time::format);
+        let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
+        out.push_str(&format!("last error  {message} ({at})\n"));
+    }
+    let figures = ["records_in", "records_out", "dropped", "failed", "late", "lag"];
+    let mut table = Table::new(&[
+        ">partition",
+        "state",
+        ">position",
+        ">in",
+        ">out",
+        ">failed",
+        ">late",
+        ">lag",
+    ]);
+    for partition in transform["partitions"].as_array().into_iter().flatten() {
+        let figure = |name: &str| count(partition[name].as_u64().unwrap_or(0));
+        table.row([
+            partition["partition"].to_string(),
+            partition["state"].as_str().unwrap_or("-").to_owned(),
+            partition["position"].to_string(),
+            figure("records_in"),
+            figure("records_out"),
+            figure("failed"),
+            figure("late"),
+            figure("lag"),
+        ]);
+    }
+    let totals = figures.map(|name| {
+        let value = transform["totals"][name].as_u64().unwrap_or(0);
+        format!("{} {}", count(value), name.replace('_', " "))
+    });
+    out.push_str(&format!("totals      {}\n\n{}", totals.join(", "), table.text()));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_takes_what_decides_the_outcome() {
+        let spec = json!({ "name": "x", "module": { "name": "filter", "version": "1" }, "source": "s", "sinks": ["t"] });
+        let body = try_on(&spec, None, "earliest", 5).expect("a place to begin");
+        assert_eq!(body["source"], "s");
+        assert_eq!(body.get("sinks"), None);
+        assert!(try_on(&spec, None, "yesterday", 5).is_err());
+    }
+
+    #[test]
+    fn a_transform_is_shown_with_its_lag() {
+        let transform = json!({
+            "name": "late", "module": { "name": "filter", "version": "1.0.0" }, "source": "flights", "sinks": ["late"],
+            "state": "running", "revision": 1, "params": { "where": "delay > 15" },
+            "totals": { "records_in": 10_000, "lag": 1_500, "records_per_second": 12.4 },
+            "partitions": [{ "partition": 0, "state": "running", "position": 10_000, "lag": 1_500 }]
+        });
+        let shown = described(&transform);
+        for part in ["filter@1.0.0", "where = delay > 15", "1,500", "10,000 records in"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert!(listed(&json!([transform])).contains("flights"));
+    }
+}
