@@ -13,6 +13,7 @@ mod core;
 mod edge;
 mod enrol;
 mod fetcher;
+mod holds;
 mod mapping;
 mod marks;
 mod pulse;
@@ -40,6 +41,7 @@ pub use self::token::{Token, TokenError};
 
 use self::board::{Board, FlowKey, Side};
 use self::control::{Copied, Message};
+use self::holds::Holds;
 use self::session::Declaration;
 use crate::controller::{Change, Controller};
 use crate::metadata::{Flow, GapPolicy, LinkRole, View};
@@ -114,6 +116,7 @@ pub(crate) struct Shared {
     /// The scope of each link's connection, so that a newer one can end it.
     current: Mutex<BTreeMap<String, Tasks>>,
     enrolling: tokio::sync::Mutex<()>,
+    holds: Holds,
 }
 
 impl Links {
@@ -134,6 +137,7 @@ impl Links {
             boards: Mutex::new(BTreeMap::new()),
             current: Mutex::new(BTreeMap::new()),
             enrolling: tokio::sync::Mutex::new(()),
+            holds: Holds::default(),
         });
         tasks.spawn(
             "upstreams",
@@ -269,9 +273,10 @@ impl Shared {
             else {
                 continue;
             };
-            if let GapPolicy::Hold { bytes } = flow.on_gap {
-                here.hold(link, copied.copied, bytes);
-            }
+            let held = self
+                .holds
+                .copied((topic.id, PartitionIndex(copied.partition)), link, copied.copied);
+            here.hold(held.from, held.bytes_max);
             let key = FlowKey {
                 side: Side::Sent,
                 topic: copied.topic,
@@ -311,7 +316,8 @@ async fn keep_holds(shared: Arc<Shared>) {
                     GapPolicy::MarkGap => None,
                 }
             });
-            partition.set_holders(&holding.collect());
+            let held = shared.holds.set((name.topic_id, name.index), &holding.collect());
+            partition.hold(held.from, held.bytes_max);
         }
         tokio::select! {
             biased;

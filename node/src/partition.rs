@@ -107,16 +107,9 @@ impl Partition {
         0
     }
 
-    /// Keeps what lies at `from` and above from being deleted by retention, for `holder`, within `bytes_max`.
-    pub fn hold(&self, _holder: &str, _from: Offset, _bytes_max: u64) {}
-
-    /// Which holders there are: new ones hold everything until they say how far they are, others are forgotten.
-    pub fn set_holders(&self, _holders: &std::collections::BTreeMap<&str, u64>) {}
-
-    /// Bytes of the log from `offset` on, by its segments' sizes.
-    pub fn size_bytes_from(&self, _offset: Offset) -> u64 {
-        0
-    }
+    /// Keeps retention from removing what lies at `from` or behind it, as long as the log has `bytes_max` at most:
+    /// somebody still has to read it. None: retention is free again. Not remembered over a restart.
+    pub fn hold(&self, _from: Option<Offset>, _bytes_max: u64) {}
 
     /// The properties in force.
     pub fn config(&self) -> Arc<TopicConfig> {

@@ -180,14 +180,15 @@ fn sending(shared: &Shared, image: &Image, link: &Link, board: &Board) -> Vec<(u
                 partition: partition.0,
             };
             let source_end = here.watermarks().borrow().high_watermark;
-            let mut report = line(
-                &key,
-                known.get(&key),
-                format!("{}{}", flow.prefix, topic.name),
-                source_end,
-            );
-            report.backlog_bytes = Some(here.size_bytes_from(report.copied));
-            reports.push((index, report));
+            reports.push((
+                index,
+                line(
+                    &key,
+                    known.get(&key),
+                    format!("{}{}", flow.prefix, topic.name),
+                    source_end,
+                ),
+            ));
         }
     }
     reports
