@@ -55,6 +55,7 @@ const DOORS: &[(&str, &str)] = &[
     ("node/examples/", "tools that measure, for the terminal"),
     ("deploy/xtask/", "a tool for the terminal"),
     ("node/build.rs", "it runs before there is a node"),
+    ("wasm-modules/golden/", "tests read their files"),
     (
         "tests/",
         "tests reach the machine to start and watch real processes",

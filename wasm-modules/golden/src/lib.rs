@@ -2,6 +2,8 @@
 //! It owns the text form, and never knows how a module is called: that is what makes it fit for native code and for
 //! real components alike.
 
+#![allow(clippy::disallowed_methods, reason = "tests read their files")]
+
 use std::path::{Path, PathBuf};
 
 /// One file.

@@ -237,6 +237,13 @@ pub fn describe<M: Module, P, D>(
 #[macro_export]
 macro_rules! export_filter {
     ($module:ty) => {
+        // Outside Wasm nothing calls the module but tests; it is checked all the same.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = {
+            let _ = $crate::export::configure::<$module>;
+            let _ = $crate::export::filter::<$module>;
+        };
+
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code)]
         const _: () = {
@@ -259,6 +266,13 @@ macro_rules! export_filter {
 #[macro_export]
 macro_rules! export_mapping {
     ($module:ty) => {
+        // Outside Wasm nothing calls the module but tests; it is checked all the same.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = {
+            let _ = $crate::export::configure::<$module>;
+            let _ = $crate::export::transform::<$module>;
+        };
+
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code)]
         const _: () = {
@@ -282,6 +296,15 @@ macro_rules! export_mapping {
 #[macro_export]
 macro_rules! export_aggregate {
     ($module:ty) => {
+        // Outside Wasm nothing calls the module but tests; it is checked all the same.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = {
+            let _ = $crate::export::configure::<$module>;
+            let _ = $crate::export::keys::<$module>;
+            let _ = $crate::export::fold::<$module>;
+            let _ = $crate::export::emit::<$module>;
+        };
+
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code)]
         const _: () = {

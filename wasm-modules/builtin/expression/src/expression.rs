@@ -99,7 +99,13 @@ impl Expression {
         self.node.test(view)
     }
 
-    /// The name of the field, where the expression is nothing but a field.
+    /// Says that the value it had for a record is not what it must be.
+    #[must_use]
+    pub fn misfit(&self, value: &Value<'_>, expected: &str, view: &View<'_>) -> Error {
+        self.node.misfit(value, expected, view)
+    }
+
+    /// The field, where the expression is nothing else.
     #[must_use]
     pub fn field(&self) -> Option<Slot> {
         match self.node {

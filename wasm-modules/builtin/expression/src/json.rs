@@ -156,6 +156,43 @@ pub(crate) fn expect_end(json: &[u8], at: usize) -> Result<(), NotJson> {
     }
 }
 
+/// Walks values that are divided by commas, as between the brackets of an array. Ends after the first error.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    json: &'a [u8],
+    at: Option<usize>,
+}
+
+impl<'a> Elements<'a> {
+    /// No text at all has no elements.
+    #[must_use]
+    pub fn new(json: &'a [u8]) -> Self {
+        Self {
+            json,
+            at: (!json.is_empty()).then_some(0),
+        }
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Result<&'a [u8], NotJson>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = skip_space(self.json, self.at.take()?);
+        let end = match skip_value(self.json, start) {
+            Ok(end) => end,
+            Err(error) => return Some(Err(error)),
+        };
+        let comma = skip_space(self.json, end);
+        match self.json.get(comma) {
+            Some(b',') => self.at = Some(comma + 1),
+            Some(_) => return Some(Err(NotJson { at: comma })),
+            None => {}
+        }
+        Some(Ok(&self.json[start..end]))
+    }
+}
+
 /// One member of an object: its name, and its value as it stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
@@ -197,20 +234,10 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// Where the closing brace stands, once the walk has ended without an error.
-    #[must_use]
-    pub fn closing_brace(&self) -> usize {
-        self.at
-    }
-
     fn step(&mut self) -> Result<Option<Member<'a>>, NotJson> {
         let mut at = skip_space(self.json, self.at);
         match (self.json.get(at), self.state) {
-            (Some(b'}'), _) => {
-                self.at = at;
-                expect_end(self.json, at + 1)?;
-                return Ok(None);
-            }
+            (Some(b'}'), _) => return expect_end(self.json, at + 1).map(|()| None),
             (Some(b','), State::Next) => at = skip_space(self.json, at + 1),
             (_, State::First) => {}
             _ => return Err(NotJson { at }),
@@ -334,10 +361,14 @@ mod tests {
     }
 
     #[test]
-    fn the_closing_brace_is_known() {
-        let json = br#" {"a":"}" } "#;
-        let mut members = Members::new(json).expect("an object");
-        assert!(members.by_ref().all(|member| member.is_ok()));
-        assert_eq!(members.closing_brace(), 10);
+    fn elements_are_walked() {
+        let walk = |json: &'static str| Elements::new(json.as_bytes()).collect::<Result<Vec<_>, _>>();
+        assert_eq!(walk(""), Ok(vec![]));
+        assert_eq!(
+            walk(r#""a,b" , 1,[2,3]"#),
+            Ok(vec![&br#""a,b""#[..], b"1", b"[2,3]"])
+        );
+        assert_eq!(walk("1,"), Err(NotJson { at: 2 }));
+        assert_eq!(walk("1 2"), Err(NotJson { at: 2 }));
     }
 }

@@ -21,7 +21,7 @@ mod tests;
 
 pub use expression::Expression;
 pub use fields::{Fields, Found, Slot, View};
-pub use json::{Member, Members, NotJson, check};
+pub use json::{Elements, Member, Members, NotJson, check};
 pub use lexer::ParseError;
 pub use number::Number;
 pub use parser::Parser;

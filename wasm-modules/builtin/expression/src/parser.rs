@@ -59,6 +59,17 @@ impl<'a> Parser<'a> {
         Ok(Expression { node })
     }
 
+    /// Reads an expression that can be a number.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn number_expression(&mut self, fields: &mut Fields) -> Result<Expression, ParseError> {
+        let at = self.at;
+        let node = self.any(fields)?;
+        self.must_be(&node, Kind::Number, at)?;
+        Ok(Expression { node })
+    }
+
     /// Reads a field path.
     ///
     /// # Errors

@@ -19,9 +19,10 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Reads a value that the scanner has cut out.
+    /// Reads one JSON value that has been cut out without space around it.
     #[inline]
-    pub(crate) fn of_json(json: &'a [u8]) -> Self {
+    #[must_use]
+    pub fn of_json(json: &'a [u8]) -> Self {
         match json {
             [b'"', inside @ .., b'"'] => Self::Text(if inside.contains(&b'\\') {
                 Text::escaped(inside)
