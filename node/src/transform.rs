@@ -25,6 +25,8 @@ mod host;
 #[cfg(feature = "wasm")]
 mod instance;
 #[cfg(all(test, feature = "wasm"))]
+mod golden;
+#[cfg(all(test, feature = "wasm"))]
 mod testing;
 #[cfg(feature = "wasm")]
 mod validate;

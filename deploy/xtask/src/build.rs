@@ -21,9 +21,9 @@ pub(crate) fn release() -> anyhow::Result<PathBuf> {
     node(&["--release"], |command| command)
 }
 
-/// Builds what the node embeds when it is built into this target folder: the modules, and the web UI when npm is there.
+/// Builds what the node embeds when it is built into this target folder: the built-in modules, and the web UI when npm is there.
 pub(crate) fn embedded(target: &Path) -> anyhow::Result<()> {
-    modules::all(target)?;
+    modules::builtin(target)?;
     if !ui::is_here() {
         return Ok(());
     }

@@ -22,6 +22,14 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     all(&place::target())
 }
 
+/// Builds what the node embeds, for a node that is built into this target folder.
+pub(crate) fn builtin(target: &Path) -> anyhow::Result<()> {
+    let names = ["filter", "enrich", "aggregate", "route"];
+    let mut what = vec!["--lib"];
+    what.extend(names.iter().flat_map(|name| ["--package", name]));
+    build(target, &what)
+}
+
 /// Builds everything, for tests that are built into this target folder.
 pub(crate) fn all(target: &Path) -> anyhow::Result<()> {
     build(target, &["--workspace", "--lib", "--examples"])

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::totals::{self, Totals};
-use crate::{build, place, step, tools, ui};
+use crate::{build, modules, place, step, tools, ui};
 
 /// The side workspace of the modules: its tests run on the host.
 const MODULES: &str = "wasm-modules/Cargo.toml";
@@ -35,6 +35,7 @@ fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
     }
     let python = tools::python(&["confluent-kafka", "duckdb"])?;
     build::embedded(&place::shared_target())?;
+    modules::all(&place::shared_target())?;
     let node = Node::build()?;
 
     rows.push(("dependencies", check(tools::deny())));

@@ -220,4 +220,11 @@ mod tests {
     fn golden_files_hold() {
         headwater_golden_native::check_mapping::<super::Enrich>("enrich");
     }
+
+    #[test]
+    fn a_table_that_is_not_there_is_refused_by_name() {
+        let refused = headwater_guest::testing::configure::<super::Enrich>(&[("table", "none"), ("key", "origin")]);
+        let message = refused.err().map(|error| error.to_string());
+        assert_eq!(message.as_deref(), Some("parameter 'table': there is no lookup table 'none'"));
+    }
 }
