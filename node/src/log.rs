@@ -367,13 +367,21 @@ impl Log {
 
     /// Makes everything durable and the next start instant. Waits for the device.
     pub fn close(self) -> Result<(), Arc<Broken>> {
-        self.shared.flush.now()?;
+        let shared = &self.shared;
+        let before = shared.flush.checkpoint().content();
+        shared.flush.now()?;
+        if shared.flush.checkpoint().content() == before {
+            return Ok(());
+        }
         // Room that was reserved and not used goes back to the disk. Failing that, it is used next time.
         let segment = &self.active.segment;
         if self.active.reserved > segment.bytes() {
             let _ = segment.file().and_then(|file| file.truncate(segment.bytes()));
         }
-        Ok(())
+        let indexed = segment.index().sync();
+        let noted = indexed.and_then(|()| shared.flush.checkpoint().sync());
+        let done = noted.and_then(|()| shared.logs.disk.sync_folder(&shared.folder));
+        done.map_err(|cause| shared.flush.break_by("sync at the end", cause))
     }
 
     /// Removes the log and its folder. Readers see the end of what they hold.
@@ -398,11 +406,9 @@ impl Log {
         if bytes > config::SEGMENT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes });
         }
-        let is_due = self.must_roll(&first.header, &last.header, bytes);
-        let rolled_at = if is_due {
-            Some(self.roll(first.header.base_offset, bytes)?)
-        } else {
-            None
+        let rolled_at = match self.must_roll(&first.header, &last.header, bytes) {
+            Some(base) => Some(self.roll(base, bytes)?),
+            None => None,
         };
         let position = self.active.segment.bytes();
         self.reserve(position + bytes);
@@ -467,21 +473,30 @@ impl Log {
         }
     }
 
-    fn must_roll(&self, first: &BatchHeader, last: &BatchHeader, bytes: u64) -> bool {
+    /// Where a new segment must begin before these batches, if one must: at the log's end, so that segments
+    /// follow one another even where the batches leave offsets out.
+    fn must_roll(&self, first: &BatchHeader, last: &BatchHeader, bytes: u64) -> Option<Offset> {
         let segment = &self.active.segment;
+        let limit = i64::from(i32::MAX);
+        if last.last_offset().since(self.end()) > limit {
+            // Not even a new segment could name the offset.
+            return Some(first.base_offset);
+        }
+        if last.last_offset().since(segment.base()) > limit {
+            return Some(self.end());
+        }
         let is_full = segment.bytes() + bytes > self.config.segment_bytes.min(config::SEGMENT_BYTES_MAX);
-        let is_far = last.last_offset().since(segment.base()) > i64::from(i32::MAX);
+        let age = |begun: i64| first.max_timestamp.saturating_sub(begun);
         let is_old = self
             .active
             .first_timestamp
-            .is_some_and(|begun| first.max_timestamp.saturating_sub(begun) >= self.config.segment_ms);
-        // An empty segment that begins elsewhere would hide a gap in its name.
-        let is_empty = segment.bytes() == 0;
-        (!is_empty && (is_full || is_far || is_old)) || (is_empty && is_far)
+            .is_some_and(|begun| age(begun) >= self.config.segment_ms);
+        (segment.bytes() > 0 && (is_full || is_old)).then(|| self.end())
     }
 
     /// Begins a new segment at `base`. On a full disk nothing has changed.
     fn roll(&mut self, base: Offset, bytes: u64) -> Result<Offset, AppendError> {
+        let is_gap = base != self.end();
         let shared = &self.shared;
         let created = Segment::create(&shared.logs.disk, &shared.folder, base);
         let created = created.and_then(|new| self.active.segment.seal().map(|()| new));
@@ -500,6 +515,12 @@ impl Log {
             since_ms: shared.logs.clock.unix_ms(),
             first_timestamp: None,
         };
+        if is_gap {
+            // Recovery takes a gap between segments for a loss, unless it begins behind it.
+            self.shared.flush.now()?;
+            let synced = self.shared.flush.checkpoint().sync();
+            synced.map_err(|cause| self.shared.flush.break_by("sync of the checkpoint", cause))?;
+        }
         Ok(base)
     }
 

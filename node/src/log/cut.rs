@@ -14,8 +14,8 @@ use super::segment::Segment;
 use super::{Active, Log};
 
 impl Log {
-    /// Removes every batch that ends behind `offset`. Returns the log's end, which is lower than `offset` when
-    /// a batch lay across it. Durable on return.
+    /// Removes every batch that ends behind `offset`. Returns the log's end, where the last batch that is left
+    /// ends: lower than `offset` when a batch lay across it, or none before it. Durable on return.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<Offset, ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
@@ -30,6 +30,8 @@ impl Log {
                 end,
             });
         }
+        // What stays is durable first: the books of the sync are closed with the cut.
+        shared.flush.now()?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
         let _pause = shared.flush.pause();
         let done = self.cut_end(offset);
@@ -44,17 +46,17 @@ impl Log {
             .saturating_sub(1);
         let segment = &segments[last];
         let first_gone = segment.find(offset)?;
-        let (position, end) = match first_gone {
-            Some(placed) => (placed.position, offset.min(placed.header.base_offset)),
-            None => (segment.bytes(), offset),
+        let position = match first_gone {
+            Some(placed) => placed.position,
+            None => segment.bytes(),
         };
         lower_checkpoint(&shared.flush, segment, position)?;
-        shared.end.store(end.value(), Ordering::Release);
         for later in segments[last + 1..].iter().rev() {
             later.remove()?;
         }
         shared.logs.disk.sync_folder(&shared.folder)?;
-        segment.cut(position, end)?;
+        let end = segment.cut(position)?.max(shared.start());
+        shared.end.store(end.value(), Ordering::Release);
         shared.segments.store(Arc::new(segments[..=last].to_vec()));
         shared.tail.reset(end);
         shared.hints.clear();

@@ -59,8 +59,9 @@ impl Gathered {
         self.slice.parts.is_empty()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.is_full
+    pub(super) fn wants_more(&self) -> bool {
+        let has_room = self.room() > 0 || self.is_empty();
+        !self.is_full && has_room && self.slice.next < self.limits.until
     }
 
     pub(super) fn next(&self) -> Offset {

@@ -148,7 +148,7 @@ impl LogReader {
         }
         let until = limits.until.min(end);
         let mut gathered = Gathered::new(from, Limits { until, ..limits });
-        while !gathered.is_full() && gathered.next() < until {
+        while gathered.wants_more() {
             if shared.tail.read(gathered.next(), &mut gathered) {
                 // The tail reaches to the end.
                 break;
@@ -203,6 +203,11 @@ impl LogReader {
                 }
             },
         };
+        if position >= segment.bytes() {
+            // The source left offsets out between this segment and the next.
+            gathered.skip_to(segment.next());
+            return Ok(Step::Done);
+        }
         self.read_chunk(segment, position, gathered, wait)
     }
 
@@ -244,7 +249,8 @@ impl LogReader {
     }
 }
 
-/// Checks the batches of a chunk and takes those that belong to the read. Returns where they end in it.
+/// Checks the batches of a chunk and takes those that belong to the read. Returns where they end in it. Damage
+/// behind a good batch is left for the read that begins there.
 fn take_chunk(
     segment: &Segment,
     position: u64,
@@ -252,33 +258,55 @@ fn take_chunk(
     gathered: &mut Gathered,
 ) -> Result<usize, ReadError> {
     let (mut end, mut next) = (0, gathered.next());
-    while chunk.len() - end >= HEADER_BYTES {
-        let here = position + end as u64;
-        let header = BatchHeader::parse(&chunk[end..]).map_err(|error| corrupt(segment, here, error))?;
-        let Some(batch) = chunk.get(end..end + header.total_bytes()) else {
-            break;
+    while end < chunk.len() {
+        let judged = judge(&chunk[end..], next);
+        let header = match judged {
+            Ok(header) => header,
+            Err(Unfit::Cut) if end > 0 => break,
+            Err(Unfit::Damaged(_)) if end > 0 => {
+                gathered.fill();
+                break;
+            }
+            Err(Unfit::Cut) => return Err(corrupt(segment, position, "a batch is cut short")),
+            Err(Unfit::Damaged(reason)) => return Err(corrupt(segment, position, reason)),
         };
-        if header.next_offset() <= next {
-            return Err(corrupt(
-                segment,
-                here,
-                format!("batch at offset {} is out of order", header.base_offset),
-            ));
-        }
         if !gathered.may_take(&header, end) {
             gathered.fill();
             break;
         }
-        if crc32c(&batch[CRC_COVERS_FROM..]) != header.crc {
-            return Err(corrupt(segment, here, "wrong checksum"));
-        }
-        end += batch.len();
+        end += header.total_bytes();
         next = header.next_offset();
     }
     if end > 0 {
         gathered.take(chunk.slice(..end), next);
     }
     Ok(end)
+}
+
+/// Why the bytes of a chunk are not the next batch.
+enum Unfit {
+    /// It goes on behind the chunk.
+    Cut,
+    Damaged(String),
+}
+
+/// The header of the batch at the front of `bytes`, if it is whole, right, and ends behind `next`.
+fn judge(bytes: &[u8], next: Offset) -> Result<BatchHeader, Unfit> {
+    if bytes.len() < HEADER_BYTES {
+        return Err(Unfit::Cut);
+    }
+    let header = BatchHeader::parse(bytes).map_err(|error| Unfit::Damaged(error.to_string()))?;
+    let batch = bytes.get(..header.total_bytes()).ok_or(Unfit::Cut)?;
+    if header.next_offset() <= next {
+        return Err(Unfit::Damaged(format!(
+            "batch at offset {} is out of order",
+            header.base_offset
+        )));
+    }
+    if crc32c(&batch[CRC_COVERS_FROM..]) != header.crc {
+        return Err(Unfit::Damaged("wrong checksum".to_owned()));
+    }
+    Ok(header)
 }
 
 /// Brings bytes in, or `None` when they are not in the page cache and the caller may not wait.

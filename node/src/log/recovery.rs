@@ -69,11 +69,20 @@ struct Found {
     orphans: Vec<(Offset, Part)>,
 }
 
+/// What to think of offsets missing between two segments behind the recovery point. Appends leave none there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gaps {
+    /// A crash lost what was between them.
+    AreLosses,
+    /// Where the recovery point was is not known: they may be from long ago.
+    AreBelieved,
+}
+
 /// The segments as they were found whole.
 struct Recovered {
     segments: Vec<Arc<Segment>>,
-    /// Those before the last that were checked, and must be synced.
-    sealed: Vec<Arc<Segment>>,
+    /// Those of them that were checked, and must be synced.
+    checked: Vec<Arc<Segment>>,
     /// Epochs met while checking.
     epochs: Vec<(LeaderEpoch, Offset)>,
     recovery: Recovery,
@@ -85,13 +94,16 @@ impl Opening<'_> {
         let found = self.look()?;
         let loaded = CheckpointFile::load(Arc::clone(disk), self.folder);
         let loaded = loaded.map_err(|cause| self.failed("read the checkpoint of", cause))?;
-        let (checkpoint, segments) = match loaded {
-            Some(file) => self.existing(file, found.segments)?,
-            None => self.unknown(found.segments)?,
+        let (checkpoint, segments, gaps) = match loaded {
+            Some(file) => {
+                let (file, segments) = self.existing(file, found.segments)?;
+                (file, segments, Gaps::AreLosses)
+            }
+            None => (self.unknown(&found.segments)?, found.segments, Gaps::AreBelieved),
         };
         let content = checkpoint.content();
         let recovered = self
-            .recover(&content, segments)
+            .recover(&content, segments, gaps)
             .map_err(|cause| self.failed("recover", cause))?;
         for (offset, part) in found.orphans {
             let _ = disk.remove_file(&folder::path(self.folder, offset, part));
@@ -179,26 +191,29 @@ impl Opening<'_> {
     }
 
     /// A new log, or one whose checkpoint is lost: then everything is checked.
-    fn unknown(&self, segments: Vec<Offset>) -> Result<(CheckpointFile, Vec<Offset>), OpenError> {
+    fn unknown(&self, segments: &[Offset]) -> Result<CheckpointFile, OpenError> {
+        let disk = &self.logs.disk;
         let start = segments.first().copied().unwrap_or(Offset::ZERO);
         let content = Checkpoint {
             log_start: start,
             recovered: RecoveryPoint::front_of(start),
             segments: SegmentsOnDisk::All,
         };
-        let file = CheckpointFile::create(Arc::clone(&self.logs.disk), self.folder, content);
-        Ok((
-            file.map_err(|cause| self.failed("write the checkpoint of", cause))?,
-            segments,
-        ))
+        let file = CheckpointFile::create(Arc::clone(disk), self.folder, content);
+        let durable = file.and_then(|file| {
+            file.sync()?;
+            disk.sync_folder(self.folder)?;
+            Ok(file)
+        });
+        durable.map_err(|cause| self.failed("write the checkpoint of", cause))
     }
 
-    fn recover(&self, content: &Checkpoint, bases: Vec<Offset>) -> io::Result<Recovered> {
+    fn recover(&self, content: &Checkpoint, bases: Vec<Offset>, gaps: Gaps) -> io::Result<Recovered> {
         let disk = &self.logs.disk;
         let mut point = content.recovered;
         let mut out = Recovered {
             segments: Vec::with_capacity(bases.len() + 1),
-            sealed: Vec::new(),
+            checked: Vec::new(),
             epochs: Vec::new(),
             recovery: Recovery::default(),
         };
@@ -207,6 +222,19 @@ impl Opening<'_> {
             point = RecoveryPoint::front_of(bases.first().copied().unwrap_or(content.log_start));
         }
         for (index, base) in bases.iter().enumerate() {
+            let before = out
+                .segments
+                .last()
+                .filter(|_| *base > point.segment && gaps == Gaps::AreLosses);
+            if let Some(before) = before.filter(|before| before.next() != *base).cloned() {
+                let reason = format!("segment {base} does not follow offset {}", before.next());
+                let damage = Damage {
+                    position: before.bytes(),
+                    reason,
+                };
+                self.cut(&before, damage, before.bytes(), &bases[index..], &mut out)?;
+                break;
+            }
             let bytes = disk.file_bytes(&folder::path(self.folder, *base, Part::Log))?;
             let next = bases.get(index + 1).copied();
             let segment = Arc::new(Segment::existing(
@@ -231,11 +259,15 @@ impl Opening<'_> {
                 self.cut(&segment, damage, bytes, &bases[index + 1..], &mut out)?;
                 break;
             }
-            if next.is_some() {
-                segment.seal()?;
-                out.sealed.push(segment);
-            }
+            out.checked.push(segment);
         }
+        // The last one is appended to. Those before it were sealed, or about to be.
+        out.checked.retain(|segment| {
+            out.segments
+                .last()
+                .is_some_and(|last| !Arc::ptr_eq(last, segment))
+        });
+        out.checked.iter().try_for_each(|segment| segment.seal())?;
         if out.segments.is_empty() {
             let segment = Segment::create(disk, self.folder, content.log_start)?;
             segment.set_index_interval(self.config.index_interval_bytes);
@@ -337,7 +369,7 @@ impl Opening<'_> {
         let content = checkpoint.content();
         let Recovered {
             segments,
-            sealed,
+            checked,
             epochs: met,
             recovery,
         } = recovered;
@@ -369,7 +401,7 @@ impl Opening<'_> {
             synced,
             checkpoint,
         );
-        flush.sealed(sealed);
+        flush.sealed(checked);
         if let Some(file) = grown {
             flush.epoch_begun(file);
         }

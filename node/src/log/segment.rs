@@ -263,12 +263,10 @@ impl Segment {
         Ok(())
     }
 
-    /// Cuts everything from the batch at `position`, which begins with `next`, off. The owner alone calls
-    /// this, while no reader trusts what lies there. Returns once the cut is durable.
-    pub(super) fn cut(&self, position: u64, next: Offset) -> io::Result<()> {
+    /// Cuts everything from the batch at `position` on off, and returns the offset after what is left. The
+    /// owner alone calls this, while no reader trusts what lies there. Durable on return.
+    pub(super) fn cut(&self, position: u64) -> io::Result<Offset> {
         self.load_index()?;
-        self.bytes.store(position, Ordering::Release);
-        self.next.store(next.value(), Ordering::Release);
         self.index.cut(position)?;
         let file = self.file()?;
         file.truncate(position)?;
@@ -276,14 +274,16 @@ impl Segment {
         self.index.sync()?;
         // What was cut may have held the largest timestamp: look again behind the last entry.
         let start = self.index.at_offset(Offset(i64::MAX))?;
+        let (from, mut next) = start.map_or((0, self.base), |entry| (entry.position, entry.offset));
         let mut max = start.map_or(NO_TIMESTAMP, |entry| entry.max_before);
-        let (from, base) = start.map_or((0, self.base), |entry| (entry.position, entry.offset));
-        let mut scan = Scan::new(&**file, Trust::Header, from, position, base);
-        while let Some(Ok(placed)) = scan.next()? {
+        let mut scan = Scan::new(&**file, Trust::Header, from, position, next);
+        while let Some(found) = scan.next()? {
+            let placed = found.map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage.reason))?;
             max = max.max(placed.header.max_timestamp);
+            next = placed.header.next_offset();
         }
-        self.max_timestamp.store(max, Ordering::Release);
-        Ok(())
+        self.begin_at(position, next, max);
+        Ok(next)
     }
 
     /// Removes its files, the log itself last: what a crash leaves is still a segment, or nothing.

@@ -1,5 +1,9 @@
 //! The log against a model, and its promises one by one.
 
+mod cutting;
+mod model;
+mod reading;
+mod recovering;
 mod storing;
 
 use std::path::Path;
