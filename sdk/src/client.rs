@@ -26,6 +26,7 @@ use crate::connection::{Connection, ConnectionOptions};
 use crate::consumer::{Consumer, ConsumerConfig};
 use crate::door::{self, Tasks};
 use crate::error::Error;
+use crate::producer::{Producer, ProducerConfig};
 use crate::routing::{Cluster, Topic};
 use crate::transport::Dialer;
 
@@ -104,6 +105,11 @@ impl Client {
         };
         client.metadata().refresh().await?;
         Ok(client)
+    }
+
+    /// A producer with its own buffers and identity.
+    pub fn producer(&self, config: ProducerConfig) -> Result<Producer, Error> {
+        Producer::new(self.clone(), config)
     }
 
     /// A consumer with its own positions. It reads nothing until partitions are assigned to it.

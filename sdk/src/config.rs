@@ -235,6 +235,8 @@ pub enum ConfigError {
     NoTrust { address: Address },
     #[error("{what} is too small, {min} is the least that works")]
     TooSmall { what: &'static str, min: usize },
+    #[error("{what} is too large, {max} is the most that works")]
+    TooLarge { what: &'static str, max: usize },
     #[error("{what} is not usable PEM: {reason}")]
     Pem { what: &'static str, reason: String },
     #[error("a fingerprint is 64 hexadecimal digits of SHA-256")]

@@ -6,6 +6,7 @@
 pub(crate) mod io;
 mod versions;
 
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -210,6 +211,62 @@ impl Connection {
         self.enqueue(request, version, None, deadline, timeout).await
     }
 
+    /// As [`Connection::submit`], without waiting: `None` when there is no room.
+    pub(crate) fn try_submit<R: Request>(
+        &self,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<Option<Answer<R>>, CallError> {
+        let version = self.version::<R>()?;
+        let (reply, answer) = oneshot::channel();
+        if !self.try_enqueue(request, version, Some(reply))? {
+            return Ok(None);
+        }
+        let deadline = door::now() + timeout;
+        Ok(Some(Answer {
+            answer,
+            version,
+            deadline,
+            timeout,
+            connection: self.clone(),
+            request: PhantomData,
+        }))
+    }
+
+    /// As [`Connection::send`], without waiting: `false` when there is no room.
+    pub(crate) fn try_send<R: Request>(&self, request: &R) -> Result<bool, CallError> {
+        let version = self.version::<R>()?;
+        self.try_enqueue(request, version, None)
+    }
+
+    /// Bytes of requests for which there is room at the moment.
+    pub(crate) fn room(&self) -> usize {
+        self.shared.room.available_permits()
+    }
+
+    /// Waits until there is room for `bytes` (or for as much as there can be), or the connection has ended.
+    /// Cancel safe.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) {
+        let permits = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(self.shared.room_bytes);
+        tokio::select! {
+            biased;
+            () = self.shared.closing.token().cancelled() => {}
+            permit = self.shared.room.acquire_many(permits) => drop(permit),
+        }
+    }
+
+    /// Waits until any request may be sent, early data or not. Cancel safe.
+    pub(crate) async fn confirmed(&self) -> Result<(), CallError> {
+        tokio::select! {
+            biased;
+            () = self.shared.closing.token().cancelled() => Err(self.ended()),
+            // An API that is never replayable.
+            done = self.handshake_allows(ApiKey::CreateTopics) => done,
+        }
+    }
+
     /// The version in which an API is spoken here.
     pub fn version<R: Request>(&self) -> Result<i16, CallError> {
         let ours = R::VERSIONS;
@@ -301,7 +358,7 @@ impl Connection {
             deadline,
             timeout,
             connection: self.clone(),
-            request: std::marker::PhantomData,
+            request: PhantomData,
         })
     }
 
@@ -337,6 +394,36 @@ impl Connection {
             done = door::timeout_at(deadline, queued) => {
                 done.unwrap_or_else(|_| Err(self.late(R::KEY, timeout)))
             }
+        }
+    }
+
+    fn try_enqueue<R: Request>(
+        &self,
+        request: &R,
+        version: i16,
+        reply: Option<oneshot::Sender<Bytes>>,
+    ) -> Result<bool, CallError> {
+        let shared = &*self.shared;
+        if shared.closing.is_closed() {
+            return Err(self.ended());
+        }
+        let correlation_id = shared.correlation.fetch_add(1, Ordering::Relaxed);
+        let frame = encode_request(request, version, correlation_id, Some(&shared.client_id))
+            .map_err(|cause| CallError::Encode { api: R::KEY, cause })?;
+        let bytes: usize = frame.iter().map(Bytes::len).sum();
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(shared.room_bytes);
+        let Ok(permit) = Arc::clone(&shared.room).try_acquire_many_owned(permits) else {
+            return Ok(false);
+        };
+        match shared.queue.try_send(Outgoing {
+            frame,
+            correlation_id,
+            reply,
+            permit,
+        }) {
+            Ok(()) => Ok(true),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.ended()),
         }
     }
 
@@ -385,7 +472,7 @@ pub struct Answer<R: Request> {
     deadline: Instant,
     timeout: Duration,
     connection: Connection,
-    request: std::marker::PhantomData<fn() -> R>,
+    request: PhantomData<fn() -> R>,
 }
 
 impl<R: Request> Answer<R> {
