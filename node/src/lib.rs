@@ -16,5 +16,7 @@ pub mod partition;
 // L5: services.
 pub mod link;
 pub mod transform;
+// L6: the edge.
+pub mod server;
 // L7: assembly and commands.
 pub mod cli;

@@ -49,6 +49,17 @@ families! {
     Gauge START_TIME "headwater_start_time_seconds" [] "When the node was started, since 1970.";
     Gauge READY "headwater_ready" [] "1 while the node accepts requests.";
 
+    // The Kafka edge.
+    Gauge CONNECTIONS "headwater_connections" ["transport"] "Open connections.";
+    Counter CONNECTIONS_REFUSED "headwater_connections_refused_total" [] "Connections turned away or not accepted.";
+    Counter CONNECTIONS_IDLE_CLOSED "headwater_connections_idle_closed_total" [] "Connections closed because they were silent.";
+    Counter HANDSHAKES_FAILED "headwater_handshakes_failed_total" [] "Connections that ended before they were established.";
+    Counter MALFORMED_REQUESTS "headwater_malformed_requests_total" [] "Connections closed for bytes that are not the protocol.";
+    Counter REQUESTS "headwater_requests_total" ["api"] "Requests answered.";
+    Histogram REQUEST_SECONDS "headwater_request_seconds" ["api"] "From the last byte of a request to its encoded answer.";
+    Counter REQUEST_BYTES "headwater_request_bytes_total" [] "Bytes of requests read.";
+    Counter RESPONSE_BYTES "headwater_response_bytes_total" [] "Bytes of answers written.";
+
     // Topics and partitions.
     Counter TOPIC_BYTES_IN "headwater_topic_bytes_in_total" ["topic"] "Bytes of batches appended.";
     Counter TOPIC_RECORDS_IN "headwater_topic_records_in_total" ["topic"] "Records appended.";

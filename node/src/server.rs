@@ -1,0 +1,135 @@
+//! The Kafka edge: listeners, connections, requests. Turns bytes into calls and results into bytes.
+//!
+//! Owns the listeners, the connections' tasks and their limits. It decides nothing about topics, partitions or the
+//! cluster, and must never touch a log: handlers call `partition`, `metadata` and `controller`.
+
+mod accept;
+mod connection;
+mod dispatch;
+mod errors;
+mod frames;
+mod handlers;
+mod meters;
+mod request;
+mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_protocol::ids::NodeId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{BrokerConfig, NodeConfig};
+use crate::controller::Controller;
+use crate::metadata::{Image, View};
+use crate::partition::Registry;
+use crate::sys::Sys;
+use crate::sys::budget::Budget;
+use crate::sys::task::Tasks;
+use crate::telemetry::Metrics;
+use crate::transport::{Listener, Peer, Session, Stream};
+
+pub use accept::SessionSink;
+
+/// What all fetches together may hold in answers that are not written yet.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// What the handlers call. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub config: Arc<NodeConfig>,
+    pub sys: Sys,
+    pub metrics: Metrics,
+    pub view: View,
+    pub controller: Controller,
+    pub registry: Registry,
+}
+
+impl Services {
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.config.node_id
+    }
+
+    /// The properties in force, with what `image` says for all nodes.
+    pub(crate) fn broker(&self, image: &Image) -> BrokerConfig {
+        self.config.broker.with_cluster(Arc::clone(&image.broker_configs))
+    }
+}
+
+/// The running edge. Cheap to clone; clones are the same.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+/// What every connection shares.
+struct Shared {
+    services: Services,
+    /// Bytes of large requests that are being read or worked on.
+    requests: Budget,
+    /// Bytes of fetched records that are being written.
+    answers: Budget,
+    fetch_sessions: sessions::Cache,
+    producer_ids: handlers::init_producer_id::Ids,
+    meters: meters::Meters,
+    tasks: Tasks,
+    /// No request is begun any more; those begun are answered.
+    draining: CancellationToken,
+    /// How many connections are open.
+    connections: watch::Sender<usize>,
+    sink: Option<Arc<dyn SessionSink>>,
+}
+
+impl Server {
+    /// Makes the edge without a listener; `listen` adds them. `sink` is told of sites that dial.
+    pub fn new(services: Services, sink: Option<Arc<dyn SessionSink>>) -> Self {
+        let limits = &services.config.server;
+        let shared = Shared {
+            requests: Budget::new(limits.requests_bytes_max.max(1)),
+            answers: Budget::new(ANSWER_BYTES_MAX),
+            fetch_sessions: sessions::Cache::new(limits.fetch_sessions_max, services.sys.random.fork()),
+            producer_ids: handlers::init_producer_id::Ids::default(),
+            meters: meters::Meters::new(&services.metrics),
+            tasks: services.sys.tasks.child("server"),
+            draining: CancellationToken::new(),
+            connections: watch::Sender::new(0),
+            sink,
+            services,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Accepts connections from `listener` until the server drains.
+    pub fn listen(&self, listener: Listener) {
+        accept::spawn(Arc::clone(&self.shared), listener);
+    }
+
+    /// Serves Kafka requests on one stream, for instance one that a core opened over a connection this node dialed.
+    pub fn serve_stream(&self, stream: Stream, peer: Peer) {
+        connection::spawn(&self.shared, stream, Arc::new(peer));
+    }
+
+    /// Serves Kafka requests on every stream the other side opens, until the session ends or the server drains.
+    pub fn serve_session(&self, session: Session) {
+        accept::serve_session(&self.shared, session);
+    }
+
+    pub fn connections(&self) -> usize {
+        *self.shared.connections.borrow()
+    }
+
+    /// Accepts nothing more, answers what was asked, and closes. What is not answered within `patience` is dropped.
+    pub async fn drain(&self, patience: Duration) {
+        self.shared.draining.cancel();
+        let clock = &self.shared.services.sys.clock;
+        if clock.timeout(patience, self.shared.tasks.ended()).await.is_err() {
+            let running = self.shared.tasks.running();
+            tracing::warn!(running, "connections are dropped with requests unanswered");
+        }
+        self.shared.tasks.cancel();
+        self.shared.tasks.ended().await;
+    }
+}

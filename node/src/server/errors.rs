@@ -1,0 +1,105 @@
+//! What went wrong below, in the codes of the protocol. The only place where the edge maps errors.
+
+use headwater_protocol::ids::NodeId;
+use headwater_protocol::kafka::ErrorCode;
+
+use crate::controller::ProposeError;
+use crate::metadata::{Topic, View};
+use crate::partition::{AppendError, EpochError, LookupError, ReadError, TicketError};
+
+/// Why there is no partition to ask here, by what the metadata says of it.
+pub(super) fn absent(topic: Option<&Topic>, index: i32, me: NodeId) -> ErrorCode {
+    let state = topic.and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
+    match state {
+        None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        // It leads here and is not opened yet: clients ask again.
+        Some(state) if state.leader == me => ErrorCode::LEADER_NOT_AVAILABLE,
+        Some(_) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+    }
+}
+
+/// As `absent`, for a topic by name.
+pub(super) fn absent_name(view: &View, topic: &str, index: i32, me: NodeId) -> ErrorCode {
+    absent(view.topic(topic).as_deref(), index, me)
+}
+
+/// Whether the client should go to another node, which the answer may name.
+pub(super) fn is_elsewhere(code: ErrorCode) -> bool {
+    code == ErrorCode::NOT_LEADER_OR_FOLLOWER || code == ErrorCode::FENCED_LEADER_EPOCH
+}
+
+fn of_epoch(error: &EpochError) -> ErrorCode {
+    match error {
+        EpochError::Fenced { .. } => ErrorCode::FENCED_LEADER_EPOCH,
+        EpochError::Unknown { .. } => ErrorCode::UNKNOWN_LEADER_EPOCH,
+    }
+}
+
+pub(super) fn of_append(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::NotLeader | AppendError::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        AppendError::Epoch(epoch) => of_epoch(epoch),
+        AppendError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
+        AppendError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        AppendError::UnsupportedFormat { .. } | AppendError::InvalidRecord { .. } => {
+            ErrorCode::INVALID_RECORD
+        }
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        AppendError::InvalidProducerEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+        AppendError::InvalidTimestamp { .. } => ErrorCode::INVALID_TIMESTAMP,
+        AppendError::UnsupportedCompression { .. } => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+        AppendError::UnsupportedTransaction => ErrorCode::INVALID_TXN_STATE,
+        AppendError::NotEnoughReplicas { .. } => ErrorCode::NOT_ENOUGH_REPLICAS,
+        AppendError::ReadOnlyMirror { .. } => ErrorCode::POLICY_VIOLATION,
+        AppendError::Internal => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        AppendError::NotContiguous { .. } => ErrorCode::UNKNOWN_SERVER_ERROR,
+        AppendError::DiskFull | AppendError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+        AppendError::Unacknowledged(ticket) => of_ticket(ticket),
+    }
+}
+
+fn of_ticket(error: &TicketError) -> ErrorCode {
+    match error {
+        TicketError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        TicketError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+        TicketError::NotLeader | TicketError::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+    }
+}
+
+pub(super) fn of_read(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::NotLeader | ReadError::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        ReadError::Epoch(epoch) => of_epoch(epoch),
+        ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        ReadError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
+        ReadError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+pub(super) fn of_lookup(error: &LookupError) -> ErrorCode {
+    match error {
+        LookupError::NotLeader | LookupError::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        LookupError::Epoch(epoch) => of_epoch(epoch),
+        LookupError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        LookupError::Refused(_) => ErrorCode::POLICY_VIOLATION,
+        LookupError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+pub(super) fn of_propose(error: &ProposeError) -> ErrorCode {
+    match error {
+        ProposeError::TopicExists(_) => ErrorCode::TOPIC_ALREADY_EXISTS,
+        ProposeError::InvalidTopicName { .. } => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        ProposeError::InvalidPartitions(_) => ErrorCode::INVALID_PARTITIONS,
+        ProposeError::InvalidReplicationFactor { .. } => ErrorCode::INVALID_REPLICATION_FACTOR,
+        ProposeError::InvalidAssignment(_) => ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+        ProposeError::UnknownTopic(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        ProposeError::UnknownTopicId(_) => ErrorCode::UNKNOWN_TOPIC_ID,
+        ProposeError::InvalidConfig(_) => ErrorCode::INVALID_CONFIG,
+        ProposeError::Unknown { .. } => ErrorCode::RESOURCE_NOT_FOUND,
+        ProposeError::Exists { .. } => ErrorCode::DUPLICATE_RESOURCE,
+        ProposeError::InUse { .. } | ProposeError::Refused(_) => ErrorCode::POLICY_VIOLATION,
+        ProposeError::NotController | ProposeError::Stopped => ErrorCode::NOT_CONTROLLER,
+        ProposeError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}

@@ -1,0 +1,92 @@
+//! AlterConfigs (key 33), the older form: the whole set of a resource's properties; what is not named goes back to its
+//! default.
+
+use std::collections::BTreeSet;
+
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::alter_configs::{
+    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
+};
+
+use super::configs::Resource;
+use super::incremental_alter_configs::propose;
+use super::refusal::Refusal;
+use crate::controller::change::{ConfigChange, ConfigOperation};
+use crate::server::request::Context;
+
+pub(in crate::server) async fn handle(
+    context: &Context,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let mut response = AlterConfigsResourceResponse {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            error_message: None,
+            ..AlterConfigsResourceResponse::default()
+        };
+        if let Err(refusal) = replace(context, resource, request.validate_only).await {
+            response.error_code = refusal.code.0;
+            response.error_message = refusal.text();
+        }
+        responses.push(response);
+    }
+    AlterConfigsResponse {
+        responses,
+        ..AlterConfigsResponse::default()
+    }
+}
+
+async fn replace(
+    context: &Context,
+    resource: AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let mut changes = Vec::with_capacity(resource.configs.len());
+    let mut named = BTreeSet::new();
+    for config in resource.configs {
+        let value = config.value.ok_or_else(|| {
+            Refusal::new(
+                ErrorCode::INVALID_REQUEST,
+                format!("{} is given no value", &*config.name),
+            )
+        })?;
+        named.insert(config.name.to_string());
+        changes.push(ConfigChange {
+            key: config.name.to_string(),
+            operation: ConfigOperation::Set(value.to_string()),
+        });
+    }
+    let set = set_now(context, resource.resource_type, &resource.resource_name)?;
+    let dropped = set.into_iter().filter(|key| !named.contains(key));
+    changes.extend(dropped.map(|key| ConfigChange {
+        key,
+        operation: ConfigOperation::Remove,
+    }));
+    propose(
+        context,
+        resource.resource_type,
+        &resource.resource_name,
+        changes,
+        validate_only,
+    )
+    .await
+}
+
+/// The properties that the resource itself sets.
+fn set_now(context: &Context, kind: i8, name: &str) -> Result<Vec<String>, Refusal> {
+    let image = context.services().view.image();
+    match Resource::read(context, kind, name)? {
+        Resource::Topic(topic) => {
+            let known = image.topic(&topic).ok_or_else(|| {
+                Refusal::new(
+                    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                    format!("topic {topic:?} is not known"),
+                )
+            })?;
+            Ok(known.configs.keys().cloned().collect())
+        }
+        Resource::Broker | Resource::AllBrokers => Ok(image.broker_configs.keys().cloned().collect()),
+    }
+}

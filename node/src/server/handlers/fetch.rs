@@ -1,0 +1,229 @@
+//! Fetch: reads what the session wants, waits while that is too little, answers with slices of the log.
+//!
+//! A wait ends when a watermark moves, the time is up, or the client has gone; nothing polls. What an answer holds
+//! of memory is taken from the shared budget before it is read.
+
+mod gather;
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use headwater_protocol::ids::PartitionIndex;
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::fetch::{
+    FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use headwater_protocol::primitives::{Records, Str};
+use indexmap::IndexMap;
+
+use self::gather::{Found, Gather};
+use super::{addresses, isolation};
+use crate::metadata::Image;
+use crate::partition::Isolation;
+use crate::server::errors;
+use crate::server::request::Context;
+use crate::server::sessions::{FetchSession, Scope, Told, TopicKey};
+use crate::sys::budget::Permit;
+
+pub(in crate::server) async fn handle(
+    context: &Context,
+    mut request: FetchRequest,
+) -> (FetchResponse, Option<Permit>) {
+    let by_id = context.version >= 13;
+    let begun = context
+        .caller
+        .shared
+        .fetch_sessions
+        .begin(&mut request, by_id, context.received);
+    let (mut lease, scope) = match begun {
+        Ok(begun) => begun,
+        Err(code) => {
+            return (
+                FetchResponse {
+                    error_code: code.0,
+                    ..FetchResponse::default()
+                },
+                None,
+            );
+        }
+    };
+    let session = lease.session();
+    let mut gather = Gather::new(context, limits(context, &request), session.slots.len());
+    let count = session.slots.len();
+    for step in 0..count {
+        gather.look(session, (session.first + step) % count).await;
+    }
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    if gather.wants_more() && !wait.is_zero() {
+        await_more(context, session, &mut gather, wait).await;
+    }
+    let (found, permit) = gather.finish();
+    let mut response = answer(context, session, scope, found);
+    response.session_id = lease.give_back();
+    (response, permit)
+}
+
+/// How much may be answered, and how.
+pub(super) struct Limits {
+    pub(super) bytes_min: usize,
+    pub(super) bytes_max: usize,
+    pub(super) isolation: Isolation,
+}
+
+fn limits(context: &Context, request: &FetchRequest) -> Limits {
+    let own = context.services().config.server.fetch_bytes_max;
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(own);
+    Limits {
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
+        bytes_max,
+        isolation: isolation(request.isolation_level),
+    }
+}
+
+/// Waits until enough is there. Each partition that moves is looked at again, and only it.
+async fn await_more(context: &Context, session: &mut FetchSession, gather: &mut Gather<'_>, wait: Duration) {
+    let clock = &context.services().sys.clock;
+    let mut time_up = std::pin::pin!(clock.sleep_until(context.received + wait));
+    let mut hurry = std::pin::pin!(context.caller.hurry.cancelled());
+    let watch = |session: &FetchSession, at: usize| {
+        let (_, watermarks) = session.slots[at].partition.as_ref()?;
+        let mut watermarks = watermarks.clone();
+        Some(async move {
+            // The sender goes with the partition: that is news as well.
+            let _ = watermarks.changed().await;
+            at
+        })
+    };
+    let mut moving: FuturesUnordered<_> = (0..session.slots.len())
+        .filter_map(|at| watch(session, at))
+        .collect();
+    while gather.wants_more() {
+        let moved = tokio::select! {
+            biased;
+            () = &mut hurry => return,
+            Some(at) = moving.next() => at,
+            () = &mut time_up => return,
+        };
+        gather.look(session, moved).await;
+        moving.extend(watch(session, moved));
+    }
+}
+
+/// Shapes the answer: everything, or what the client was not told yet.
+fn answer(
+    context: &Context,
+    session: &mut FetchSession,
+    scope: Scope,
+    found: Vec<Option<Found>>,
+) -> FetchResponse {
+    let image = context.services().view.image();
+    let mut topics: IndexMap<TopicKey, Vec<PartitionData>> = IndexMap::new();
+    let mut last_with_records = None;
+    let mut elsewhere = Vec::new();
+    for (at, found) in found.into_iter().enumerate() {
+        let Some(found) = found else { continue };
+        let ((key, index), slot) = session.slots.get_index_mut(at).expect("one result per slot");
+        let told = Told {
+            code: found.code,
+            high_watermark: found.high_watermark,
+            log_start: found.log_start,
+        };
+        let news = !found.records.is_empty()
+            || found.diverging.is_some()
+            || found.code != ErrorCode::NONE
+            || slot.told != Some(told);
+        if !found.records.is_empty() {
+            last_with_records = Some(at);
+        }
+        if scope == Scope::News && !news {
+            continue;
+        }
+        slot.told = Some(told);
+        let mut data = partition_data(*index, found);
+        if context.version >= 12 && errors::is_elsewhere(ErrorCode(data.error_code)) {
+            data.current_leader = leader(&image, key, *index);
+            elsewhere.push(data.current_leader.leader_id);
+        }
+        topics.entry(key.clone()).or_default().push(data);
+    }
+    if let Some(at) = last_with_records {
+        session.first = (at + 1) % session.slots.len();
+    }
+    let responses = topics
+        .into_iter()
+        .map(|(key, partitions)| topic_response(key, partitions))
+        .collect();
+    let mut response = FetchResponse {
+        responses,
+        ..FetchResponse::default()
+    };
+    if context.version >= 16 && !elsewhere.is_empty() {
+        response.node_endpoints = endpoints(context, &image, elsewhere);
+    }
+    response
+}
+
+fn topic_response(key: TopicKey, partitions: Vec<PartitionData>) -> FetchableTopicResponse {
+    match key {
+        TopicKey::Name(topic) => FetchableTopicResponse {
+            topic,
+            partitions,
+            ..Default::default()
+        },
+        TopicKey::Id(id) => FetchableTopicResponse {
+            topic_id: id.into(),
+            partitions,
+            ..Default::default()
+        },
+    }
+}
+
+fn partition_data(partition_index: i32, found: Found) -> PartitionData {
+    let mut data = PartitionData {
+        partition_index,
+        error_code: found.code.0,
+        high_watermark: found.high_watermark.value(),
+        last_stable_offset: found.last_stable.value(),
+        log_start_offset: found.log_start.value(),
+        aborted_transactions: (found.isolation == Isolation::Committed).then(Vec::new),
+        records: Some(Records::from(found.records)),
+        ..PartitionData::default()
+    };
+    if let Some(end) = found.diverging {
+        data.diverging_epoch.epoch = end.epoch.value();
+        data.diverging_epoch.end_offset = end.end.value();
+    }
+    data
+}
+
+fn leader(image: &Image, key: &TopicKey, index: i32) -> LeaderIdAndEpoch {
+    let topic = match key {
+        TopicKey::Name(name) => image.topic(name),
+        TopicKey::Id(id) => image.topic_by_id(*id),
+    };
+    let state = topic.and_then(|topic| topic.partition(PartitionIndex(index)));
+    state.map_or_else(LeaderIdAndEpoch::default, |state| LeaderIdAndEpoch {
+        leader_id: state.leader.value(),
+        leader_epoch: state.leader_epoch.value(),
+        ..Default::default()
+    })
+}
+
+fn endpoints(context: &Context, image: &Image, mut nodes: Vec<i32>) -> Vec<NodeEndpoint> {
+    nodes.sort_unstable();
+    nodes.dedup();
+    let place = |id: i32| {
+        let node = image.nodes.get(&id.into())?;
+        let (host, port) = addresses::of(node, context.listener())?;
+        let rack = node.rack.as_ref().map(Str::from);
+        Some(NodeEndpoint {
+            node_id: id,
+            host,
+            port,
+            rack,
+            ..Default::default()
+        })
+    };
+    nodes.into_iter().filter_map(place).collect()
+}

@@ -1,0 +1,240 @@
+//! Looks at the partitions of a fetch, one by one, and keeps what they gave within the fetch's limits.
+//!
+//! A partition that has nothing new is not read at all: its watermarks say so.
+
+use bytes::Bytes;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::kafka::ErrorCode;
+
+use super::Limits;
+use crate::partition::{EpochEnd, Isolation, Partition, ReadError, ReadRequest, Watermarks};
+use crate::server::errors;
+use crate::server::request::Context;
+use crate::server::sessions::{FetchSession, Slot, TopicKey, Wanted};
+use crate::sys::budget::Permit;
+use headwater_protocol::ids::PartitionIndex;
+
+/// What one read takes from the budget at most before it is known how much there is.
+const ASK_BYTES: usize = 1 << 20;
+
+/// What was found in one partition.
+pub(super) struct Found {
+    pub(super) code: ErrorCode,
+    pub(super) records: Vec<Bytes>,
+    bytes: usize,
+    pub(super) high_watermark: Offset,
+    pub(super) last_stable: Offset,
+    pub(super) log_start: Offset,
+    /// Where the client's history and ours part.
+    pub(super) diverging: Option<EpochEnd>,
+    pub(super) isolation: Isolation,
+}
+
+/// One fetch at work.
+pub(super) struct Gather<'a> {
+    context: &'a Context,
+    limits: Limits,
+    /// By slot; `None` where nobody looked.
+    found: Vec<Option<Found>>,
+    bytes: usize,
+    /// Something is to be said at once: an error, or a parting of histories.
+    urgent: bool,
+    permit: Option<Permit>,
+}
+
+impl<'a> Gather<'a> {
+    pub(super) fn new(context: &'a Context, limits: Limits, slots: usize) -> Self {
+        let found = std::iter::repeat_with(|| None).take(slots).collect();
+        Self {
+            context,
+            limits,
+            found,
+            bytes: 0,
+            urgent: false,
+            permit: None,
+        }
+    }
+
+    pub(super) fn wants_more(&self) -> bool {
+        self.bytes < self.limits.bytes_min && !self.urgent
+    }
+
+    pub(super) fn finish(self) -> (Vec<Option<Found>>, Option<Permit>) {
+        (self.found, self.permit)
+    }
+
+    /// Looks at one slot, for the first time or again.
+    pub(super) async fn look(&mut self, session: &mut FetchSession, at: usize) {
+        let before = self.found[at].take().map_or(0, |found| found.bytes);
+        self.bytes -= before;
+        let (key, slot) = session
+            .slots
+            .get_index_mut(at)
+            .expect("the slot is one of the session's");
+        let found = match self.read(key, slot).await {
+            Ok(found) => found,
+            Err(code) => {
+                // It may have gone, or have come back under the same name: look it up anew next time.
+                slot.partition = None;
+                self.nothing(code, None)
+            }
+        };
+        self.bytes += found.bytes;
+        self.urgent |= found.code != ErrorCode::NONE || found.diverging.is_some();
+        self.found[at] = Some(found);
+    }
+
+    async fn read(&mut self, key: &(TopicKey, i32), slot: &mut Slot) -> Result<Found, ErrorCode> {
+        let wanted = slot.wanted;
+        if slot
+            .partition
+            .as_ref()
+            .is_none_or(|(_, watermarks)| watermarks.has_changed().is_err())
+        {
+            slot.partition = None;
+        }
+        let (partition, watermarks) = match &mut slot.partition {
+            Some(known) => known,
+            none => {
+                let partition = self.find(key)?;
+                let watermarks = partition.watermarks();
+                none.insert((partition, watermarks))
+            }
+        };
+        check_epoch(partition, wanted.current_epoch)?;
+        let marks = *watermarks.borrow_and_update();
+        if let Some(end) = diverging(partition, wanted).await? {
+            return Ok(Found {
+                diverging: Some(end),
+                ..self.nothing(ErrorCode::NONE, Some(marks))
+            });
+        }
+        let visible = match self.limits.isolation {
+            Isolation::Committed => marks.last_stable,
+            Isolation::Uncommitted => marks.high_watermark,
+        };
+        // Between what is visible and the end there is nothing to read yet, and it is no error to wait there.
+        if (visible..=marks.log_end).contains(&wanted.offset) {
+            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+        }
+        let room = self
+            .limits
+            .bytes_max
+            .saturating_sub(self.bytes)
+            .min(wanted.bytes_max);
+        if room == 0 && self.bytes > 0 {
+            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+        }
+        let partition = partition.clone();
+        self.read_log(&partition, wanted, room, marks).await
+    }
+
+    async fn read_log(
+        &mut self,
+        partition: &Partition,
+        wanted: Wanted,
+        room: usize,
+        marks: Watermarks,
+    ) -> Result<Found, ErrorCode> {
+        let Some(mut permit) = self.ask(room).await else {
+            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+        };
+        let request = ReadRequest {
+            from: wanted.offset,
+            max_bytes: room.min(permit.bytes()),
+            isolation: self.limits.isolation,
+            // The first batch of an answer comes whatever its size: a client with small limits gets on.
+            min_one: self.bytes == 0,
+            current_epoch: wanted.current_epoch,
+            up_to_log_end: false,
+        };
+        match partition.read(request).await {
+            Ok(outcome) => {
+                permit.shrink_to(outcome.bytes);
+                match &mut self.permit {
+                    Some(held) => held.merge(permit),
+                    none => *none = Some(permit),
+                }
+                let seen = self.nothing(ErrorCode::NONE, Some(outcome.watermarks));
+                Ok(Found {
+                    records: outcome.records,
+                    bytes: outcome.bytes,
+                    ..seen
+                })
+            }
+            Err(error @ ReadError::OutOfRange { .. }) => {
+                Ok(self.nothing(errors::of_read(&error), Some(marks)))
+            }
+            Err(error) => Err(errors::of_read(&error)),
+        }
+    }
+
+    /// Takes memory for a read. When there is none, a fetch that has something already answers with that; one that
+    /// has nothing waits, unless its client is gone.
+    async fn ask(&self, room: usize) -> Option<Permit> {
+        let answers = &self.context.caller.shared.answers;
+        if let Some(permit) = answers.try_acquire(room.max(1)) {
+            return Some(permit);
+        }
+        if self.bytes > 0 {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = self.context.caller.hurry.cancelled() => None,
+            permit = answers.acquire(room.clamp(1, ASK_BYTES)) => Some(permit),
+        }
+    }
+
+    fn find(&self, (topic, index): &(TopicKey, i32)) -> Result<Partition, ErrorCode> {
+        let services = self.context.services();
+        let found = match topic {
+            TopicKey::Name(name) => services.registry.get(name, PartitionIndex(*index)),
+            TopicKey::Id(id) => services.registry.get_by_id(*id, PartitionIndex(*index)),
+        };
+        found.ok_or_else(|| match topic {
+            TopicKey::Name(name) => errors::absent_name(&services.view, name, *index, services.node_id()),
+            TopicKey::Id(id) => match services.view.topic_by_id(*id) {
+                Some(topic) => errors::absent(Some(&topic), *index, services.node_id()),
+                None => ErrorCode::UNKNOWN_TOPIC_ID,
+            },
+        })
+    }
+
+    fn nothing(&self, code: ErrorCode, marks: Option<Watermarks>) -> Found {
+        let unknown = Offset(-1);
+        Found {
+            code,
+            records: Vec::new(),
+            bytes: 0,
+            high_watermark: marks.map_or(unknown, |marks| marks.high_watermark),
+            last_stable: marks.map_or(unknown, |marks| marks.last_stable),
+            log_start: marks.map_or(unknown, |marks| marks.log_start),
+            diverging: None,
+            isolation: self.limits.isolation,
+        }
+    }
+}
+
+/// The client's idea of who leads must be ours (KIP-320).
+fn check_epoch(partition: &Partition, asked: Option<LeaderEpoch>) -> Result<(), ErrorCode> {
+    let current = partition.leader_epoch();
+    match asked {
+        Some(asked) if asked < current => Err(ErrorCode::FENCED_LEADER_EPOCH),
+        Some(asked) if asked > current => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Where the history that the client has seen and ours part, if they do (KIP-595).
+async fn diverging(partition: &Partition, wanted: Wanted) -> Result<Option<EpochEnd>, ErrorCode> {
+    let Some(last) = wanted.last_epoch else {
+        return Ok(None);
+    };
+    let end = partition
+        .epoch_end(last, wanted.current_epoch)
+        .await
+        .map_err(|error| errors::of_lookup(&error))?;
+    let parts = end.epoch < last || end.end < wanted.offset;
+    Ok(parts.then_some(end))
+}

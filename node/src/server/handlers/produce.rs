@@ -1,0 +1,369 @@
+//! Produce: batches go to their partitions in the order of the stream, answers follow when each is acknowledged.
+//!
+//! Beginning and answering are apart so that many produces of one connection are in flight. A produce whose answer
+//! nobody waits for is appended all the same.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_protocol::ids::PartitionIndex;
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::produce::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
+};
+use headwater_protocol::primitives::Str;
+use headwater_protocol::record::BatchHeader;
+
+use super::addresses;
+use crate::metadata::Node;
+use crate::partition::{Acks, AppendError, AppendOptions, Appended, Origin, Partition, Pending};
+use crate::server::dispatch::{self, Answer, Fault};
+use crate::server::errors;
+use crate::server::request::Context;
+use crate::sys::budget::Permit;
+
+/// A produce that has been submitted.
+pub(in crate::server) struct InFlight {
+    context: Context,
+    acks: Acks,
+    topics: Vec<Topic>,
+    /// The first partition that is not known to be answered, as a position in `topics` and in it.
+    next: (usize, usize),
+    timeout: Duration,
+    timer: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    bytes: usize,
+    /// The request's share of memory: its batches may lie in it until they are on disk.
+    _permit: Option<Permit>,
+}
+
+struct Topic {
+    response: TopicProduceResponse,
+    /// One for each partition of the response, taken when it is answered.
+    pending: Vec<Option<Pending>>,
+}
+
+/// What a finished produce asks of its connection.
+pub(in crate::server) enum Outcome {
+    Answer(Answer),
+    /// Nobody wants to hear of it.
+    Nothing,
+    /// Nobody would hear of the failure otherwise: the connection is closed.
+    Failed(Fault),
+}
+
+/// Submits every batch, waiting where a partition's queue is full.
+pub(in crate::server) async fn begin(
+    context: Context,
+    request: ProduceRequest,
+    permit: Option<Permit>,
+) -> InFlight {
+    await_handshake(&context, &request).await;
+    let acks = match request.acks {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    };
+    let mut bytes = 0;
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for data in request.topic_data {
+        topics.push(submit_topic(&context, data, acks, &mut bytes).await);
+    }
+    InFlight {
+        acks: acks.unwrap_or(Acks::All),
+        topics,
+        next: (0, 0),
+        timeout: Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
+        timer: None,
+        bytes,
+        context,
+        _permit: permit,
+    }
+}
+
+async fn submit_topic(
+    context: &Context,
+    data: TopicProduceData,
+    acks: Option<Acks>,
+    bytes: &mut usize,
+) -> Topic {
+    let TopicProduceData {
+        name,
+        topic_id,
+        partition_data,
+        ..
+    } = data;
+    let by_id = context.version >= 13;
+    let services = context.services();
+    let mut partition_responses = Vec::with_capacity(partition_data.len());
+    let mut pending = Vec::with_capacity(partition_data.len());
+    for PartitionProduceData { index, records, .. } in partition_data {
+        let records = records.unwrap_or_default().into_bytes();
+        *bytes += records.len();
+        let partition = if by_id {
+            services
+                .registry
+                .get_by_id(topic_id.into(), PartitionIndex(index))
+        } else {
+            services.registry.get(&name, PartitionIndex(index))
+        };
+        let submitted = match (acks, partition) {
+            (None, _) => Err(refused(index, ErrorCode::INVALID_REQUIRED_ACKS)),
+            (Some(acks), Some(partition)) => submit(context, &partition, index, records, acks).await,
+            (Some(_), None) => {
+                let view = &services.view;
+                let topic = if by_id {
+                    view.topic_by_id(topic_id.into())
+                } else {
+                    view.topic(&name)
+                };
+                let code = match (&topic, by_id) {
+                    (None, true) => ErrorCode::UNKNOWN_TOPIC_ID,
+                    _ => errors::absent(topic.as_deref(), index, services.node_id()),
+                };
+                Err(refused(index, code))
+            }
+        };
+        let (response, waiting) = match submitted {
+            Ok(waiting) => (
+                PartitionProduceResponse {
+                    index,
+                    ..Default::default()
+                },
+                Some(waiting),
+            ),
+            Err(response) => (response, None),
+        };
+        partition_responses.push(response);
+        pending.push(waiting);
+    }
+    let response = TopicProduceResponse {
+        name,
+        topic_id,
+        partition_responses,
+        ..Default::default()
+    };
+    Topic { response, pending }
+}
+
+async fn submit(
+    context: &Context,
+    partition: &Partition,
+    index: i32,
+    records: Bytes,
+    acks: Acks,
+) -> Result<Pending, PartitionProduceResponse> {
+    if records.is_empty() {
+        return Err(refused(index, ErrorCode::INVALID_RECORD));
+    }
+    let options = AppendOptions {
+        acks,
+        current_epoch: None,
+        origin: Origin::Client,
+    };
+    partition
+        .submit(records, options)
+        .await
+        .map_err(|error| failed(context, index, &error))
+}
+
+/// A produce that is not idempotent must not be served while it may be a replay.
+async fn await_handshake(context: &Context, request: &ProduceRequest) {
+    let Some(early) = &context.caller.early else {
+        return;
+    };
+    let mut partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    let idempotent = partitions.all(|partition| {
+        let records = partition
+            .records
+            .as_ref()
+            .map(|records| records.clone().into_bytes())
+            .unwrap_or_default();
+        BatchHeader::parse(&records).is_ok_and(|header| header.producer_id.value() >= 0)
+    });
+    if !idempotent {
+        early.clone().wait().await;
+    }
+}
+
+impl InFlight {
+    /// What it counts in the connection's limit.
+    pub(in crate::server) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether all partitions are answered, or the client's time is up.
+    pub(in crate::server) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Outcome> {
+        if self.poll_partitions(cx).is_pending() {
+            if self.poll_timer(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.give_up();
+        }
+        Poll::Ready(self.finish())
+    }
+
+    fn poll_partitions(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let (first_topic, mut first) = self.next;
+        for (at_topic, topic) in self.topics.iter_mut().enumerate().skip(first_topic) {
+            for (at, waiting) in topic.pending.iter_mut().enumerate().skip(first) {
+                let Some(pending) = waiting else { continue };
+                let Poll::Ready(answer) = Pin::new(pending).poll(cx) else {
+                    self.next = (at_topic, at);
+                    return Poll::Pending;
+                };
+                *waiting = None;
+                let response = &mut topic.response.partition_responses[at];
+                match answer {
+                    Ok(appended) => acknowledge(response, appended),
+                    Err(error) => *response = failed(&self.context, response.index, &error),
+                }
+            }
+            first = 0;
+        }
+        Poll::Ready(())
+    }
+
+    /// Only a produce for all replicas waits for others than its leader, so only it has a deadline.
+    fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if self.acks != Acks::All {
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| {
+            let clock = self.context.services().sys.clock.clone();
+            let deadline = self.context.received + self.timeout;
+            Box::pin(async move { clock.sleep_until(deadline).await })
+        });
+        timer.as_mut().poll(cx)
+    }
+
+    fn give_up(&mut self) {
+        for topic in &mut self.topics {
+            for (at, waiting) in topic.pending.iter_mut().enumerate() {
+                if waiting.take().is_some() {
+                    let response = &mut topic.response.partition_responses[at];
+                    *response = refused(response.index, ErrorCode::REQUEST_TIMED_OUT);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Outcome {
+        if self.acks == Acks::None {
+            return match self.first_error() {
+                None => Outcome::Nothing,
+                Some(code) => Outcome::Failed(Fault::Unanswered(code.to_string())),
+            };
+        }
+        let responses: Vec<_> = self.topics.drain(..).map(|topic| topic.response).collect();
+        let mut response = ProduceResponse {
+            responses,
+            ..ProduceResponse::default()
+        };
+        if self.context.version >= 10 {
+            name_leaders(&self.context, &mut response);
+        }
+        match dispatch::encode(&self.context, &response) {
+            Ok(buffers) => Outcome::Answer(Answer {
+                buffers,
+                permit: None,
+            }),
+            Err(fault) => Outcome::Failed(fault),
+        }
+    }
+
+    fn first_error(&self) -> Option<ErrorCode> {
+        let responses = self
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.response.partition_responses);
+        responses
+            .map(|response| ErrorCode(response.error_code))
+            .find(|code| *code != ErrorCode::NONE)
+    }
+}
+
+fn acknowledge(response: &mut PartitionProduceResponse, appended: Appended) {
+    response.base_offset = appended.base_offset.value();
+    response.log_append_time_ms = appended.log_append_time_ms.unwrap_or(-1);
+    response.log_start_offset = appended.log_start.value();
+}
+
+fn refused(index: i32, code: ErrorCode) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code: code.0,
+        base_offset: -1,
+        ..Default::default()
+    }
+}
+
+fn failed(context: &Context, index: i32, error: &AppendError) -> PartitionProduceResponse {
+    let code = errors::of_append(error);
+    let mut response = refused(index, code);
+    if context.version >= 8 {
+        response.error_message = Some(Str::from(error.to_string()));
+        if let AppendError::InvalidRecord { index, reason } = error {
+            response.record_errors.push(BatchIndexAndErrorMessage {
+                batch_index: i32::try_from(*index).unwrap_or(i32::MAX),
+                batch_index_error_message: Some(Str::from_static(reason)),
+                ..Default::default()
+            });
+        }
+    }
+    response
+}
+
+/// Names the leaders of partitions that were asked here in vain, and where they are (KIP-951).
+fn name_leaders(context: &Context, response: &mut ProduceResponse) {
+    let partitions = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses);
+    if !partitions
+        .into_iter()
+        .any(|partition| errors::is_elsewhere(ErrorCode(partition.error_code)))
+    {
+        return;
+    }
+    let image = context.services().view.image();
+    let mut nodes = BTreeSet::new();
+    for topic in &mut response.responses {
+        let known = if topic.topic_id.is_zero() {
+            image.topic(&topic.name)
+        } else {
+            image.topic_by_id(topic.topic_id.into())
+        };
+        for partition in &mut topic.partition_responses {
+            let state = known.and_then(|known| known.partition(PartitionIndex(partition.index)));
+            let (true, Some(state)) = (errors::is_elsewhere(ErrorCode(partition.error_code)), state) else {
+                continue;
+            };
+            nodes.insert(state.leader);
+            partition.current_leader = LeaderIdAndEpoch {
+                leader_id: state.leader.value(),
+                leader_epoch: state.leader_epoch.value(),
+                ..Default::default()
+            };
+        }
+    }
+    let place = |node: &Node| {
+        let (host, port) = addresses::of(node, context.listener())?;
+        let rack = node.rack.as_ref().map(Str::from);
+        Some(NodeEndpoint {
+            node_id: node.id.value(),
+            host,
+            port,
+            rack,
+            ..Default::default()
+        })
+    };
+    response.node_endpoints = nodes
+        .iter()
+        .filter_map(|id| place(image.nodes.get(id)?))
+        .collect();
+}

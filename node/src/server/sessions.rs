@@ -1,0 +1,463 @@
+//! Fetch sessions (KIP-227): what a consumer fetches, remembered, so that it need not say it each time and is told
+//! only what changed.
+//!
+//! Owns the sessions while nobody fetches on them; a fetch borrows its session and gives it back. It is bounded in
+//! sessions and in partitions; when full, a session that rested long enough makes room, and otherwise the client
+//! goes on without one.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use headwater_protocol::ids::{LeaderEpoch, Offset, TopicId};
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::fetch::{FetchRequest, FetchTopic, ForgottenTopic};
+use headwater_protocol::primitives::Str;
+use indexmap::IndexMap;
+use tokio::sync::watch;
+
+use crate::partition::{Partition, Watermarks};
+use crate::sys::random::Random;
+
+/// All sessions together remember this many partitions at most; each is a few hundred bytes.
+const PARTITIONS_MAX: usize = 200_000;
+/// A session that was not used for this long makes room for another.
+const REST: Duration = Duration::from_secs(120);
+
+/// `session_epoch` of a request that wants no session, and of one that wants a new one.
+const EPOCH_NONE: i32 = -1;
+const EPOCH_NEW: i32 = 0;
+
+/// A topic as the client's version names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum TopicKey {
+    Name(Str),
+    Id(TopicId),
+}
+
+/// What the client wants of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) offset: Offset,
+    pub(super) bytes_max: usize,
+    pub(super) current_epoch: Option<LeaderEpoch>,
+    pub(super) last_epoch: Option<LeaderEpoch>,
+}
+
+/// What the client was told last; it is not told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) code: ErrorCode,
+    pub(super) high_watermark: Offset,
+    pub(super) log_start: Offset,
+}
+
+/// One partition of a session.
+pub(super) struct Slot {
+    pub(super) wanted: Wanted,
+    /// The partition here, once it was found.
+    pub(super) partition: Option<(Partition, watch::Receiver<Watermarks>)>,
+    pub(super) told: Option<Told>,
+}
+
+/// What one consumer fetches.
+///
+/// - `id` is 0 for a fetch without a session.
+pub(super) struct FetchSession {
+    pub(super) id: i32,
+    epoch: i32,
+    by_id: bool,
+    pub(super) slots: IndexMap<(TopicKey, i32), Slot>,
+    /// The slot that is served first: behind the last that gave records, so that a busy partition starves nobody.
+    pub(super) first: usize,
+}
+
+impl FetchSession {
+    fn new(id: i32, by_id: bool) -> Self {
+        Self {
+            id,
+            epoch: EPOCH_NEW,
+            by_id,
+            slots: IndexMap::new(),
+            first: 0,
+        }
+    }
+
+    /// Takes over what a request adds or changes.
+    fn want(&mut self, topics: Vec<FetchTopic>, keep: Keep) {
+        for FetchTopic {
+            topic,
+            topic_id,
+            partitions,
+            ..
+        } in topics
+        {
+            let key = topic_key(self.by_id, topic, topic_id.into(), keep);
+            for partition in partitions {
+                let epoch = |epoch: i32| (epoch >= 0).then_some(LeaderEpoch(epoch));
+                let wanted = Wanted {
+                    offset: Offset(partition.fetch_offset),
+                    bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
+                    current_epoch: epoch(partition.current_leader_epoch),
+                    last_epoch: epoch(partition.last_fetched_epoch),
+                };
+                let slot = || Slot {
+                    wanted,
+                    partition: None,
+                    told: None,
+                };
+                self.slots
+                    .entry((key.clone(), partition.partition))
+                    .or_insert_with(slot)
+                    .wanted = wanted;
+            }
+        }
+    }
+
+    fn forget(&mut self, topics: Vec<ForgottenTopic>) {
+        for ForgottenTopic {
+            topic,
+            topic_id,
+            partitions,
+            ..
+        } in topics
+        {
+            let key = topic_key(self.by_id, topic, topic_id.into(), Keep::Briefly);
+            for partition in partitions {
+                self.slots.swap_remove(&(key.clone(), partition));
+            }
+        }
+        if self.first >= self.slots.len() {
+            self.first = 0;
+        }
+    }
+}
+
+/// Whether a name may keep the request's frame alive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Briefly,
+    Long,
+}
+
+fn topic_key(by_id: bool, name: Str, id: TopicId, keep: Keep) -> TopicKey {
+    match (by_id, keep) {
+        (true, _) => TopicKey::Id(id),
+        (false, Keep::Briefly) => TopicKey::Name(name),
+        (false, Keep::Long) => TopicKey::Name(name.detached()),
+    }
+}
+
+/// Which answer a fetch gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everything asked.
+    Full,
+    /// What the client does not know yet.
+    News,
+}
+
+/// All sessions of the node.
+pub(super) struct Cache {
+    sessions: Mutex<BTreeMap<i32, Entry>>,
+    sessions_max: usize,
+    random: Random,
+}
+
+struct Entry {
+    /// Absent while a fetch has it.
+    session: Option<FetchSession>,
+    partitions: usize,
+    used: Instant,
+}
+
+/// A session in use. Dropped without `give_back`, the session is gone, and the client begins a new one.
+pub(super) struct Lease<'a> {
+    cache: &'a Cache,
+    session: Option<FetchSession>,
+}
+
+impl Cache {
+    pub(super) fn new(sessions_max: usize, random: Random) -> Self {
+        Self {
+            sessions: Mutex::default(),
+            sessions_max,
+            random,
+        }
+    }
+
+    /// Finds or makes the session of a request and takes over what it wants.
+    pub(super) fn begin(
+        &self,
+        request: &mut FetchRequest,
+        by_id: bool,
+        now: Instant,
+    ) -> Result<(Lease<'_>, Scope), ErrorCode> {
+        let topics = std::mem::take(&mut request.topics);
+        let forgotten = std::mem::take(&mut request.forgotten_topics_data);
+        let (id, epoch) = (request.session_id, request.session_epoch);
+        if epoch != EPOCH_NONE && epoch != EPOCH_NEW {
+            let mut session = self.take(id, epoch, by_id, now)?;
+            session.forget(forgotten);
+            session.want(topics, Keep::Long);
+            return Ok((
+                Lease {
+                    cache: self,
+                    session: Some(session),
+                },
+                Scope::News,
+            ));
+        }
+        self.lock().remove(&id);
+        let partitions = topics.iter().map(|topic| topic.partitions.len()).sum();
+        let wants_session = epoch == EPOCH_NEW && partitions > 0;
+        let id = if wants_session {
+            self.reserve(partitions, now).unwrap_or(0)
+        } else {
+            0
+        };
+        let mut session = FetchSession::new(id, by_id);
+        session.want(topics, if id == 0 { Keep::Briefly } else { Keep::Long });
+        Ok((
+            Lease {
+                cache: self,
+                session: Some(session),
+            },
+            Scope::Full,
+        ))
+    }
+
+    fn take(&self, id: i32, epoch: i32, by_id: bool, now: Instant) -> Result<FetchSession, ErrorCode> {
+        let mut sessions = self.lock();
+        let entry = sessions
+            .get_mut(&id)
+            .ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
+        // One that is in use is a request ahead of this one.
+        let session = entry
+            .session
+            .as_ref()
+            .ok_or(ErrorCode::INVALID_FETCH_SESSION_EPOCH)?;
+        if session.epoch != epoch {
+            return Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        }
+        if session.by_id != by_id {
+            return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
+        }
+        entry.used = now;
+        entry.session.take().ok_or(ErrorCode::INVALID_FETCH_SESSION_EPOCH)
+    }
+
+    /// Makes room for a session; `None` when there is none.
+    fn reserve(&self, partitions: usize, now: Instant) -> Option<i32> {
+        let mut sessions = self.lock();
+        let full = |sessions: &BTreeMap<i32, Entry>| {
+            let held: usize = sessions.values().map(|entry| entry.partitions).sum();
+            sessions.len() >= self.sessions_max || held + partitions > PARTITIONS_MAX
+        };
+        while full(&sessions) {
+            let resting = sessions.iter().filter(|(_, entry)| entry.session.is_some());
+            let (oldest, entry) = resting.min_by_key(|(_, entry)| entry.used)?;
+            if now.duration_since(entry.used) < REST {
+                return None;
+            }
+            let oldest = *oldest;
+            sessions.remove(&oldest);
+        }
+        let id = loop {
+            let id = i32::try_from(self.random.below(i32::MAX as u64) + 1).expect("below 2^31");
+            if !sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        sessions.insert(
+            id,
+            Entry {
+                session: None,
+                partitions,
+                used: now,
+            },
+        );
+        Some(id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Entry>> {
+        // Every change below is complete in itself.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease<'_> {
+    pub(super) fn session(&mut self) -> &mut FetchSession {
+        self.session
+            .as_mut()
+            .expect("a lease has its session until it is given back")
+    }
+
+    /// Ends the fetch: the next one carries the next epoch. Answers the id to tell the client: 0 when there is no
+    /// session, or nothing left to remember.
+    pub(super) fn give_back(mut self) -> i32 {
+        let Some(mut session) = self.session.take() else {
+            return 0;
+        };
+        let id = session.id;
+        if id == 0 {
+            return 0;
+        }
+        let mut sessions = self.cache.lock();
+        if session.slots.is_empty() {
+            sessions.remove(&id);
+            return 0;
+        }
+        session.epoch = if session.epoch == i32::MAX {
+            1
+        } else {
+            session.epoch + 1
+        };
+        if let Some(entry) = sessions.get_mut(&id) {
+            entry.partitions = session.slots.len();
+            entry.session = Some(session);
+        }
+        id
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.cache.lock().remove(&session.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::Clock;
+    use headwater_protocol::kafka::fetch::FetchPartition;
+
+    fn request(id: i32, epoch: i32, partitions: &[i32], forgotten: &[i32]) -> FetchRequest {
+        let partition = |index: &i32| FetchPartition {
+            partition: *index,
+            ..FetchPartition::default()
+        };
+        let topics = vec![FetchTopic {
+            topic: Str::from_static("t"),
+            partitions: partitions.iter().map(partition).collect(),
+            ..FetchTopic::default()
+        }];
+        let forgotten = ForgottenTopic {
+            topic: Str::from_static("t"),
+            partitions: forgotten.to_vec(),
+            ..ForgottenTopic::default()
+        };
+        FetchRequest {
+            session_id: id,
+            session_epoch: epoch,
+            topics: if partitions.is_empty() { Vec::new() } else { topics },
+            forgotten_topics_data: vec![forgotten],
+            ..FetchRequest::default()
+        }
+    }
+
+    /// The indexes the session fetches, the scope, and the id it goes on with.
+    fn fetch(
+        cache: &Cache,
+        mut request: FetchRequest,
+        now: Instant,
+    ) -> Result<(Vec<i32>, Scope, i32), ErrorCode> {
+        let (mut lease, scope) = cache.begin(&mut request, false, now)?;
+        let mut slots: Vec<i32> = lease.session().slots.keys().map(|(_, index)| *index).collect();
+        slots.sort_unstable();
+        Ok((slots, scope, lease.give_back()))
+    }
+
+    #[test]
+    fn a_session_remembers_what_is_fetched() {
+        let now = Clock::manual(0).now();
+        let cache = Cache::new(2, Random::seeded(1));
+        let (slots, scope, id) = fetch(&cache, request(0, 0, &[0, 1, 2], &[]), now).unwrap();
+        assert_eq!((slots, scope), (vec![0, 1, 2], Scope::Full));
+        assert_ne!(id, 0);
+        let next = fetch(&cache, request(id, 1, &[3], &[1]), now);
+        assert_eq!(next, Ok((vec![0, 2, 3], Scope::News, id)));
+        assert_eq!(
+            fetch(&cache, request(id, 2, &[], &[]), now),
+            Ok((vec![0, 2, 3], Scope::News, id))
+        );
+        for (epoch, code) in [
+            (2, ErrorCode::INVALID_FETCH_SESSION_EPOCH),
+            (4, ErrorCode::INVALID_FETCH_SESSION_EPOCH),
+        ] {
+            assert_eq!(fetch(&cache, request(id, epoch, &[], &[]), now), Err(code));
+        }
+        assert_eq!(
+            fetch(&cache, request(id + 1, 3, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+        // A client that forgets everything has no session any more.
+        assert_eq!(
+            fetch(&cache, request(id, 3, &[], &[0, 2, 3]), now),
+            Ok((vec![], Scope::News, 0))
+        );
+        assert_eq!(
+            fetch(&cache, request(id, 4, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+    }
+
+    #[test]
+    fn a_final_fetch_closes_and_a_new_one_replaces_the_session() {
+        let now = Clock::manual(0).now();
+        let cache = Cache::new(9, Random::seeded(1));
+        let (_, _, first) = fetch(&cache, request(0, 0, &[0], &[]), now).unwrap();
+        let (_, scope, second) = fetch(&cache, request(first, 0, &[0], &[]), now).unwrap();
+        assert_eq!(scope, Scope::Full);
+        assert_eq!(
+            fetch(&cache, request(first, 1, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+        assert_eq!(
+            fetch(&cache, request(second, -1, &[5], &[]), now),
+            Ok((vec![5], Scope::Full, 0))
+        );
+        assert_eq!(
+            fetch(&cache, request(second, 1, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+    }
+
+    #[test]
+    fn a_full_cache_declines_until_a_session_has_rested() {
+        let now = Clock::manual(0).now();
+        let cache = Cache::new(1, Random::seeded(1));
+        let (_, _, id) = fetch(&cache, request(0, 0, &[0], &[]), now).unwrap();
+        assert_eq!(
+            fetch(&cache, request(0, 0, &[0], &[]), now + REST / 2).unwrap().2,
+            0
+        );
+        let (_, _, other) = fetch(&cache, request(0, 0, &[0], &[]), now + REST).unwrap();
+        assert_ne!(other, 0);
+        assert_eq!(
+            fetch(&cache, request(id, 1, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+    }
+
+    #[test]
+    fn a_session_in_use_is_nobody_elses_and_goes_with_a_lost_fetch() {
+        let now = Clock::manual(0).now();
+        let cache = Cache::new(9, Random::seeded(1));
+        let (_, _, id) = fetch(&cache, request(0, 0, &[0], &[]), now).unwrap();
+        let mut ahead = request(id, 1, &[], &[]);
+        let (lease, _) = cache.begin(&mut ahead, false, now).unwrap();
+        assert_eq!(
+            fetch(&cache, request(id, 1, &[], &[]), now),
+            Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH)
+        );
+        drop(lease);
+        assert_eq!(
+            fetch(&cache, request(id, 2, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+    }
+}
