@@ -7,28 +7,42 @@ pub mod change;
 mod decide;
 pub mod error;
 mod objects;
-pub mod placement;
+mod placement;
+mod quorum;
+mod service;
+mod snapshot;
 mod topics;
 
 pub use change::{Change, NewTopic};
 pub use error::ProposeError;
+pub use quorum::OpenError;
 pub use topics::check_name;
 
-use crate::metadata::{Module, Topic};
+use crate::config::BrokerConfig;
+use crate::metadata::{Image, Module, Record, Topic, View};
+use crate::sys::Sys;
+use crate::sys::mailbox::{Sender, mailbox};
+use crate::sys::task::Kind;
+use crate::telemetry::{Health, Metrics};
 use headwater_protocol::ids::{Offset, ProducerId};
+use quorum::Quorum;
+use service::{Parts, Service};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+
+/// Proposals that wait; beyond it `propose` waits.
+const MAILBOX_PROPOSALS: usize = 256;
 
 /// A handle to propose changes with. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller {
-    proposals: mpsc::Sender<Proposal>,
+    proposals: Sender<Proposal>,
 }
 
 /// A change on its way to the task, and who waits for it.
-pub(crate) struct Proposal {
-    pub(crate) change: Change,
-    pub(crate) reply: oneshot::Sender<Result<Applied, ProposeError>>,
+struct Proposal {
+    change: Change,
+    reply: oneshot::Sender<Result<Applied, ProposeError>>,
 }
 
 /// What became of a change: durable, folded, and visible in this node's view.
@@ -55,11 +69,70 @@ pub struct ProducerIdBlock {
     pub count: i64,
 }
 
-impl Controller {
-    pub(crate) fn new(proposals: mpsc::Sender<Proposal>) -> Self {
-        Self { proposals }
-    }
+/// What a controller works with.
+pub struct Options {
+    /// The cluster the data directory belongs to.
+    pub cluster_id: String,
+    /// This node's own defaults.
+    pub broker: BrokerConfig,
+    pub sys: Sys,
+    pub health: Health,
+    pub metrics: Metrics,
+}
 
+/// Reads the metadata, begins it if it is new, and starts the controller of a quorum of one.
+pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
+    let Options {
+        cluster_id,
+        broker,
+        sys,
+        health,
+        metrics,
+    } = options;
+    let tasks = sys.tasks.child("controller");
+    let (mut quorum, mut image) = Quorum::open(&sys, &tasks).await?;
+    if image.offset < Offset::ZERO {
+        begin(&mut quorum, &mut image, &cluster_id).await?;
+    }
+    if image.cluster_id != cluster_id {
+        return Err(OpenError::OtherCluster {
+            found: image.cluster_id,
+            expected: cluster_id,
+        });
+    }
+    let (publisher, view) = View::new(image);
+    let (proposals, mailbox) = mailbox(MAILBOX_PROPOSALS);
+    let image = view.image();
+    let service = Service::new(
+        Parts {
+            sys,
+            broker,
+            publisher,
+            health,
+            metrics,
+        },
+        quorum,
+        image,
+    );
+    let cancel = tasks.cancelled();
+    drop(tasks.spawn("service", Kind::Critical, service.run(mailbox, cancel)));
+    Ok((Controller { proposals }, view))
+}
+
+/// Writes the first record of a new cluster.
+async fn begin(quorum: &mut Quorum, image: &mut Image, cluster_id: &str) -> Result<(), OpenError> {
+    let first = Record::Cluster {
+        cluster_id: cluster_id.to_owned(),
+    };
+    quorum
+        .commit(&[vec![first.clone()]])
+        .await
+        .map_err(OpenError::First)?;
+    image.apply(Offset::ZERO, &first);
+    Ok(())
+}
+
+impl Controller {
     /// Proposes a change. Returns when it is durable and this node's view shows it, or with the reason why it was
     /// refused. Waits while too many proposals are queued. If the future is dropped, the change may have happened.
     pub async fn propose(&self, change: Change) -> Result<Applied, ProposeError> {

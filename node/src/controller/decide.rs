@@ -7,7 +7,7 @@ use super::error::ProposeError;
 use super::{Outcome, ProducerIdBlock, objects, topics};
 use crate::config::BrokerConfig;
 use crate::metadata::{Image, Module, Record, Topic};
-use headwater_protocol::ids::{NodeId, ProducerId, TopicId};
+use headwater_protocol::ids::{ProducerId, TopicId};
 use std::sync::Arc;
 
 /// How many producer ids are handed out at once.
@@ -15,25 +15,24 @@ const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
 
 /// What a decision may depend on besides the image.
 #[derive(Debug, Clone)]
-pub struct Context {
-    pub me: NodeId,
+pub(super) struct Context {
     /// The defaults in force, with what was set for all nodes.
-    pub broker: BrokerConfig,
+    pub(super) broker: BrokerConfig,
     /// A fresh id, in case a topic is created.
-    pub topic_id: TopicId,
+    pub(super) topic_id: TopicId,
 }
 
 /// What is to be written for a change, and what to tell the one who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub(super) struct Decision {
     /// Empty: the change changes nothing, or was to be validated only.
-    pub records: Vec<Record>,
-    pub tell: Tell,
+    pub(super) records: Vec<Record>,
+    pub(super) tell: Tell,
 }
 
 /// What the answer is made of, once the records are folded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tell {
+pub(super) enum Tell {
     Done,
     /// The topic of this name, as it is after the change.
     Topic(String),
@@ -57,7 +56,7 @@ impl Decision {
 
 impl Tell {
     /// The outcome, read from the image after the change.
-    pub fn outcome(self, image: &Image) -> Outcome {
+    pub(super) fn outcome(self, image: &Image) -> Outcome {
         match self {
             Self::Done => Outcome::Done,
             Self::Topic(name) => image
@@ -74,7 +73,7 @@ impl Tell {
 }
 
 /// Checks `change` against `image` and says what is to be written.
-pub fn decide(change: Change, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
+pub(super) fn decide(change: Change, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
     match change {
         Change::CreateTopic(topic) => topics::create(topic, image, context),
         Change::DeleteTopic { topic } => topics::delete(&topic, image),

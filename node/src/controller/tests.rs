@@ -50,7 +50,6 @@ impl Cluster {
     fn ask(&mut self, change: Change) -> Result<Outcome, ProposeError> {
         self.topics += 1;
         let context = Context {
-            me: NodeId(1),
             broker: BrokerConfig::new(BTreeMap::new()),
             topic_id: TopicId([self.topics; 16]),
         };
@@ -430,7 +429,6 @@ fn a_link_that_is_removed_leaves_ordinary_topics() {
 fn a_decision_that_changes_nothing_writes_nothing() {
     let cluster = Cluster::of(1);
     let context = Context {
-        me: NodeId(1),
         broker: BrokerConfig::new(BTreeMap::new()),
         topic_id: TopicId([1; 16]),
     };
