@@ -3,10 +3,16 @@
 //! Owns the partition's log through one task (`actor`); this file is the handle. It never decodes a record that it
 //! only forwards, and never answers for other partitions.
 
+mod actor;
+mod admission;
+mod command;
 pub mod error;
+mod open;
 pub mod producers;
+mod reader;
 pub mod registry;
 pub mod request;
+mod shared;
 pub mod state;
 
 pub use error::{AppendError, EpochError, LookupError, ReadError, TicketError};
@@ -18,19 +24,20 @@ pub use request::{
 
 use crate::config::TopicConfig;
 use bytes::Bytes;
+use command::{Append, Command, Kind, Reply};
 use headwater_protocol::ids::{LeaderEpoch, Offset};
+use shared::{Live, Shared};
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::Ordering;
+use tokio::sync::{oneshot, watch};
+
+/// The one internal topic that clients may write: the schema registry of other vendors' clients lives in it.
+const OPEN_INTERNAL_TOPIC: &str = "_schemas";
 
 /// A handle to one partition. Cheap to clone; outlives the partition, and then answers `Stopped`.
 #[derive(Clone)]
 pub struct Partition {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    name: PartitionName,
-    watermarks: watch::Receiver<Watermarks>,
 }
 
 impl Partition {
@@ -42,69 +49,182 @@ impl Partition {
     /// Checks the batches and queues them: appends happen in the order in which `submit` returned. The answer comes
     /// when `options.acks` is satisfied. Waits while the queue is full, which is bounded in bytes. If the future is
     /// dropped before it returned, nothing happened; dropping what it returned undoes nothing.
-    pub async fn submit(&self, _batches: Bytes, _options: AppendOptions) -> Result<Pending, AppendError> {
-        Err(AppendError::Stopped)
+    pub async fn submit(&self, batches: Bytes, options: AppendOptions) -> Result<Pending, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.produce(batches, options, Reply::Pending(reply)).await?;
+        Ok(Pending { answer })
     }
 
     /// Appends, and returns when the batches are in the log; the ticket says when they are acknowledged. If the
     /// future is dropped, the append may have happened.
-    pub async fn append(&self, _batches: Bytes, _options: AppendOptions) -> Result<Ticket, AppendError> {
-        Err(AppendError::Stopped)
+    pub async fn append(&self, batches: Bytes, options: AppendOptions) -> Result<Ticket, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.produce(batches, options, Reply::Ticket(reply)).await?;
+        answer.await.unwrap_or(Err(AppendError::Stopped))
     }
 
     /// Appends batches of a copy, which keep their offsets: they must begin where the log ends, or behind it where
-    /// the source has a gap. Only the leader epoch in their headers becomes ours.
-    pub async fn append_copy(&self, _batches: Bytes) -> Result<Ticket, AppendError> {
-        Err(AppendError::Stopped)
+    /// the source has a gap. Only the leader epoch in their headers becomes ours. The ticket is complete when they
+    /// are committed here. If the future is dropped, the append may have happened.
+    pub async fn append_copy(&self, batches: Bytes) -> Result<Ticket, AppendError> {
+        let live = self.shared.live.load_full();
+        self.check_writable(&live)?;
+        let admitted = admission::admit_copy(batches)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(admitted, Kind::Copy, Acks::All, None, Reply::Ticket(reply))
+            .await?;
+        answer.await.unwrap_or(Err(AppendError::Stopped))
     }
 
-    /// Reads whole batches from `request.from` on. Answers at once with nothing if nothing is there yet: whoever
-    /// wants to wait watches `watermarks`.
-    pub async fn read(&self, _request: ReadRequest) -> Result<ReadOutcome, ReadError> {
-        Err(ReadError::Stopped)
+    async fn produce(&self, batches: Bytes, options: AppendOptions, reply: Reply) -> Result<(), AppendError> {
+        let live = self.shared.live.load_full();
+        let checked = self.check_producible(&live, options);
+        if checked.is_err() {
+            self.shared.meters.refused.increment();
+        }
+        checked?;
+        let means = &self.shared.means;
+        let admitted = admission::admit(batches, &live.config, means.clock.unix_ms(), &means.unfolding).await;
+        if admitted.is_err() {
+            self.shared.meters.refused.increment();
+        }
+        self.send(
+            admitted?,
+            Kind::Produce,
+            options.acks,
+            options.current_epoch,
+            reply,
+        )
+        .await
     }
 
-    /// How far the partition is now, and every change of it.
+    fn check_producible(&self, live: &Live, options: AppendOptions) -> Result<(), AppendError> {
+        self.check_writable(live)?;
+        state::check_epoch(options.current_epoch, live.leader_epoch)?;
+        if let Some(link) = &live.mirror {
+            return Err(AppendError::ReadOnlyMirror {
+                link: link.to_string(),
+            });
+        }
+        let is_closed = self.shared.internal && &*self.shared.name.topic != OPEN_INTERNAL_TOPIC;
+        if is_closed && options.origin == Origin::Client {
+            return Err(AppendError::Internal);
+        }
+        let (in_sync, required) = (live.in_sync_count, live.config.min_insync_replicas);
+        if options.acks == Acks::All && in_sync < required {
+            return Err(AppendError::NotEnoughReplicas { in_sync, required });
+        }
+        Ok(())
+    }
+
+    fn check_writable(&self, live: &Live) -> Result<(), AppendError> {
+        if let Some(reason) = &live.offline {
+            return Err(AppendError::Offline {
+                reason: reason.to_string(),
+            });
+        }
+        if live.is_leader {
+            Ok(())
+        } else {
+            Err(AppendError::NotLeader)
+        }
+    }
+
+    async fn send(
+        &self,
+        admitted: admission::Admitted,
+        kind: Kind,
+        acks: Acks,
+        current_epoch: Option<LeaderEpoch>,
+        reply: Reply,
+    ) -> Result<(), AppendError> {
+        let admitted_at = self.shared.means.clock.now();
+        let permit = self.shared.room.acquire(admitted.bytes).await;
+        let append = Append {
+            admitted,
+            kind,
+            acks,
+            current_epoch,
+            reply,
+            permit,
+            admitted_at,
+        };
+        self.shared
+            .mailbox
+            .send(Command::Append(append))
+            .await
+            .map_err(|_| AppendError::Stopped)
+    }
+
+    /// How far the partition is now, and every change of it. Its sender goes when the partition stops.
     pub fn watermarks(&self) -> watch::Receiver<Watermarks> {
         self.shared.watermarks.clone()
     }
 
-    /// Looks an offset up. None: no record is that late.
-    pub async fn list_offset(
-        &self,
-        _query: OffsetQuery,
-        _isolation: Isolation,
-        _current_epoch: Option<LeaderEpoch>,
-    ) -> Result<Option<OffsetFound>, LookupError> {
-        Err(LookupError::Stopped)
-    }
-
-    /// Where `epoch`, or the one before it that is known, ends.
-    pub async fn epoch_end(
-        &self,
-        _epoch: LeaderEpoch,
-        _current_epoch: Option<LeaderEpoch>,
-    ) -> Result<EpochEnd, LookupError> {
-        Err(LookupError::Stopped)
-    }
-
     /// Makes everything below `before` unreadable, durably; None: up to the high watermark. Returns the log start.
-    pub async fn delete_records(&self, _before: Option<Offset>) -> Result<Offset, LookupError> {
-        Err(LookupError::Stopped)
+    /// If the future is dropped, it may have happened.
+    pub async fn delete_records(&self, before: Option<Offset>) -> Result<Offset, LookupError> {
+        self.ask(|reply| Command::DeleteRecords { before, reply }).await?
     }
 
-    /// Empties a copy and begins it anew at `offset`, durably.
-    pub async fn restart_at(&self, _offset: Offset) -> Result<(), LookupError> {
-        Err(LookupError::Stopped)
+    /// Empties a mirror and begins it anew at `offset`, durably. If the future is dropped, it may have happened.
+    pub async fn restart_at(&self, offset: Offset) -> Result<(), LookupError> {
+        self.ask(|reply| Command::RestartAt { offset, reply }).await?
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, LookupError> {
+        let live = self.shared.live.load_full();
+        if let Some(reason) = &live.offline {
+            return Err(LookupError::Offline {
+                reason: reason.to_string(),
+            });
+        }
+        if !live.is_leader {
+            return Err(LookupError::NotLeader);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared
+            .mailbox
+            .send(command(reply))
+            .await
+            .map_err(|_| LookupError::Stopped)?;
+        answer.await.map_err(|_| LookupError::Stopped)
+    }
+
+    /// Keeps retention from removing what lies at `from` or behind it, as long as the log has `bytes_max` at most:
+    /// somebody still has to read it. None: retention is free again. Not remembered over a restart.
+    pub fn hold(&self, from: Option<Offset>, bytes_max: u64) {
+        self.shared
+            .hold_from
+            .store(from.map_or(i64::MAX, Offset::value), Ordering::Relaxed);
+        self.shared.hold_bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
-        LeaderEpoch(0)
+        self.shared.live.load().leader_epoch
+    }
+
+    /// Whether this node leads the partition.
+    pub fn is_leader(&self) -> bool {
+        self.shared.live.load().is_leader
+    }
+
+    /// Why the partition cannot be appended to until the next start, if so.
+    pub fn offline(&self) -> Option<String> {
+        self.shared.live.load().offline.as_ref().map(ToString::to_string)
+    }
+
+    /// Whether appends are refused for want of space.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.disk_full.load(Ordering::Relaxed)
     }
 
     /// Bytes of the log.
     pub fn size_bytes(&self) -> u64 {
-        0
+        self.shared
+            .reader
+            .as_ref()
+            .map_or(0, crate::log::LogReader::size_bytes)
     }
 
     /// Keeps retention from removing what lies at `from` or behind it, as long as the log has `bytes_max` at most:
@@ -113,9 +233,9 @@ impl Partition {
 
     /// The properties in force.
     pub fn config(&self) -> Arc<TopicConfig> {
-        Arc::new(TopicConfig::resolve(
-            &std::collections::BTreeMap::new(),
-            &crate::config::BrokerConfig::new(Default::default()),
-        ))
+        Arc::clone(&self.shared.live.load().config)
     }
 }
+
+#[cfg(test)]
+mod tests;

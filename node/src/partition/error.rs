@@ -1,5 +1,6 @@
 //! Why a partition refuses. Each says whose fault it is; only the edge turns it into a wire code.
 
+use super::producers::SequenceError;
 use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// The caller's idea of who leads does not fit.
@@ -72,6 +73,31 @@ pub enum AppendError {
     /// It is in the log, but the acknowledgement asked for was not reached. It may still be committed.
     #[error("appended, but not acknowledged: {0}")]
     Unacknowledged(TicketError),
+}
+
+impl From<SequenceError> for AppendError {
+    fn from(error: SequenceError) -> Self {
+        match error {
+            SequenceError::Fenced {
+                producer,
+                found,
+                current,
+            } => Self::InvalidProducerEpoch {
+                producer,
+                found,
+                current,
+            },
+            SequenceError::OutOfOrder {
+                producer,
+                found,
+                expected,
+            } => Self::OutOfOrderSequence {
+                producer,
+                found,
+                expected,
+            },
+        }
+    }
 }
 
 /// Why an append that is in the log was not acknowledged. It may still be committed.

@@ -1,34 +1,112 @@
-//! Which partitions are on this node.
+//! Which partitions are on this node. It follows the metadata: what the image says is opened, reconfigured or
+//! dropped by one task (`reconcile`).
+//!
+//! Owns the folder of topics and the node's only timer of its own. It must never delete what the metadata did not
+//! say is deleted.
+
+mod folders;
+mod reconcile;
 
 use super::Partition;
-use headwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use super::admission::Unfolding;
+use super::command::Command;
+use super::shared::Means;
+use crate::config::BrokerConfig;
+use crate::log::Logs;
+use crate::metadata::View;
+use crate::sys::Sys;
+use crate::sys::task::{Kind, Tasks};
+use crate::telemetry::{Health, Metrics, names};
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use headwater_protocol::ids::{NodeId, Offset, PartitionIndex, TopicId};
+use reconcile::Reconciler;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// Memory that keeps the newest batches of all partitions for their readers.
+const TAIL_BYTES: usize = 32 << 20;
+/// Compressed batches that are unfolded at the same time.
+const UNFOLDING_AT_ONCE: usize = 2;
 
 /// The partitions of this node, by topic name and by topic id. Cheap to clone.
 ///
-/// - It follows the metadata: a partition is here soon after the image says so.
+/// - It follows the metadata: a partition is here soon after the image says so (`reconciled`).
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    index: ArcSwap<Index>,
+    /// The metadata offset up to which the index is true.
     reconciled: watch::Receiver<Offset>,
+    tasks: Tasks,
+    sys: Sys,
+    logs: Logs,
+}
+
+/// What a registry works with.
+pub struct Options {
+    pub me: NodeId,
+    pub broker: BrokerConfig,
+    pub maintenance_interval_ms: i64,
+    pub view: View,
+    pub sys: Sys,
+    pub health: Health,
+    pub metrics: Metrics,
+}
+
+/// The partitions of one topic by index; those led elsewhere are absent.
+type Topic = BTreeMap<PartitionIndex, Partition>;
+
+#[derive(Default, Clone)]
+struct Index {
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    by_id: BTreeMap<TopicId, Arc<Topic>>,
 }
 
 impl Registry {
-    pub fn get(&self, _topic: &str, _index: PartitionIndex) -> Option<Partition> {
-        None
+    /// Starts following the metadata. The partitions of the present image are opened first: `reconciled` tells when.
+    pub fn start(options: Options) -> Self {
+        let tasks = options.sys.tasks.child("partitions");
+        let means = Arc::new(means(&options, &tasks));
+        let (sender, reconciled) = watch::channel(Offset(-1));
+        let shared = Arc::new(Shared {
+            index: ArcSwap::from_pointee(Index::default()),
+            reconciled,
+            tasks: tasks.clone(),
+            sys: options.sys.clone(),
+            logs: means.logs.clone(),
+        });
+        let registry = Self { shared };
+        registry.describe(&options.metrics);
+        let reconciler = Reconciler::new(registry.clone(), options, means, tasks.clone(), sender);
+        drop(tasks.spawn("registry", Kind::Critical, reconciler.run()));
+        registry
     }
 
-    pub fn get_by_id(&self, _topic: TopicId, _index: PartitionIndex) -> Option<Partition> {
-        None
+    /// The partition, if it is on this node.
+    pub fn get(&self, topic: &str, index: PartitionIndex) -> Option<Partition> {
+        self.shared.index.load().by_name.get(topic)?.get(&index).cloned()
+    }
+
+    pub fn get_by_id(&self, topic: TopicId, index: PartitionIndex) -> Option<Partition> {
+        self.shared.index.load().by_id.get(&topic)?.get(&index).cloned()
     }
 
     /// All partitions, by topic name and index.
     pub fn list(&self) -> Vec<Partition> {
-        Vec::new()
+        self.shared
+            .index
+            .load()
+            .by_name
+            .values()
+            .flat_map(|topic| topic.values().cloned())
+            .collect()
     }
 
     /// Returns when the partitions on this node are those of the image at `offset` (what `propose` answers with).
@@ -42,8 +120,78 @@ impl Registry {
             .await;
     }
 
-    /// Follows the offsets up to which this node is reconciled: changes whenever partitions come or go.
+    /// Follows the offsets up to which this node is reconciled: changes whenever partitions may have come or gone.
     pub fn watch(&self) -> watch::Receiver<Offset> {
         self.shared.reconciled.clone()
+    }
+
+    /// Syncs and closes every partition, for `patience` at most; handles answer `Stopped` afterwards. Returns how
+    /// many partitions could not be synced.
+    pub async fn stop(&self, patience: Duration) -> usize {
+        let partitions = self.list();
+        let closed = join_all(partitions.iter().map(Partition::close));
+        let unsynced = match self.shared.sys.clock.timeout(patience, closed).await {
+            Ok(closed) => closed.into_iter().filter(|is_synced| !is_synced).count(),
+            Err(_) => partitions.len(),
+        };
+        self.shared.tasks.cancel();
+        unsynced
+    }
+
+    fn describe(&self, metrics: &Metrics) {
+        let weak = Arc::downgrade(&self.shared);
+        metrics.on_scrape(move |scrape| {
+            let Some(shared) = weak.upgrade() else { return };
+            let index = shared.index.load_full();
+            let partitions: Vec<&Partition> =
+                index.by_name.values().flat_map(|topic| topic.values()).collect();
+            let count = |is: fn(&Partition) -> bool| partitions.iter().filter(|it| is(it)).count() as u64;
+            scrape.value(&names::PARTITIONS, &[], partitions.len() as u64);
+            scrape.value(
+                &names::PARTITIONS_OFFLINE,
+                &[],
+                count(|it| it.offline().is_some()),
+            );
+            scrape.value(&names::PARTITIONS_DISK_FULL, &[], count(Partition::is_disk_full));
+            scrape.value(&names::TAIL_BYTES, &[], shared.logs.tail_bytes() as u64);
+            for partition in partitions {
+                let name = partition.name();
+                let labels = [&*name.topic, &name.index.to_string()];
+                let marks = *partition.watermarks().borrow();
+                scrape.value(&names::LOG_BYTES, &labels, partition.size_bytes());
+                for (family, offset) in [
+                    (&names::LOG_START_OFFSET, marks.log_start),
+                    (&names::LOG_END_OFFSET, marks.log_end),
+                    (&names::HIGH_WATERMARK, marks.high_watermark),
+                ] {
+                    scrape.value(family, &labels, u64::try_from(offset.value()).unwrap_or(0));
+                }
+            }
+        });
+    }
+}
+
+impl Partition {
+    /// Whether everything is on disk now, and the log closed.
+    async fn close(&self) -> bool {
+        let (reply, closed) = oneshot::channel();
+        let sent = self.shared.mailbox.send(Command::Close { reply }).await;
+        sent.is_ok() && closed.await.unwrap_or(false)
+    }
+}
+
+fn means(options: &Options, tasks: &Tasks) -> Means {
+    let metrics = &options.metrics;
+    Means {
+        clock: options.sys.clock.clone(),
+        tasks: tasks.clone(),
+        logs: Logs::new(&options.sys, TAIL_BYTES),
+        unfolding: Unfolding::new(tasks.clone(), UNFOLDING_AT_ONCE),
+        metrics: metrics.clone(),
+        append_seconds: metrics.histogram(&names::APPEND_SECONDS, &[]),
+        refused: metrics.counter(&names::APPEND_REFUSED, &[]),
+        retention_bytes: metrics.counter(&names::RETENTION_BYTES, &[]),
+        recovery_cut_bytes: metrics.counter(&names::RECOVERY_TRUNCATED_BYTES, &[]),
+        producer_expiration_ms: AtomicI64::new(options.broker.producer_expiration_ms()),
     }
 }

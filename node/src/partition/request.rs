@@ -3,6 +3,7 @@
 use super::error::{AppendError, TicketError};
 use bytes::Bytes;
 use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -171,4 +172,10 @@ pub struct PartitionName {
     pub topic_id: TopicId,
     pub topic: Arc<str>,
     pub index: PartitionIndex,
+}
+
+impl fmt::Display for PartitionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.index)
+    }
 }

@@ -72,8 +72,9 @@ families! {
     Gauge LOG_START_OFFSET "headwater_log_start_offset" ["topic", "partition"] "First offset that can be read.";
     Gauge LOG_END_OFFSET "headwater_log_end_offset" ["topic", "partition"] "Offset of the next record.";
     Gauge HIGH_WATERMARK "headwater_high_watermark" ["topic", "partition"] "Offset up to which all is committed.";
-    Counter APPEND_REFUSED "headwater_append_refused_total" ["reason"] "Appends refused, by reason.";
+    Counter APPEND_REFUSED "headwater_append_refused_total" [] "Appends refused, for any reason.";
     Histogram APPEND_SECONDS "headwater_append_seconds" [] "From the admission of an append to its acknowledgement.";
+    Gauge TAIL_BYTES "headwater_log_tail_bytes" [] "Memory that keeps the newest batches for readers.";
     Histogram SYNC_SECONDS "headwater_log_sync_seconds" [] "How long one sync of a log took.";
     Counter RETENTION_BYTES "headwater_retention_bytes_total" [] "Bytes deleted by retention.";
     Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";

@@ -1,0 +1,82 @@
+//! What travels through a partition's mailbox, and who waits for it.
+
+use super::admission::Admitted;
+use super::error::{AppendError, LookupError, TicketError};
+use super::request::{Acks, Appended, Ticket};
+use crate::config::TopicConfig;
+use crate::metadata::PartitionState;
+use crate::sys::budget::Permit;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+pub(super) enum Command {
+    Append(Append),
+    Configure {
+        config: Arc<TopicConfig>,
+        leadership: PartitionState,
+        mirror: Option<String>,
+    },
+    DeleteRecords {
+        before: Option<Offset>,
+        reply: oneshot::Sender<Result<Offset, LookupError>>,
+    },
+    RestartAt {
+        offset: Offset,
+        reply: oneshot::Sender<Result<(), LookupError>>,
+    },
+    Maintain,
+    /// Syncs and closes; answers whether everything is on disk.
+    Close {
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// Batches that were let in.
+pub(super) struct Append {
+    pub(super) admitted: Admitted,
+    pub(super) kind: Kind,
+    pub(super) acks: Acks,
+    pub(super) current_epoch: Option<LeaderEpoch>,
+    pub(super) reply: Reply,
+    /// The memory the bytes take while they wait.
+    pub(super) permit: Permit,
+    pub(super) admitted_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Gets the next offsets.
+    Produce,
+    /// Keeps its offsets.
+    Copy,
+}
+
+/// Whom to answer, and when.
+pub(super) enum Reply {
+    /// Once, when the acknowledgement is reached.
+    Pending(oneshot::Sender<Result<Appended, AppendError>>),
+    /// When it is in the log; the ticket tells the rest.
+    Ticket(oneshot::Sender<Result<Ticket, AppendError>>),
+}
+
+impl Reply {
+    pub(super) fn refuse(self, error: AppendError) {
+        // That nobody waits any more is normal.
+        match self {
+            Self::Pending(reply) => drop(reply.send(Err(error))),
+            Self::Ticket(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// Somebody who waits for the high watermark.
+pub(super) enum Waiter {
+    Pending {
+        reply: oneshot::Sender<Result<Appended, AppendError>>,
+        appended: Appended,
+        admitted_at: Instant,
+    },
+    Ticket(oneshot::Sender<Result<(), TicketError>>),
+}

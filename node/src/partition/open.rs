@@ -1,0 +1,193 @@
+//! Opening a partition: its log is recovered, what it knew of its producers is put together again, and its task is
+//! started. Waits for the disk, so it runs on a blocking thread; the task is started by the caller.
+
+use super::Partition;
+use super::actor::Actor;
+use super::command::Command;
+use super::producers::Producers;
+use super::request::{PartitionName, Watermarks};
+use super::shared::{Live, Means, Meters, Shared};
+use super::state::{Progress, State, Waiters};
+use crate::config::TopicConfig;
+use crate::log::{self, Log, Opened};
+use crate::metadata::PartitionState;
+use crate::sys::budget::Budget;
+use crate::sys::mailbox::{Mailbox, mailbox};
+use arc_swap::ArcSwap;
+use headwater_protocol::ids::{NodeId, Offset};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use tokio::sync::watch;
+
+/// Appends that wait in one partition's mailbox, in number and in bytes.
+const MAILBOX_COMMANDS: usize = 256;
+const MAILBOX_BYTES: usize = 16 << 20;
+
+/// What is to be opened.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) me: NodeId,
+    pub(super) name: PartitionName,
+    pub(super) internal: bool,
+    pub(super) mirror: Option<String>,
+    pub(super) leadership: PartitionState,
+    pub(super) config: Arc<TopicConfig>,
+}
+
+/// A partition whose task is still to be started.
+pub(super) struct Ready {
+    pub(super) partition: Partition,
+    /// None: its log could not be opened; the handle says why.
+    pub(super) actor: Option<(Actor, Mailbox<Command>)>,
+}
+
+/// Opens the log in `folder` and makes the handle. Never fails: a log that cannot be opened is a partition offline.
+pub(super) fn open(wanted: Wanted, folder: &Path, means: Arc<Means>) -> Ready {
+    match recover(&wanted, folder, &means) {
+        Ok((log, producers, snapshot_at)) => ready(wanted, means, log, producers, snapshot_at),
+        Err(reason) => {
+            tracing::error!(partition = %wanted.name, reason, "partition cannot be opened");
+            offline(wanted, means, reason)
+        }
+    }
+}
+
+fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<(Log, Producers, Offset), String> {
+    let config = log::Config::of_topic(&wanted.config);
+    let Opened { mut log, recovery } = means
+        .logs
+        .open(folder, config)
+        .map_err(|error| error.to_string())?;
+    if let Some(cut) = &recovery.cut {
+        means.recovery_cut_bytes.add(cut.bytes);
+        tracing::warn!(
+            partition = %wanted.name,
+            at = cut.at.value(),
+            bytes = cut.bytes,
+            segments = cut.segments,
+            reason = cut.reason,
+            "torn tail cut off"
+        );
+    }
+    if wanted.leadership.leader == wanted.me {
+        log.begin_epoch(wanted.leadership.leader_epoch)
+            .map_err(|error| error.to_string())?;
+    }
+    let (producers, snapshot_at) = rebuild(&mut log, means.clock.unix_ms())?;
+    Ok((log, producers, snapshot_at))
+}
+
+/// Puts together what the partition knew of its producers: the newest good snapshot, and what came after it.
+fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset), String> {
+    let snapshot = log.latest_snapshot().map_err(|error| error.to_string())?;
+    let (mut producers, from) = match snapshot {
+        Some((offset, content)) => match Producers::decode(&content) {
+            Ok(producers) => (producers, offset),
+            Err(error) => {
+                tracing::warn!(%error, "producers are rebuilt from the whole log");
+                (Producers::default(), log.start())
+            }
+        },
+        None => (Producers::default(), log.start()),
+    };
+    if from < log.end() {
+        let replayed = log.reader().replay(from, |header| {
+            if header.is_idempotent() && !header.is_control() && header.base_offset >= from {
+                let append_time_ms = match header.timestamp_type() {
+                    headwater_protocol::record::TimestampType::LogAppendTime => header.max_timestamp,
+                    headwater_protocol::record::TimestampType::CreateTime => -1,
+                };
+                // When it was really heard of is not stored; its own time is the next best, and never later than now.
+                producers.record(header, append_time_ms, header.max_timestamp.min(now_ms));
+            }
+        });
+        replayed.map_err(|error| error.to_string())?;
+    }
+    Ok((producers, from))
+}
+
+fn ready(wanted: Wanted, means: Arc<Means>, log: Log, producers: Producers, snapshot_at: Offset) -> Ready {
+    let synced = log.synced();
+    let own = Progress {
+        log_end: log.end(),
+        synced: synced.borrow().offset.min(log.end()),
+    };
+    let state = State::new(
+        wanted.me,
+        wanted.leadership.clone(),
+        log.start(),
+        own,
+        wanted.config.write_caching,
+    );
+    let (sender, mailbox) = mailbox(MAILBOX_COMMANDS);
+    let (watermarks, receiver) = watch::channel(state.watermarks());
+    let reader = log.reader();
+    let shared = shared(&wanted, means, sender, receiver, Some(reader), None);
+    let actor = Actor {
+        shared: Arc::clone(&shared),
+        log: Some(log),
+        synced,
+        state,
+        producers,
+        watermarks,
+        waiters: Waiters::default(),
+        unsaved_bytes: 0,
+        unsynced_bytes: 0,
+        snapshot_at,
+    };
+    Ready {
+        partition: Partition { shared },
+        actor: Some((actor, mailbox)),
+    }
+}
+
+fn offline(wanted: Wanted, means: Arc<Means>, reason: String) -> Ready {
+    let zero = Offset::ZERO;
+    let nothing = Watermarks {
+        log_start: zero,
+        high_watermark: zero,
+        last_stable: zero,
+        log_end: zero,
+        synced: zero,
+    };
+    let (sender, _) = mailbox(1);
+    let (_, receiver) = watch::channel(nothing);
+    let shared = shared(&wanted, means, sender, receiver, None, Some(Arc::from(reason)));
+    Ready {
+        partition: Partition { shared },
+        actor: None,
+    }
+}
+
+fn shared(
+    wanted: &Wanted,
+    means: Arc<Means>,
+    mailbox: crate::sys::mailbox::Sender<Command>,
+    watermarks: watch::Receiver<Watermarks>,
+    reader: Option<log::LogReader>,
+    offline: Option<Arc<str>>,
+) -> Arc<Shared> {
+    let live = Live {
+        config: Arc::clone(&wanted.config),
+        leader_epoch: wanted.leadership.leader_epoch,
+        is_leader: wanted.leadership.leader == wanted.me,
+        in_sync_count: wanted.leadership.isr.len(),
+        mirror: wanted.mirror.as_deref().map(Arc::from),
+        offline,
+    };
+    Arc::new(Shared {
+        name: wanted.name.clone(),
+        internal: wanted.internal,
+        meters: Meters::of(&wanted.name.topic, &means),
+        means,
+        mailbox,
+        room: Budget::new(MAILBOX_BYTES),
+        watermarks,
+        reader,
+        live: ArcSwap::from_pointee(live),
+        disk_full: AtomicBool::new(false),
+        hold_from: AtomicI64::new(i64::MAX),
+        hold_bytes_max: AtomicU64::new(u64::MAX),
+    })
+}

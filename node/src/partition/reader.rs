@@ -1,0 +1,202 @@
+//! The reading half of the handle: it goes past the partition's task, straight to the log, between the published
+//! watermarks.
+
+use super::Partition;
+use super::error::{LookupError, ReadError};
+use super::request::{EpochEnd, Isolation, OffsetFound, OffsetQuery, ReadOutcome, ReadRequest, Watermarks};
+use super::state::check_epoch;
+use crate::log::{self, Found, Limits, LogReader, Oversize};
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+
+/// What lookups of offsets carry where no record is meant.
+const NO_TIMESTAMP: i64 = -1;
+
+impl Partition {
+    /// Reads whole batches, the first of which holds `request.from`. Answers at once with nothing if nothing is there
+    /// yet: whoever wants to wait watches `watermarks`. Changes nothing if the future is dropped.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
+        let reader = self.readable()?;
+        let live = self.shared.live.load();
+        if !live.is_leader {
+            return Err(ReadError::NotLeader);
+        }
+        check_epoch(request.current_epoch, live.leader_epoch)?;
+        drop(live);
+        let watermarks = *self.shared.watermarks.borrow();
+        let until = if request.up_to_log_end {
+            watermarks.log_end
+        } else {
+            visible_end(&watermarks, request.isolation)
+        };
+        if request.from < watermarks.log_start || request.from > watermarks.log_end {
+            return Err(ReadError::OutOfRange {
+                asked: request.from,
+                start: watermarks.log_start,
+                end: until,
+            });
+        }
+        if request.from >= until {
+            return Ok(ReadOutcome {
+                records: Vec::new(),
+                bytes: 0,
+                watermarks,
+                next: request.from,
+            });
+        }
+        let oversize = if request.min_one {
+            Oversize::Give
+        } else {
+            Oversize::Withhold
+        };
+        let limits = Limits {
+            bytes_max: request.max_bytes,
+            oversize,
+            until,
+        };
+        let slice = reader
+            .read(request.from, limits)
+            .await
+            .map_err(|error| failed(error, request.from))?;
+        self.shared.meters.bytes_out.add(slice.bytes as u64);
+        Ok(ReadOutcome {
+            records: slice.parts,
+            bytes: slice.bytes,
+            watermarks,
+            next: slice.next,
+        })
+    }
+
+    /// Looks an offset up. None: no record is that late.
+    pub async fn list_offset(
+        &self,
+        query: OffsetQuery,
+        isolation: Isolation,
+        current_epoch: Option<LeaderEpoch>,
+    ) -> Result<Option<OffsetFound>, LookupError> {
+        let reader = self.readable()?.clone();
+        self.check_current(current_epoch)?;
+        let watermarks = *self.shared.watermarks.borrow();
+        let until = visible_end(&watermarks, isolation);
+        let boundary = |offset, leader_epoch| {
+            Ok(Some(OffsetFound {
+                offset,
+                timestamp_ms: NO_TIMESTAMP,
+                leader_epoch,
+            }))
+        };
+        let found = match query {
+            OffsetQuery::Earliest => {
+                return boundary(
+                    watermarks.log_start,
+                    reader.epochs().epoch_at(watermarks.log_start),
+                );
+            }
+            OffsetQuery::Latest => return boundary(until, self.leader_epoch()),
+            OffsetQuery::MaxTimestamp => self.search(move || reader.find_max_time(until)).await?,
+            OffsetQuery::At(timestamp_ms) => {
+                self.search(move || reader.find_time(timestamp_ms, until)).await?
+            }
+        };
+        Ok(found.map(
+            |Found {
+                 offset,
+                 timestamp_ms,
+                 leader_epoch,
+             }| OffsetFound {
+                offset,
+                timestamp_ms,
+                leader_epoch,
+            },
+        ))
+    }
+
+    async fn search(
+        &self,
+        work: impl FnOnce() -> Result<Option<Found>, log::ReadError> + Send + 'static,
+    ) -> Result<Option<Found>, LookupError> {
+        let found = self.shared.means.tasks.blocking("look up", work).await;
+        found
+            .map_err(|_| LookupError::Stopped)?
+            .map_err(|error| match error {
+                log::ReadError::OutOfRange { asked, start, end } => {
+                    LookupError::OutOfRange { asked, start, end }
+                }
+                log::ReadError::Stopped => LookupError::Stopped,
+                log::ReadError::Corrupt { .. } | log::ReadError::Io { .. } => {
+                    tracing::error!(partition = %self.shared.name, %error, "log cannot be searched");
+                    LookupError::Offline {
+                        reason: error.to_string(),
+                    }
+                }
+            })
+    }
+
+    /// Where `epoch`, or the one before it that is known, ends here (KIP-101).
+    pub async fn epoch_end(
+        &self,
+        epoch: LeaderEpoch,
+        current_epoch: Option<LeaderEpoch>,
+    ) -> Result<EpochEnd, LookupError> {
+        let reader = self.readable()?;
+        self.check_current(current_epoch)?;
+        Ok(match reader.epoch_end(epoch) {
+            Some((epoch, end)) => EpochEnd { epoch, end },
+            None => EpochEnd {
+                epoch: LeaderEpoch::NONE,
+                end: Offset(-1),
+            },
+        })
+    }
+
+    fn check_current(&self, current_epoch: Option<LeaderEpoch>) -> Result<(), LookupError> {
+        let live = self.shared.live.load();
+        if !live.is_leader {
+            return Err(LookupError::NotLeader);
+        }
+        Ok(check_epoch(current_epoch, live.leader_epoch)?)
+    }
+
+    fn readable(&self) -> Result<&LogReader, Unreadable> {
+        self.shared
+            .reader
+            .as_ref()
+            .ok_or_else(|| Unreadable(self.offline().unwrap_or_default()))
+    }
+}
+
+/// The log could not even be opened.
+struct Unreadable(String);
+
+impl From<Unreadable> for ReadError {
+    fn from(Unreadable(reason): Unreadable) -> Self {
+        Self::Offline { reason }
+    }
+}
+
+impl From<Unreadable> for LookupError {
+    fn from(Unreadable(reason): Unreadable) -> Self {
+        Self::Offline { reason }
+    }
+}
+
+/// Up to where a consumer may see.
+fn visible_end(watermarks: &Watermarks, isolation: Isolation) -> Offset {
+    match isolation {
+        Isolation::Committed => watermarks.last_stable,
+        Isolation::Uncommitted => watermarks.high_watermark,
+    }
+}
+
+fn failed(error: log::ReadError, from: Offset) -> ReadError {
+    match error {
+        log::ReadError::OutOfRange { asked, start, end } => ReadError::OutOfRange { asked, start, end },
+        log::ReadError::Stopped => ReadError::Stopped,
+        log::ReadError::Corrupt { .. } => ReadError::Corrupt {
+            at: from,
+            reason: error.to_string(),
+        },
+        log::ReadError::Io { .. } => ReadError::Offline {
+            reason: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,281 @@
+//! The task that makes the partitions on this node those of the metadata, and looks after them now and then.
+//!
+//! Owns every partition's scope. One image is reconciled wholly before the next is looked at; images in between may be
+//! skipped, since only the newest counts.
+
+use super::super::open::{Ready, Wanted, open};
+use super::super::request::PartitionName;
+use super::super::shared::Means;
+use super::{Command, Index, Options, Partition, Registry, folders};
+use crate::config::{BrokerConfig, TopicConfig};
+use crate::metadata::{Delta, Image, PartitionState, Topic};
+use crate::sys::mailbox::SendError;
+use crate::sys::task::{Kind, Tasks};
+use crate::telemetry::health::State;
+use futures_util::StreamExt;
+use futures_util::stream;
+use headwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Logs that are opened at the same time: enough to keep the disk busy.
+const OPENING_AT_ONCE: usize = 8;
+
+pub(super) struct Reconciler {
+    registry: Registry,
+    options: Options,
+    means: Arc<Means>,
+    tasks: Tasks,
+    reconciled: watch::Sender<Offset>,
+    /// What was reconciled last.
+    image: Arc<Image>,
+    running: BTreeMap<(TopicId, PartitionIndex), Partition>,
+}
+
+impl Reconciler {
+    pub(super) fn new(
+        registry: Registry,
+        options: Options,
+        means: Arc<Means>,
+        tasks: Tasks,
+        reconciled: watch::Sender<Offset>,
+    ) -> Self {
+        let image = Arc::new(Image::default());
+        Self {
+            registry,
+            options,
+            means,
+            tasks,
+            reconciled,
+            image,
+            running: BTreeMap::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let cancel = self.tasks.cancelled();
+        let mut images = self.options.view.watch();
+        self.prepare().await;
+        let first = images.borrow_and_update().clone();
+        self.reconcile(first).await;
+        let interval = u64::try_from(self.options.maintenance_interval_ms).unwrap_or(u64::MAX);
+        let interval = Duration::from_millis(interval.clamp(100, 86_400_000));
+        let clock = self.options.sys.clock.clone();
+        let mut next_round = clock.now() + interval;
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                changed = images.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let image = images.borrow_and_update().clone();
+                    self.reconcile(image).await;
+                }
+                () = clock.sleep_until(next_round) => {
+                    self.look_after();
+                    next_round = clock.now() + interval;
+                }
+            }
+        }
+    }
+
+    async fn prepare(&self) {
+        let (disk, image) = (Arc::clone(&self.options.sys.disk), self.options.view.image());
+        let prepared = self
+            .tasks
+            .blocking("folders", move || folders::prepare(disk.as_ref(), &image))
+            .await;
+        if let Ok(Err(error)) = prepared {
+            tracing::error!(%error, "folder of topics cannot be prepared");
+        }
+    }
+
+    /// Makes the partitions those of `image`.
+    async fn reconcile(&mut self, image: Arc<Image>) {
+        let delta = Delta::between(&self.image, &image);
+        let broker = self
+            .options
+            .broker
+            .with_cluster(Arc::clone(&image.broker_configs));
+        self.means
+            .producer_expiration_ms
+            .store(broker.producer_expiration_ms(), Ordering::Relaxed);
+        for topic in &delta.topics_removed {
+            self.drop_topic(topic).await;
+        }
+        let mut wanted = Vec::new();
+        for topic in &delta.topics_changed {
+            wanted.extend(self.change_topic(topic, &broker).await);
+        }
+        if delta.broker_configs {
+            for topic in image.topics.values() {
+                wanted.extend(self.change_topic(topic, &broker).await);
+            }
+        }
+        self.open(wanted).await;
+        if !delta.topics_removed.is_empty() || !delta.topics_changed.is_empty() {
+            self.show(&image);
+        }
+        let offset = image.offset;
+        self.image = image;
+        self.report_health();
+        self.reconciled.send_replace(offset);
+    }
+
+    /// Reconfigures the partitions that run, and tells which are to be opened.
+    async fn change_topic(&self, topic: &Arc<Topic>, broker: &BrokerConfig) -> Vec<Wanted> {
+        let config = Arc::new(TopicConfig::resolve(&topic.configs, broker));
+        let mirror = topic.mirror.as_ref().map(|mirror| mirror.link.clone());
+        let mut wanted = Vec::new();
+        for (index, leadership) in topic.indexes().zip(&topic.partitions) {
+            if !leadership.replicas.contains(&self.options.me) {
+                continue;
+            }
+            match self.running.get(&(topic.id, index)) {
+                Some(partition) => partition.configure(&config, leadership, mirror.clone()).await,
+                None => wanted.push(Wanted {
+                    me: self.options.me,
+                    name: PartitionName {
+                        topic_id: topic.id,
+                        topic: Arc::clone(&topic.name),
+                        index,
+                    },
+                    internal: topic.internal,
+                    mirror: mirror.clone(),
+                    leadership: leadership.clone(),
+                    config: Arc::clone(&config),
+                }),
+            }
+        }
+        wanted
+    }
+
+    /// Opens partitions, several at a time, and starts their tasks.
+    async fn open(&mut self, wanted: Vec<Wanted>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let opening = stream::iter(wanted).map(|wanted| {
+            let means = Arc::clone(&self.means);
+            let name = wanted.name.clone();
+            let opened = self.tasks.blocking("open", move || {
+                let folder = folders::path(wanted.name.topic_id, wanted.name.index);
+                open(wanted, &folder, means)
+            });
+            async move { (name, opened.await) }
+        });
+        let mut opening = opening.buffer_unordered(OPENING_AT_ONCE);
+        let mut opened = Vec::new();
+        while let Some((name, ready)) = opening.next().await {
+            match ready {
+                Ok(ready) => opened.push((name, ready)),
+                // The panic was logged where it happened.
+                Err(_) => tracing::error!(partition = %name, "partition was not opened"),
+            }
+        }
+        drop(opening);
+        for (name, Ready { partition, actor }) in opened {
+            if let Some((actor, mailbox)) = actor {
+                let cancel = self.tasks.cancelled();
+                let task_name = name.to_string();
+                drop(
+                    self.tasks
+                        .spawn(&task_name, Kind::BestEffort, actor.run(mailbox, cancel)),
+                );
+            }
+            self.running.insert((name.topic_id, name.index), partition);
+        }
+    }
+
+    async fn drop_topic(&mut self, topic: &Topic) {
+        for index in topic.indexes() {
+            let Some(partition) = self.running.remove(&(topic.id, index)) else {
+                continue;
+            };
+            self.hide(topic);
+            // Whether it could still be synced does not matter any more.
+            let _ = partition.close().await;
+            let (disk, folder) = (Arc::clone(&self.options.sys.disk), folders::path(topic.id, index));
+            let deleted = self
+                .tasks
+                .blocking("delete", move || folders::delete(disk.as_ref(), &folder))
+                .await;
+            if let Ok(Err(error)) = deleted {
+                tracing::warn!(partition = %partition.name(), %error, "folder not deleted");
+            }
+        }
+    }
+
+    /// Takes a topic out of the index before its partitions end.
+    fn hide(&self, topic: &Topic) {
+        let mut index = Index::clone(&self.registry.shared.index.load());
+        if index.by_id.remove(&topic.id).is_some() {
+            index.by_name.remove(&topic.name);
+            self.registry.shared.index.store(Arc::new(index));
+        }
+    }
+
+    /// Shows everybody what runs.
+    fn show(&self, image: &Image) {
+        let mut index = Index::default();
+        for topic in image.topics.values() {
+            let key = |index| (topic.id, index);
+            let partitions: BTreeMap<_, _> = topic
+                .indexes()
+                .filter_map(|index| Some((index, self.running.get(&key(index))?.clone())))
+                .collect();
+            let partitions = Arc::new(partitions);
+            index
+                .by_name
+                .insert(Arc::clone(&topic.name), Arc::clone(&partitions));
+            index.by_id.insert(topic.id, partitions);
+        }
+        self.registry.shared.index.store(Arc::new(index));
+    }
+
+    fn report_health(&self) {
+        let offline = self
+            .running
+            .values()
+            .filter(|partition| partition.offline().is_some())
+            .count();
+        let state = match offline {
+            0 => State::Ready,
+            _ => State::Degraded(format!("{offline} partitions are offline")),
+        };
+        self.options.health.set("partitions", state);
+    }
+
+    /// One round of looking after every partition.
+    fn look_after(&self) {
+        for partition in self.running.values() {
+            match partition.shared.mailbox.try_send(Command::Maintain) {
+                // One that is busy enough to have a full mailbox is looked after in the next round.
+                Ok(()) | Err(SendError::Full(_) | SendError::Closed(_)) => {}
+            }
+        }
+        self.report_health();
+    }
+}
+
+impl Partition {
+    async fn configure(
+        &self,
+        config: &Arc<TopicConfig>,
+        leadership: &PartitionState,
+        mirror: Option<String>,
+    ) {
+        let command = Command::Configure {
+            config: Arc::clone(config),
+            leadership: leadership.clone(),
+            mirror,
+        };
+        // A partition that is offline has no task that could take it.
+        let _ = self.shared.mailbox.send(command).await;
+    }
+}
