@@ -11,6 +11,7 @@ mod failure;
 mod http;
 mod link;
 mod module;
+mod node;
 mod show;
 mod site;
 mod table;
@@ -21,6 +22,7 @@ mod units;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Streams begin at the edge: a Kafka-compatible log, links and WebAssembly transforms in one binary.
@@ -33,6 +35,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs a node until it is told to stop.
+    Node(node::Arguments),
     #[command(flatten)]
     Client(commands::Command),
 }
@@ -48,6 +52,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match arguments.command {
+        Command::Node(arguments) => match node::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // If nobody reads it there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "headwater: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Client(command) => commands::run(command),
     }
 }

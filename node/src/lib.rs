@@ -20,3 +20,4 @@ pub mod transform;
 pub mod server;
 // L7: assembly and commands.
 pub mod cli;
+pub mod node;

@@ -227,10 +227,6 @@ impl Partition {
             .map_or(0, crate::log::LogReader::size_bytes)
     }
 
-    /// Keeps retention from removing what lies at `from` or behind it, as long as the log has `bytes_max` at most:
-    /// somebody still has to read it. None: retention is free again. Not remembered over a restart.
-    pub fn hold(&self, _from: Option<Offset>, _bytes_max: u64) {}
-
     /// The properties in force.
     pub fn config(&self) -> Arc<TopicConfig> {
         Arc::clone(&self.shared.live.load().config)

@@ -1,0 +1,240 @@
+//! The node: opens what it stores, wires the modules, starts them from the bottom up, and stops them from the top
+//! down. The only file that knows them all.
+//!
+//! Owns the order. It decides nothing that a module could decide by itself.
+
+mod data_dir;
+
+pub use data_dir::DataDirError;
+
+use crate::config::NodeConfig;
+use crate::controller::{self, Change, Controller, ProposeError};
+use crate::metadata::image::Addresses;
+use crate::metadata::{Node as NodeEntry, View};
+use crate::partition::Registry;
+use crate::partition::registry;
+use crate::sys::Sys;
+use crate::sys::task::{Failure, StillRunning};
+use crate::telemetry::{Gauge, Health, Metrics, names};
+use data_dir::DataDir;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What every part of a node is built from. Cheap to clone.
+#[derive(Clone)]
+pub struct Core {
+    pub config: std::sync::Arc<NodeConfig>,
+    pub sys: Sys,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub view: View,
+    pub controller: Controller,
+    pub registry: Registry,
+}
+
+/// The addresses that were really bound; None where a listener is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bound {
+    pub tcp: Option<SocketAddr>,
+    pub quic: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// A running node. It runs until `stop`; dropped without it, nothing is lost, but the next start has to recover.
+pub struct Node {
+    core: Core,
+    data_dir: DataDir,
+    bound: Bound,
+    _gauges: Vec<Gauge>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("metadata: {0}")]
+    Controller(#[from] controller::OpenError),
+    #[error("this node cannot be registered: {0}")]
+    Register(#[source] ProposeError),
+    #[error("voters: a cluster of several nodes is not supported yet, {0} are named")]
+    Voters(usize),
+}
+
+/// Why a node did not stop in order. Nothing acknowledged is lost; the next start recovers.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    #[error(transparent)]
+    StillRunning(#[from] StillRunning),
+    #[error("{0} partitions could not be synced")]
+    NotSynced(usize),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// How long after draining the tasks that remain may take to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Opens the data directory and starts everything. Returns when the node accepts requests.
+    pub async fn start(config: NodeConfig, sys: Sys) -> Result<Self, StartError> {
+        let started = sys.clock.now();
+        if config.voters.len() > 1 {
+            return Err(StartError::Voters(config.voters.len()));
+        }
+        let data_dir = DataDir::open(&sys, config.node_id, config.cluster_id.as_deref())?;
+        let core = open(config, sys, &data_dir).await?;
+        let gauges = describe(&core);
+
+        // Services and listeners are started here, each after those it uses.
+        let bound = Bound::default();
+
+        register(&core, bound).await.map_err(StartError::Register)?;
+        core.registry.reconciled(core.view.image().offset).await;
+        tracing::info!(
+            node = %core.config.node_id,
+            cluster = data_dir.cluster_id,
+            clean = data_dir.was_clean,
+            partitions = core.registry.list().len(),
+            took_ms = u64::try_from(core.sys.clock.now().duration_since(started).as_millis()).unwrap_or(u64::MAX),
+            "node started"
+        );
+        Ok(Self {
+            core,
+            data_dir,
+            bound,
+            _gauges: gauges,
+        })
+    }
+
+    /// What was bound.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// The handles that the parts of this node work with.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Returns when a part fails without which the node cannot go on.
+    pub async fn failed(&self) -> Failure {
+        let mut failure = self.core.sys.tasks.failure();
+        loop {
+            if let Some(failure) = failure.borrow_and_update().clone() {
+                return failure;
+            }
+            if failure.changed().await.is_err() {
+                // The scope that reports failures is gone, and with it everything that could fail.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Stops accepting, finishes what is in flight, syncs every log, and marks the data directory clean.
+    pub async fn stop(self) -> Result<(), StopError> {
+        let Self { core, data_dir, .. } = self;
+        tracing::info!("node is stopping");
+
+        // Listeners and services are stopped here, in reverse order of their start.
+
+        let patience = Duration::from_millis(u64::try_from(core.config.shutdown_timeout_ms).unwrap_or(0));
+        let unsynced = core.registry.stop(patience).await;
+        core.sys.tasks.stop(&core.sys.clock, STOP_PATIENCE).await?;
+        if unsynced > 0 {
+            return Err(StopError::NotSynced(unsynced));
+        }
+        data_dir.mark_clean(&core.sys)?;
+        tracing::info!("node stopped");
+        Ok(())
+    }
+}
+
+/// The stores and their owners: everything below the services.
+async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, StartError> {
+    let (metrics, health) = (Metrics::default(), Health::default());
+    let (controller, view) = controller::start(controller::Options {
+        cluster_id: data_dir.cluster_id.clone(),
+        broker: config.broker.clone(),
+        sys: sys.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    })
+    .await?;
+    let registry = Registry::start(registry::Options {
+        me: data_dir.node_id,
+        broker: config.broker.clone(),
+        maintenance_interval_ms: config.retention_check_interval_ms,
+        view: view.clone(),
+        sys: sys.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    });
+    let config = std::sync::Arc::new(config);
+    Ok(Core {
+        config,
+        sys,
+        metrics,
+        health,
+        view,
+        controller,
+        registry,
+    })
+}
+
+/// What can be said of the node once and for all.
+fn describe(core: &Core) -> Vec<Gauge> {
+    let version = core
+        .metrics
+        .gauge(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
+    version.set(1);
+    let started = core.metrics.gauge(&names::START_TIME, &[]);
+    started.set(core.sys.clock.unix_ms() / 1000);
+    let (health, view) = (core.health.clone(), core.view.clone());
+    core.metrics.on_scrape(move |scrape| {
+        scrape.value(&names::READY, &[], u64::from(health.is_ready()));
+        let image = view.image();
+        scrape.value(&names::TOPICS, &[], image.topics.len() as u64);
+        scrape.value(
+            &names::METADATA_OFFSET,
+            &[],
+            u64::try_from(image.offset.value()).unwrap_or(0),
+        );
+    });
+    vec![version, started]
+}
+
+/// Tells the cluster where this node is reached.
+async fn register(core: &Core, bound: Bound) -> Result<(), ProposeError> {
+    let advertise = &core.config.advertise;
+    let told = |set: &Option<String>, bound: Option<SocketAddr>| {
+        set.clone()
+            .or_else(|| bound.map(|address| reachable(address).to_string()))
+            .unwrap_or_default()
+    };
+    let entry = NodeEntry {
+        id: core.config.node_id,
+        addresses: Addresses {
+            tcp: told(&advertise.tcp, bound.tcp),
+            quic: told(&advertise.quic, bound.quic),
+            http: told(&advertise.http, bound.http),
+        },
+        rack: core.config.rack.clone(),
+    };
+    core.controller
+        .propose(Change::RegisterNode(entry))
+        .await
+        .map(drop)
+}
+
+/// An address others can use: one bound to every interface is told as the local one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut told = address;
+    if address.ip().is_unspecified() {
+        told.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    told
+}
