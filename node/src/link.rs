@@ -23,13 +23,10 @@ mod session;
 mod token;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headwater_protocol::ids::PartitionIndex;
-use tokio_util::sync::CancellationToken;
 
 pub use self::control::FlowState;
 pub use self::core::{Invitation, InviteError, Invited, RevokeError};
@@ -73,13 +70,8 @@ impl Default for Settings {
 
 /// Serves a stream that the other end of a link opened, as a listener's would be. The node wires the server in.
 pub trait StreamServer: Send + Sync + 'static {
-    /// Serves until the stream ends or `cancelled` fires.
-    fn serve(
-        &self,
-        stream: Stream,
-        peer: Peer,
-        cancelled: CancellationToken,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+    /// Begins to serve; goes on until the stream ends or the node drains. Does not block.
+    fn serve(&self, stream: Stream, peer: Peer);
 }
 
 /// What links are made of. One per node.

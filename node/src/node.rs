@@ -4,18 +4,23 @@
 //! Owns the order. It decides nothing that a module could decide by itself.
 
 mod data_dir;
+mod listen;
 
 pub use data_dir::DataDirError;
+pub use listen::ListenError;
 
 use crate::config::NodeConfig;
 use crate::controller::{self, Change, Controller, ProposeError};
+use crate::link::{self, Links};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node as NodeEntry, View};
 use crate::partition::Registry;
 use crate::partition::registry;
+use crate::server::{Server, Services};
 use crate::sys::Sys;
 use crate::sys::task::{Failure, StillRunning};
-use crate::telemetry::{Gauge, Health, Metrics, names};
+use crate::telemetry::{Gauge, Health, Metrics, health, names};
+use crate::transport::{Dialer, quic};
 use data_dir::DataDir;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,6 +50,7 @@ pub struct Node {
     core: Core,
     data_dir: DataDir,
     bound: Bound,
+    server: Server,
     _gauges: Vec<Gauge>,
 }
 
@@ -55,6 +61,8 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
     #[error("metadata: {0}")]
     Controller(#[from] controller::OpenError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("this node cannot be registered: {0}")]
     Register(#[source] ProposeError),
     #[error("voters: a cluster of several nodes is not supported yet, {0} are named")]
@@ -86,11 +94,11 @@ impl Node {
         let core = open(config, sys, &data_dir).await?;
         let gauges = describe(&core);
 
-        // Services and listeners are started here, each after those it uses.
-        let bound = Bound::default();
-
+        let sockets = listen::bind(&core, &data_dir.cluster_id).await?;
+        let bound = sockets.bound;
         register(&core, bound).await.map_err(StartError::Register)?;
         core.registry.reconciled(core.view.image().offset).await;
+        let server = serve(&core, sockets);
         tracing::info!(
             node = %core.config.node_id,
             cluster = data_dir.cluster_id,
@@ -103,6 +111,7 @@ impl Node {
             core,
             data_dir,
             bound,
+            server,
             _gauges: gauges,
         })
     }
@@ -133,12 +142,15 @@ impl Node {
 
     /// Stops accepting, finishes what is in flight, syncs every log, and marks the data directory clean.
     pub async fn stop(self) -> Result<(), StopError> {
-        let Self { core, data_dir, .. } = self;
+        let Self {
+            core,
+            data_dir,
+            server,
+            ..
+        } = self;
         tracing::info!("node is stopping");
-
-        // Listeners and services are stopped here, in reverse order of their start.
-
         let patience = Duration::from_millis(u64::try_from(core.config.shutdown_timeout_ms).unwrap_or(0));
+        server.drain(patience).await;
         let unsynced = core.registry.stop(patience).await;
         core.sys.tasks.stop(&core.sys.clock, STOP_PATIENCE).await?;
         if unsynced > 0 {
@@ -180,6 +192,37 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
         controller,
         registry,
     })
+}
+
+/// The services and the edge, each after those it uses. Nothing is accepted before everything is wired.
+fn serve(core: &Core, sockets: listen::Sockets) -> Server {
+    let services = Services {
+        config: std::sync::Arc::clone(&core.config),
+        sys: core.sys.clone(),
+        metrics: core.metrics.clone(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+    };
+    let sites = listen::Sites::new(&core.sys.tasks);
+    let server = Server::new(services, Some(sites.clone()));
+    let links = Links::start(link::Parts {
+        sys: core.sys.clone(),
+        settings: link::Settings::default(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+        authority: std::sync::Arc::clone(&sockets.authority),
+        store: sockets.store,
+        dialer: Dialer::new(core.sys.net.clone(), quic::Settings::default()),
+        streams: std::sync::Arc::new(listen::LinkStreams(server.clone())),
+    });
+    sites.open(links);
+    for listener in sockets.kafka {
+        server.listen(listener);
+    }
+    core.health.set("listeners", health::State::Ready);
+    server
 }
 
 /// What can be said of the node once and for all.

@@ -423,10 +423,9 @@ async fn write(mut sender: Sender, mut letters: mpsc::Receiver<Message>) {
     }
 }
 
-/// Serves the streams that the other end opens, until the connection ends.
+/// Has the streams served that the other end opens, until the connection ends, and they with it.
 async fn serve(shared: Arc<Shared>, session: Session, scope: Tasks) {
     let cancelled = scope.cancelled();
-    let streams = scope.child("streams");
     loop {
         let stream = tokio::select! {
             biased;
@@ -434,10 +433,7 @@ async fn serve(shared: Arc<Shared>, session: Session, scope: Tasks) {
             stream = session.accept_stream() => stream,
         };
         let Ok(stream) = stream else { return };
-        let serving = shared
-            .streams
-            .serve(stream, session.peer().clone(), streams.cancelled());
-        streams.spawn("serve", Kind::BestEffort, serving);
+        shared.streams.serve(stream, session.peer().clone());
     }
 }
 

@@ -170,6 +170,17 @@ impl SecurityStore {
     }
 }
 
+/// A certificate chain and its key from files of the operator's.
+pub fn read_identity(disk: &dyn Disk, certificate: &Path, key: &Path) -> Result<Identity, StoreError> {
+    let read = |path: &Path| {
+        read(disk, path)?.ok_or_else(|| StoreError::File {
+            path: path.to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        })
+    };
+    Ok(Identity::from_pem(&read(certificate)?, &read(key)?)?)
+}
+
 fn read(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StoreError> {
     let bytes = disk::read_if_there(disk, path, FILE_BYTES_MAX).map_err(|source| StoreError::File {
         path: path.to_owned(),

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is told of sites that dial; `link` stands behind it. Calls must not block.
 pub trait SessionSink: Send + Sync {
-    /// A site has dialed. The server goes on to serve the streams it opens; the sink may open streams towards it.
+    /// A site has dialed. The session is the sink's alone; it counts as a connection until it is closed.
     fn site(&self, site: &str, session: Session);
     /// Somebody without a certificate wants to enrol. The session is the sink's alone.
     fn enrol(&self, session: Session);
@@ -164,7 +164,14 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place) {
                 .as_ref()
                 .and_then(|facts| facts.site().map(str::to_owned));
             if let (Some(sink), Some(site)) = (sink, site) {
+                // The session is the sink's: a site's first stream is no Kafka stream.
                 sink.site(&site, session.clone());
+                tokio::select! {
+                    biased;
+                    () = shared.draining.cancelled() => session.close(CloseCode::Draining, "the node is stopping"),
+                    _ = session.closed() => {}
+                }
+                return;
             }
             accept_streams(&shared, &session).await;
             drop(place);

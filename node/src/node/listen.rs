@@ -1,0 +1,230 @@
+//! The node's doors: certificates, sockets, and who stands behind them.
+//!
+//! Owns the bound listeners until something serves them. Addresses are bound before the node is registered, since
+//! others are told what was really bound.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use super::{Bound, Core};
+use crate::config::NodeConfig;
+use crate::link::{Links, StreamServer};
+use crate::metadata::{SiteState, View};
+use crate::security::store::{self, Keys, SecurityStore, StoreError, Subject};
+use crate::security::tls::{Revocations, ServerTls};
+use crate::security::{Authority, CertificateFacts, Identity};
+use crate::server::{Server, SessionSink};
+use crate::sys::net;
+use crate::sys::task::{Kind, Tasks};
+use crate::transport::tcp::ListenError as SocketError;
+use crate::transport::{Listener, Peer, Session, Stream, quic, tcp};
+
+/// Keys lie here, below the data directory.
+const FOLDER: &str = "security";
+
+/// Why the node cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("{key}={address:?} cannot be used: {source}")]
+    Address {
+        key: &'static str,
+        address: String,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot listen for HTTP on {address}: {source}")]
+    Http { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Keys(#[from] StoreError),
+}
+
+/// Everything that was bound and not yet served.
+pub(super) struct Sockets {
+    pub(super) kafka: Vec<Listener>,
+    pub(super) http: Option<net::Listener>,
+    pub(super) bound: Bound,
+    pub(super) authority: Arc<Authority>,
+    pub(super) store: SecurityStore,
+}
+
+/// Opens the keys and binds every listener that the configuration names.
+pub(super) async fn bind(core: &Core, cluster_id: &str) -> Result<Sockets, ListenError> {
+    let (listen, net) = (&core.config.listen, &core.sys.net);
+    let (keys, store) = open_keys(core, cluster_id).await?;
+    let tls = ServerTls {
+        identity: keys.node,
+        client_authority: Some(keys.authority.certificate().clone()),
+        revocations: Arc::new(RevokedSites(core.view.clone())),
+    };
+    let mut sockets = Sockets {
+        kafka: Vec::new(),
+        http: None,
+        bound: Bound::default(),
+        authority: Arc::new(keys.authority),
+        store,
+    };
+    if let Some(address) = resolve(net, "listen.tcp", listen.tcp.as_deref()).await? {
+        let tcp_tls = if core.config.tls.tcp {
+            Some(tcp_tls(core, &tls).await?)
+        } else {
+            None
+        };
+        let listener = Listener::Tcp(tcp::Listener::bind(net, address, tcp_tls.as_ref())?);
+        sockets.bound.tcp = listener.local_address().ok();
+        sockets.kafka.push(listener);
+    }
+    if let Some(address) = resolve(net, "listen.quic", listen.quic.as_deref()).await? {
+        let listener = Listener::Quic(quic::Listener::bind(
+            net,
+            address,
+            &tls,
+            &quic::Settings::default(),
+        )?);
+        sockets.bound.quic = listener.local_address().ok();
+        sockets.kafka.push(listener);
+    }
+    if let Some(address) = resolve(net, "listen.http", listen.http.as_deref()).await? {
+        let listener = net
+            .listen_tcp(address)
+            .map_err(|source| ListenError::Http { address, source })?;
+        sockets.bound.http = listener.local_addr().ok();
+        sockets.http = Some(listener);
+    }
+    Ok(sockets)
+}
+
+async fn resolve(
+    net: &net::Net,
+    key: &'static str,
+    address: Option<&str>,
+) -> Result<Option<SocketAddr>, ListenError> {
+    let Some(address) = address else { return Ok(None) };
+    let refused = |source| ListenError::Address {
+        key,
+        address: address.to_owned(),
+        source,
+    };
+    let found = net.resolve(address).await.map_err(refused)?;
+    Ok(found.first().copied())
+}
+
+async fn open_keys(core: &Core, cluster_id: &str) -> Result<(Keys, SecurityStore), ListenError> {
+    let folder = core.config.data_dir.join(FOLDER);
+    let disk = Arc::clone(&core.sys.disk);
+    let store = SecurityStore::new(Arc::clone(&disk), core.sys.tasks.clone(), folder.clone());
+    let (cluster, node, hosts) = (cluster_id.to_owned(), core.config.node_id.0, hosts(&core.config));
+    let now_ms = core.sys.clock.unix_ms();
+    let opening = core.sys.tasks.blocking("open keys", move || {
+        let subject = Subject {
+            cluster: &cluster,
+            node,
+            hosts: &hosts,
+        };
+        store::open(&*disk, &folder, &subject, now_ms)
+    });
+    let keys = opening.await.map_err(|_| StoreError::Stopped)??;
+    Ok((keys, store))
+}
+
+/// The hosts by which others reach this node, as far as the configuration tells.
+fn hosts(config: &NodeConfig) -> Vec<String> {
+    let addresses = [
+        &config.advertise.tcp,
+        &config.advertise.quic,
+        &config.listen.tcp,
+        &config.listen.quic,
+    ];
+    let host = |address: &String| {
+        let (host, _) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let anywhere = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+        (!host.is_empty() && !anywhere).then(|| host.to_owned())
+    };
+    let mut hosts: Vec<_> = addresses.into_iter().flatten().filter_map(host).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// TLS for the TCP listener: the operator's certificate where one is named, else the node's own.
+async fn tcp_tls(core: &Core, own: &ServerTls) -> Result<ServerTls, ListenError> {
+    let tls = &core.config.tls;
+    let (Some(certificate), Some(key)) = (tls.certificate_file.clone(), tls.key_file.clone()) else {
+        return Ok(own.clone());
+    };
+    let disk = Arc::clone(&core.sys.disk);
+    let reading = core.sys.tasks.blocking("read certificate", move || {
+        store::read_identity(&*disk, &certificate, &key)
+    });
+    let identity: Identity = reading.await.map_err(|_| StoreError::Stopped)??;
+    Ok(ServerTls {
+        identity,
+        ..own.clone()
+    })
+}
+
+/// Sites whose certificates are refused.
+struct RevokedSites(View);
+
+impl Revocations for RevokedSites {
+    fn is_revoked(&self, certificate: &CertificateFacts) -> bool {
+        let Some(site) = certificate.site() else {
+            return false;
+        };
+        self.0
+            .image()
+            .sites
+            .get(site)
+            .is_some_and(|site| site.state == SiteState::Revoked)
+    }
+}
+
+/// Hands sites that dial to the links, once there are links.
+pub(super) struct Sites {
+    links: OnceLock<Links>,
+    tasks: Tasks,
+}
+
+impl Sites {
+    pub(super) fn new(tasks: &Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            links: OnceLock::new(),
+            tasks: tasks.child("sites"),
+        })
+    }
+
+    /// From now on sites are served by `links`.
+    pub(super) fn open(&self, links: Links) {
+        // Set once, at start.
+        let _ = self.links.set(links);
+    }
+}
+
+impl SessionSink for Sites {
+    fn site(&self, _site: &str, session: Session) {
+        if let Some(links) = self.links.get().cloned() {
+            self.tasks.spawn("site", Kind::BestEffort, async move {
+                links.accept_site(session).await
+            });
+        }
+    }
+
+    fn enrol(&self, session: Session) {
+        if let Some(links) = self.links.get().cloned() {
+            self.tasks.spawn("enrol", Kind::BestEffort, async move {
+                links.accept_enrolment(session).await
+            });
+        }
+    }
+}
+
+/// Serves what the other end of a link opens by the ordinary handlers.
+pub(super) struct LinkStreams(pub(super) Server);
+
+impl StreamServer for LinkStreams {
+    fn serve(&self, stream: Stream, peer: Peer) {
+        self.0.serve_stream(stream, peer);
+    }
+}
