@@ -392,22 +392,14 @@ impl Opening<'_> {
         } else {
             end
         };
-        let folder = self.folder.to_owned();
-        let flush = Flush::new(
-            Arc::clone(&logs.disk),
-            folder.clone(),
-            Arc::clone(&active),
-            active.max_timestamp()?,
-            synced,
-            checkpoint,
-        );
+        let flush = self.flush(&active, synced, checkpoint)?;
         flush.sealed(checked);
         if let Some(file) = grown {
             flush.epoch_begun(file);
         }
         let shared = Arc::new(Shared {
             tail: Tail::new(Arc::clone(&logs.tails), end),
-            folder,
+            folder: self.folder.to_owned(),
             segments: ArcSwap::from_pointee(segments),
             start: AtomicI64::new(start.value()),
             end: AtomicI64::new(end.value()),
@@ -435,5 +427,21 @@ impl Opening<'_> {
             log.flush();
         }
         Ok(Opened { log, recovery })
+    }
+
+    fn flush(
+        &self,
+        active: &Arc<Segment>,
+        synced: Offset,
+        checkpoint: CheckpointFile,
+    ) -> io::Result<Arc<Flush>> {
+        Ok(Flush::new(
+            Arc::clone(&self.logs.disk),
+            self.folder.to_owned(),
+            Arc::clone(active),
+            active.max_timestamp()?,
+            synced,
+            checkpoint,
+        ))
     }
 }
