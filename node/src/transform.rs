@@ -2,31 +2,97 @@
 //!
 //! Owns modules, their instances and what became of every record given to them. A module is never trusted: what it
 //! answers is checked, what it uses is limited, and what it does to itself stalls its own transform alone.
+//!
+//! ```text
+//! service    the handle: upload, deploy, status, dry run
+//! deploy     the reconciler: metadata -> pipelines         plan (pure), launch
+//! pipeline   one transform on one partition: read, work, append, commit
+//! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
+//! instance   one guest: calls and what their failures mean      engine, host, abi, validate
+//! ```
 
-mod answer;
-mod bisect;
-mod bytes;
-mod changelog;
-mod input;
-mod keyed;
-mod letter;
+mod error;
 mod logs;
-mod outbox;
 mod params;
-mod table;
-mod windows;
+mod request;
+mod spec;
+mod status;
+mod store;
 
 #[cfg(feature = "wasm")]
 mod abi;
 #[cfg(feature = "wasm")]
+mod answer;
+#[cfg(feature = "wasm")]
+mod bisect;
+#[cfg(feature = "wasm")]
+mod builtin;
+#[cfg(feature = "wasm")]
+mod bytes;
+#[cfg(feature = "wasm")]
+mod changelog;
+#[cfg(feature = "wasm")]
+mod deploy;
+#[cfg(feature = "wasm")]
+mod dry_run;
+#[cfg(feature = "wasm")]
 mod engine;
+#[cfg(all(test, feature = "wasm"))]
+mod golden;
 #[cfg(feature = "wasm")]
 mod host;
 #[cfg(feature = "wasm")]
+mod input;
+#[cfg(feature = "wasm")]
 mod instance;
-#[cfg(all(test, feature = "wasm"))]
-mod golden;
+#[cfg(feature = "wasm")]
+mod keyed;
+#[cfg(feature = "wasm")]
+mod launch;
+#[cfg(feature = "wasm")]
+mod letter;
+#[cfg(feature = "wasm")]
+mod lookup;
+#[cfg(feature = "wasm")]
+mod modules;
+#[cfg(feature = "wasm")]
+mod outbox;
+#[cfg(feature = "wasm")]
+mod pipeline;
+#[cfg(feature = "wasm")]
+mod plan;
+#[cfg(not(feature = "wasm"))]
+mod refuse;
+#[cfg(feature = "wasm")]
+mod service;
+#[cfg(feature = "wasm")]
+mod state_log;
+#[cfg(feature = "wasm")]
+mod table;
 #[cfg(all(test, feature = "wasm"))]
 mod testing;
 #[cfg(feature = "wasm")]
 mod validate;
+#[cfg(feature = "wasm")]
+mod windows;
+#[cfg(feature = "wasm")]
+mod worker;
+
+pub use error::{DeployError, DryRunError, ModuleError, UploadError};
+#[cfg(feature = "wasm")]
+pub use instance::{CallError, StartError};
+pub use logs::{LogLevel, LogLine};
+pub use params::ParamError;
+#[cfg(not(feature = "wasm"))]
+pub use refuse::Transforms;
+pub use request::{DryRun, DryRunReport, Fate, ModuleFacts, OwnedHeader, Parts, Sample, Tried, WouldSend};
+#[cfg(feature = "wasm")]
+pub use service::Transforms;
+pub use spec::{LimitsSpec, SpecError, TransformSpec};
+pub use status::{LastError, PartitionStatus, RunState, Totals, TransformStatus};
+pub use store::StoreError;
+#[cfg(feature = "wasm")]
+pub use validate::ValidateError;
+
+/// The largest module that is taken in: Python's interpreter is 18 MB.
+pub const MODULE_BYTES_MAX: usize = 32 << 20;

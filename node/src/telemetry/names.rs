@@ -79,6 +79,17 @@ families! {
     Counter RETENTION_BYTES "headwater_retention_bytes_total" [] "Bytes deleted by retention.";
     Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";
 
+    // Transforms.
+    Counter TRANSFORM_RECORDS_IN "headwater_transform_records_in_total" ["transform"] "Records dealt with.";
+    Counter TRANSFORM_RECORDS_OUT "headwater_transform_records_out_total" ["transform"] "Records sent to sinks.";
+    Counter TRANSFORM_FAILED "headwater_transform_failed_total" ["transform"] "Records and windows the module could not process.";
+    Counter TRANSFORM_DROPPED "headwater_transform_dropped_total" ["transform"] "Records the module passed over.";
+    Counter TRANSFORM_LATE "headwater_transform_late_total" ["transform"] "Records that came after their window had closed.";
+    Counter TRANSFORM_CPU "headwater_transform_cpu_milliseconds_total" ["transform"] "CPU time used by the module.";
+    Gauge TRANSFORM_LAG "headwater_transform_lag" ["transform", "partition"] "Committed records of the source that are not dealt with.";
+    Gauge TRANSFORM_STATE_BYTES "headwater_transform_state_bytes" ["transform", "partition"] "Bytes of open windows and keyed state.";
+    Gauge TRANSFORM_TABLE_BYTES "headwater_transform_table_bytes" ["topic"] "Bytes of a lookup table in memory.";
+
     // Metadata.
     Gauge METADATA_OFFSET "headwater_metadata_offset" [] "The last metadata record applied here.";
     Counter METADATA_CHANGES "headwater_metadata_changes_total" ["result"] "Changes proposed, by result.";

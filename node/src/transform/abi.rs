@@ -1,6 +1,7 @@
 //! The typed values of `headwater:module@1.0.0` as they cross the border. Everything else crosses in flat buffers.
 //! It owns nothing but their shapes, which must agree with `wasm-modules/wit/module.wit`.
 
+#![allow(dead_code, reason = "variants are made by lifting them from the guest")]
 #![allow(
     unsafe_code,
     reason = "the derives below implement the component ABI; there is no unsafe of our own"

@@ -5,11 +5,10 @@
 use headwater_protocol::record::Headers;
 
 use super::bytes::{ReadError, Reader};
+use super::logs::cut;
 
 /// The longest key of an aggregate.
 pub(crate) const KEY_BYTES_MAX: usize = 64 << 10;
-/// What is kept of a failure's message.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// In `groups`: pass over the record.
 pub(crate) const NO_GROUP: u32 = u32::MAX;
 
@@ -119,22 +118,9 @@ impl Failures {
         self.0.first()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
-}
-
-/// Cuts a message at a character's border.
-pub(crate) fn cut(message: &mut String) {
-    let mut end = message.len().min(MESSAGE_BYTES_MAX);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.truncate(end);
 }
 
 /// Checks the answer of `filter`: one verdict per record, the 2s exactly the failures. Counts what is kept.

@@ -34,6 +34,15 @@ impl Bisect {
         self.left.pop()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Gives back a range that comes before all that is left.
+    pub(crate) fn put(&mut self, range: Range<usize>) {
+        self.left.push(range);
+    }
+
     /// The call with `range`, which `next` gave last, failed.
     pub(crate) fn failed(&mut self, range: Range<usize>) -> Cut {
         if range.len() == 1 {

@@ -36,17 +36,27 @@ pub(crate) struct Commit {
     /// The first offset that is not processed.
     pub(crate) position: Offset,
     pub(crate) watermark_ms: Option<i64>,
+    /// Whose accumulators these are: another module, or windows of another size, cannot go on with them.
+    pub(crate) owner: Owner,
     /// The state is what this commit's changes say, and nothing from before.
     pub(crate) is_whole: bool,
 }
 
+/// Who wrote the accumulators and entries of a state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) module: String,
+    pub(crate) window_ms: Option<i64>,
+}
+
 impl Commit {
-    pub(crate) fn new(source: TopicId, position: Offset, watermark_ms: Option<i64>) -> Self {
+    pub(crate) fn new(source: TopicId, position: Offset, watermark_ms: Option<i64>, owner: Owner) -> Self {
         Self {
             version: VERSION,
             source,
             position,
             watermark_ms,
+            owner,
             is_whole: false,
         }
     }
@@ -241,7 +251,12 @@ mod tests {
     }
 
     fn commit(position: i64) -> Commit {
-        Commit::new(TopicId([3; 16]), Offset(position), Some(position - 100))
+        Commit::new(
+            TopicId([3; 16]),
+            Offset(position),
+            Some(position - 100),
+            Owner::default(),
+        )
     }
 
     fn replay(log: &[Bytes]) -> Restored {

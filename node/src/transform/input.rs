@@ -62,10 +62,6 @@ impl Input {
         self.spans.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
     pub(crate) fn sections(&self) -> &[Section] {
         &self.sections
     }
@@ -195,9 +191,7 @@ impl Input {
 
     /// The sections that `range` touches, each with the part of `range` that lies in it.
     pub(crate) fn sections_of(&self, range: Range<usize>) -> impl Iterator<Item = (&Section, Range<usize>)> {
-        let first = self
-            .sections
-            .partition_point(|section| section.records.end <= range.start);
+        let first = self.section_of(range.start);
         self.sections[first..]
             .iter()
             .take_while(move |section| section.records.start < range.end)
@@ -212,10 +206,13 @@ impl Input {
     /// # Panics
     /// When there is none.
     pub(crate) fn record(&self, index: usize) -> Source<'_> {
-        let section = self
-            .sections
-            .partition_point(|section| section.records.end <= index);
-        self.record_of(&self.sections[section], index)
+        self.record_of(&self.sections[self.section_of(index)], index)
+    }
+
+    /// Which section holds the record with this number.
+    pub(crate) fn section_of(&self, index: usize) -> usize {
+        self.sections
+            .partition_point(|section| section.records.end <= index)
     }
 
     /// As `record`, for a caller who knows the section.

@@ -13,11 +13,11 @@ use wasmtime::component::{
 use wasmtime::{FrameInfo, Store, Trap, WasmBacktrace};
 
 use super::abi;
-use super::answer::{self, AnswerError, Failure, Failures};
+use super::answer::{AnswerError, Failure, Failures};
 use super::engine::{Engine, Running};
 use super::host::{self, Host, Interrupted};
 use super::keyed::{KeyedStore, TooMuchState};
-use super::logs::Logger;
+use super::logs::{self, Logger};
 use super::table::Table;
 use crate::metadata::World;
 
@@ -222,7 +222,7 @@ impl Instance {
         self.setup.params = params;
         let (configured,) = answer?;
         configured.map_err(|mut message| {
-            answer::cut(&mut message);
+            logs::cut(&mut message);
             StartError::Refused { message }
         })
     }
@@ -411,7 +411,7 @@ fn describe_trap(error: &wasmtime::Error, last_error: Option<&str>) -> String {
             text = format!("{text} (in {})", names.join(", called by "));
         }
     }
-    answer::cut(&mut text);
+    logs::cut(&mut text);
     text
 }
 

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_protocol::ids::PartitionIndex;
 
-use super::answer::cut;
 use crate::sys::clock::Clock;
 
 /// Lines a transform's ring keeps, of at most 1 KiB each; the oldest goes first.
 const LINES_MAX: usize = 256;
+/// What is kept of a message.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// Lines taken from one call of a guest; the rest is counted.
 const LINES_PER_CALL_MAX: u32 = 16;
 
@@ -144,6 +145,15 @@ impl Logger {
             message,
         });
     }
+}
+
+/// Cuts a message at a character's border.
+pub(crate) fn cut(message: &mut String) {
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.truncate(end);
 }
 
 #[cfg(test)]

@@ -49,7 +49,6 @@ pub(crate) struct Append {
     pub(crate) sink: usize,
     pub(crate) partition: PartitionIndex,
     pub(crate) batches: Bytes,
-    pub(crate) records: u64,
 }
 
 /// One record to be sent.
@@ -74,7 +73,6 @@ struct Target {
     builder: BatchBuilder,
     /// Finished batches, in order.
     done: Vec<Bytes>,
-    records: u64,
 }
 
 impl Outbox {
@@ -163,7 +161,6 @@ impl Outbox {
             }
             target.done.push(batch);
         }
-        target.records += 1;
         Ok(())
     }
 
@@ -186,7 +183,6 @@ impl Outbox {
         let target = self.target(sink, partition);
         target.close()?;
         target.done.push(unstamped(batch));
-        target.records += batch.header().record_count as u64;
         Ok(())
     }
 
@@ -203,7 +199,6 @@ impl Outbox {
                     sink,
                     partition,
                     batches,
-                    records: std::mem::take(&mut target.records),
                 });
             }
         }
@@ -216,7 +211,6 @@ impl Outbox {
             // What was gathered is built and dropped; that it cannot be built makes no difference.
             let _ = target.builder.build();
             target.done.clear();
-            target.records = 0;
         }
     }
 
@@ -224,7 +218,6 @@ impl Outbox {
         self.targets[sink][partition as usize].get_or_insert_with(|| Target {
             builder: BatchBuilder::new(BatchOptions::PLAIN),
             done: Vec::new(),
-            records: 0,
         })
     }
 }

@@ -81,10 +81,6 @@ impl Entries {
         self.by_key.get(key).map(|value| &**value)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -140,7 +136,7 @@ mod tests {
             ]))
             .unwrap();
         assert_eq!(table.read().get(b"JFK"), Some(&b"new"[..]));
-        assert_eq!(table.read().len(), 2);
+        assert_eq!(table.read().by_key.len(), 2);
         table.apply(&batch(&[(b"JFK", None), (b"SFO", None)])).unwrap();
         assert_eq!((table.read().get(b"JFK"), table.read().bytes()), (None, 0));
     }

@@ -46,7 +46,11 @@ pub(crate) fn validated(engine: &Arc<Engine>, name: &str) -> Validated {
 }
 
 pub(crate) fn module(engine: &Arc<Engine>, name: &str) -> Module {
-    validated(engine, name).module
+    let validated = validated(engine, name);
+    let component = engine
+        .load(&validated.compiled)
+        .expect("this engine has compiled it");
+    Module::link(Arc::clone(engine), &component, validated.world).expect("it was validated")
 }
 
 /// Limits like those of a deployment, and no parameters or tables.

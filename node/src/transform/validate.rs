@@ -9,6 +9,7 @@ use std::time::Duration;
 use headwater_protocol::ids::PartitionIndex;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
+use super::MODULE_BYTES_MAX;
 use super::abi;
 use super::engine::{Engine, Trusted};
 use super::instance::{self, CallError, Instance, MODULE_INTERFACE, Module, Setup, StartError};
@@ -17,8 +18,6 @@ use super::params::{self, is_plain_name};
 use crate::metadata::{ParamKind, ParamSpec, World};
 use crate::sys::clock::Clock;
 
-/// Python's interpreter is 18 MB; nothing sensible is larger than this.
-pub(crate) const MODULE_BYTES_MAX: usize = 32 << 20;
 const NAME_BYTES_MAX: usize = 100;
 const VERSION_BYTES_MAX: usize = 64;
 const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
@@ -33,6 +32,9 @@ const IMPORTS: [&str; 4] = ["types", "lookup", "state", "log"];
 const RECIPE: &str = "build it with `headwater module build`, or for Rust: RUSTFLAGS='-C linker=wasm-component-ld' \
                       cargo build --release --target wasm32-unknown-unknown";
 
+const WASI_HINT: &str = "WASI is not there: for Rust build for wasm32-unknown-unknown, for Python use \
+                         componentize-py --stub-wasi";
+
 /// Why an upload was refused. All are the uploader's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidateError {
@@ -42,18 +44,13 @@ pub enum ValidateError {
     TooLarge { bytes: usize, limit: usize },
     #[error("this is not WebAssembly: it does not begin with \\0asm")]
     NotWasm,
-    #[error("this is a core module, not a component: {RECIPE}")]
+    #[error("this is a core module, not a component")]
     CoreModule,
     #[error("the file is damaged or uses WebAssembly features that are off here: {reason}")]
     Invalid { reason: String },
-    #[error("the component imports {}, which Headwater does not offer{}", names.join(", "), import_hint(names))]
+    #[error("the component imports {}, which Headwater does not offer", names.join(", "))]
     ForbiddenImport { names: Vec<String> },
-    #[error(
-        "the component exports no {}: it must export {MODULE_INTERFACE} and one of headwater:module/filter@1.0.0, \
-         headwater:module/mapping@1.0.0 and headwater:module/aggregate@1.0.0{}",
-        names.join(" and no "),
-        export_hint(exported)
-    )]
+    #[error("the component exports no {}", names.join(" and no "))]
     MissingExport {
         names: Vec<String>,
         exported: Vec<String>,
@@ -75,6 +72,28 @@ pub enum ValidateError {
 }
 
 impl ValidateError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::CoreModule => Some(RECIPE.to_owned()),
+            Self::ForbiddenImport { names } if names.iter().any(|name| name.starts_with("wasi:")) => {
+                Some(WASI_HINT.to_owned())
+            }
+            Self::MissingExport { exported, .. } => {
+                let exported = if exported.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    exported.join(", ")
+                };
+                Some(format!(
+                    "it must export {MODULE_INTERFACE} and one of headwater:module/filter@1.0.0, \
+                     headwater:module/mapping@1.0.0 and headwater:module/aggregate@1.0.0; it exports {exported}"
+                ))
+            }
+            _ => None,
+        }
+    }
+
     /// The code that the HTTP API and the command line show.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -95,21 +114,6 @@ impl ValidateError {
     }
 }
 
-fn import_hint(names: &[String]) -> &'static str {
-    if names.iter().any(|name| name.starts_with("wasi:")) {
-        ". WASI is not there: for Rust build for wasm32-unknown-unknown, for Python use componentize-py --stub-wasi"
-    } else {
-        ""
-    }
-}
-
-fn export_hint(exported: &[String]) -> String {
-    if exported.is_empty() {
-        return String::new();
-    }
-    format!(" (it exports {})", exported.join(", "))
-}
-
 /// What a sound upload is.
 pub(crate) struct Validated {
     pub(crate) name: String,
@@ -119,7 +123,6 @@ pub(crate) struct Validated {
     pub(crate) world: World,
     pub(crate) imports: Vec<String>,
     pub(crate) compiled: Trusted,
-    pub(crate) module: Module,
 }
 
 /// Checks an upload completely. It compiles and runs the module's `describe`: call it where a thread may be busy for
@@ -152,7 +155,6 @@ pub(crate) fn validate(engine: &Arc<Engine>, clock: &Clock, wasm: &[u8]) -> Resu
         world,
         imports,
         compiled,
-        module,
     })
 }
 

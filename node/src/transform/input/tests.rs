@@ -134,7 +134,7 @@ fn a_malformed_batch_adds_nothing_and_says_where_to_go_on() {
     let mut input = Input::default();
     let error = input.push(bad, Offset(0), 1 << 20).unwrap_err();
     assert_eq!((error.base_offset, error.next_offset), (Offset(10), Offset(12)));
-    assert!(input.is_empty());
+    assert_eq!(input.len(), 0);
     let large = input
         .push(batch(0, &[&[0; 5_000]], Compression::Zstd), Offset(0), 1_000)
         .unwrap_err();

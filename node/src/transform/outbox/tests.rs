@@ -68,7 +68,7 @@ fn output_is_cut_into_batches_the_sink_takes() {
     assert_eq!(
         appends
             .iter()
-            .map(|append| (append.sink, append.records))
+            .map(|append| (append.sink, batches(append).iter().sum::<i32>()))
             .collect::<Vec<_>>(),
         [(0, 10), (1, 10)]
     );
@@ -98,7 +98,7 @@ fn a_record_that_no_batch_holds_is_refused_alone() {
         .push(0, &record(None, b"after"), Compression::None)
         .unwrap();
     let appends = outbox.finish().unwrap();
-    assert_eq!((appends[0].records, batches(&appends[0])), (3, vec![1, 1, 1]));
+    assert_eq!(batches(&appends[0]), [1, 1, 1]);
 }
 
 fn batch(producer: ProducerStamp) -> BatchView {
@@ -135,7 +135,7 @@ fn a_whole_batch_is_shared_unless_a_producer_stamped_it() {
     outbox.push_batch(0, 0, &stamped).unwrap();
     outbox.push(0, &record(None, b"last"), Compression::None).unwrap();
     let append = outbox.finish().unwrap().remove(0);
-    assert_eq!((append.records, batches(&append)), (3, vec![1, 1, 1]));
+    assert_eq!(batches(&append), [1, 1, 1]);
     let middle = Batches::new(append.batches).nth(1).unwrap().unwrap();
     assert!(!middle.header().is_idempotent());
     assert_eq!(middle.bytes()[HEADER_BYTES..], stamped.bytes()[HEADER_BYTES..]);

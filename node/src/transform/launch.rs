@@ -1,0 +1,161 @@
+//! From a plan to a running pipeline: gathers the module, its parameters and tables, and the partitions.
+//! It owns nothing that outlives the pipeline.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{pending, select_all};
+use headwater_protocol::ids::PartitionIndex;
+
+use super::deploy::Means;
+use super::instance::Setup;
+use super::logs::{LogRing, Logger};
+use super::lookup::Lease;
+use super::modules::LoadError;
+use super::outbox::Sink;
+use super::params;
+use super::pipeline::{self, End, Job, SinkPartitions};
+use super::plan::RunPlan;
+use super::status::Cells;
+use super::table::Table;
+use crate::metadata::{Topic, Transform};
+use crate::partition::Partition;
+use crate::sys::task::Tasks;
+
+/// One pipeline to be started.
+pub(crate) struct Launch {
+    pub(crate) means: Means,
+    pub(crate) run: Arc<RunPlan>,
+    pub(crate) partition: PartitionIndex,
+    pub(crate) scope: Tasks,
+    pub(crate) cells: Arc<Cells>,
+    pub(crate) ring: Arc<LogRing>,
+}
+
+/// Runs the pipeline until it ends.
+pub(crate) async fn run(launch: Launch) -> End {
+    let scope = launch.scope.clone();
+    let (job, leases) = match prepare(launch).await {
+        Ok(prepared) => prepared,
+        Err(end) => return end,
+    };
+    let mut running = std::pin::pin!(pipeline::run(job));
+    tokio::select! {
+        biased;
+        end = &mut running => end,
+        reason = first_failure(&leases) => {
+            scope.cancel();
+            running.await;
+            End::Stopped { reason }
+        }
+    }
+}
+
+async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
+    let Launch {
+        means,
+        run,
+        partition,
+        scope,
+        cells,
+        ring,
+    } = launch;
+    let stopped = |reason: String| End::Stopped { reason };
+    let metadata = Arc::clone(&run.module);
+    let loaded = means
+        .modules
+        .blocking(move |modules| modules.load(&metadata))
+        .await;
+    let module = loaded.and_then(|loaded| loaded).map_err(|error| match error {
+        LoadError::Unfinished => End::Failed {
+            reason: error.to_string(),
+        },
+        LoadError::Engine(_) | LoadError::Store(_) | LoadError::Compile(_) => stopped(error.to_string()),
+    })?;
+    let params = params::complete(&run.module.params, &run.transform.params);
+    let params = params.map_err(|error| stopped(error.to_string()))?;
+    let leases: BTreeMap<_, _> = run
+        .tables
+        .iter()
+        .map(|(name, topic)| (name.clone(), means.tables.lease(topic)))
+        .collect();
+    let tables = leases
+        .iter()
+        .map(|(name, lease)| (name.clone(), Arc::clone(lease.table())))
+        .collect();
+    means.registry.reconciled(means.view.image().offset).await;
+    let sinks = sinks(&means, &run)?;
+    let logger = Logger::new(&run.transform.name, partition, ring, means.clock.clone());
+    let setup = setup(&run.transform, params, tables, logger.clone());
+    let leases: Vec<_> = leases.into_values().collect();
+    let job = Job {
+        transform: Arc::clone(&run.transform),
+        module,
+        setup,
+        source: find(&means, &run.source, partition)?,
+        sinks,
+        has_dead_letters: run.dead_letter.is_some(),
+        state: find(&means, &run.state, partition)?,
+        tables: leases.clone(),
+        cells,
+        logger,
+        tasks: scope,
+        clock: means.clock.clone(),
+    };
+    Ok((job, leases))
+}
+
+/// The partition of a topic, which the metadata says is here.
+fn find(means: &Means, topic: &Topic, index: PartitionIndex) -> Result<Partition, End> {
+    let found = means.registry.get_by_id(topic.id, index);
+    found.ok_or_else(|| End::Failed {
+        reason: format!("partition {} {index} is not on this node", topic.name),
+    })
+}
+
+/// The sinks in order, and the dead-letter topic behind them.
+fn sinks(means: &Means, run: &RunPlan) -> Result<Vec<SinkPartitions>, End> {
+    let mut sinks = Vec::new();
+    for topic in run.sinks.iter().chain(&run.dead_letter) {
+        let partitions = topic.indexes().map(|index| find(means, topic, index));
+        let partitions = partitions.collect::<Result<Vec<Partition>, _>>()?;
+        let Some(first) = partitions.first() else {
+            let reason = format!("topic {} has no partitions", topic.name);
+            return Err(End::Stopped { reason });
+        };
+        let sink = Sink {
+            name: Arc::clone(&topic.name),
+            partitions: partitions.len() as u32,
+            message_bytes_max: first.config().max_message_bytes,
+        };
+        sinks.push(SinkPartitions { sink, partitions });
+    }
+    Ok(sinks)
+}
+
+/// What an instance of this transform may use and is given.
+pub(crate) fn setup(
+    transform: &Transform,
+    params: Vec<(String, String)>,
+    tables: BTreeMap<String, Arc<Table>>,
+    logger: Logger,
+) -> Setup {
+    Setup {
+        memory_bytes_max: transform.limits.memory_bytes,
+        cpu_per_call: Duration::from_millis(transform.limits.cpu_ms_per_batch),
+        answer_bytes_max: transform.limits.output_bytes,
+        params,
+        tables: Arc::new(tables),
+        logger,
+    }
+}
+
+async fn first_failure(leases: &[Arc<Lease>]) -> String {
+    if leases.is_empty() {
+        return pending().await;
+    }
+    select_all(leases.iter().map(|lease| Box::pin(lease.failed())))
+        .await
+        .0
+}

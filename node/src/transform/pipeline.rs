@@ -1,0 +1,698 @@
+//! The task of one transform on one partition: reads what is committed, has the worker deal with it, appends what
+//! comes of it, and commits how far it got.
+//!
+//! It owns the position. Outputs are acknowledged before the position is committed, so a record is dealt with at
+//! least once. It wakes when there is something to read, never to look whether there is. It stalls nobody but itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headwater_protocol::ids::{Offset, TopicId};
+use tokio_util::sync::CancellationToken;
+
+use super::changelog::{Changes, Commit, Owner, Restored};
+use super::keyed::KeyedStore;
+use super::letter::Origin;
+use super::logs::{LogLevel, Logger};
+use super::lookup::Lease;
+use super::outbox::{Append, Sink};
+use super::state_log::{self, Committer, OWN_APPEND, Step};
+use super::status::{Cells, RunState, Totals};
+use super::windows::{Settings, Windows};
+use super::worker::{Attempt, Blame, Counts, Parts, Ran, Rules, Unreadable, Work, Worker};
+use super::{instance::Module, instance::Setup};
+use crate::metadata::{ErrorPolicy, StartAt, Transform, World};
+use crate::partition::{AppendError, Isolation, Partition, Pending, ReadError, ReadRequest};
+use crate::sys::clock::Clock;
+use crate::sys::task::Tasks;
+
+/// What one read asks for.
+const READ_BYTES: usize = 1 << 20;
+/// Accumulators and keyed entries of one partition may take this together.
+const STATE_BYTES_MAX: usize = 64 << 20;
+/// The first and the longest pause before a record is tried again.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Timeouts in a row after which a module may use a tenth of a core only: one record that loops is found by then.
+const TIMEOUTS_IN_A_ROW_MAX: u32 = 16;
+
+/// Everything one pipeline is started with.
+pub(crate) struct Job {
+    pub(crate) transform: Arc<Transform>,
+    pub(crate) module: Arc<Module>,
+    pub(crate) setup: Setup,
+    pub(crate) source: Partition,
+    pub(crate) sinks: Vec<SinkPartitions>,
+    /// The dead-letter topic stands last among the sinks.
+    pub(crate) has_dead_letters: bool,
+    pub(crate) state: Partition,
+    /// Tables that must have caught up before the first record is dealt with.
+    pub(crate) tables: Vec<Arc<Lease>>,
+    pub(crate) cells: Arc<Cells>,
+    pub(crate) logger: Logger,
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Clock,
+}
+
+/// A sink and the partitions behind it, in order.
+#[derive(Clone)]
+pub(crate) struct SinkPartitions {
+    pub(crate) sink: Sink,
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// How a pipeline ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was asked to.
+    Cancelled,
+    /// Nothing will change by itself: a person must look.
+    Stopped { reason: String },
+    /// Something outside failed: try again from what is committed.
+    Failed { reason: String },
+}
+
+impl End {
+    fn failed(reason: impl ToString) -> Self {
+        Self::Failed {
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Runs until it is cancelled or cannot go on.
+pub(crate) async fn run(job: Job) -> End {
+    let cancel = job.tasks.cancelled();
+    let started = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return End::Cancelled,
+        started = Pipeline::start(job) => started,
+    };
+    let mut pipeline = match started {
+        Ok(pipeline) => pipeline,
+        Err(end) => return end,
+    };
+    let Err(end) = pipeline.work().await;
+    // Whatever ended it, what was done so far counts.
+    match (pipeline.committer.finish().await, end) {
+        (Err(reason), End::Failed { .. } | End::Cancelled) => End::Failed { reason },
+        (_, end) => end,
+    }
+}
+
+struct Pipeline {
+    transform: Arc<Transform>,
+    /// Away while it works.
+    worker: Option<Worker>,
+    committer: Committer,
+    source: Partition,
+    source_id: TopicId,
+    sinks: Vec<SinkPartitions>,
+    owner: Owner,
+    /// Everything before it is handed over to be committed.
+    position: Offset,
+    cells: Arc<Cells>,
+    logger: Logger,
+    tasks: Tasks,
+    cancel: CancellationToken,
+    clock: Clock,
+    timeouts_in_a_row: u32,
+    retry_pause: Duration,
+    last_input: Instant,
+    /// Leases keep their tables alive.
+    _tables: Vec<Arc<Lease>>,
+}
+
+/// A pipeline never ends well: it ends with an `End`.
+type Forever = std::convert::Infallible;
+
+impl Pipeline {
+    async fn start(job: Job) -> Result<Self, End> {
+        let Job {
+            transform,
+            module,
+            setup,
+            source,
+            sinks,
+            has_dead_letters,
+            state,
+            tables,
+            cells,
+            logger,
+            ..
+        } = job;
+        let (tasks, clock) = (job.tasks, job.clock);
+        cells.follow(source.watermarks());
+        for table in &tables {
+            table
+                .caught_up()
+                .await
+                .map_err(|reason| End::Stopped { reason })?;
+        }
+        let (restored, log_bytes) = state_log::restore(&state).await.map_err(End::failed)?;
+        let committer = Committer::start(&tasks, &clock, state, log_bytes, Arc::clone(&cells));
+        let source_id = source.name().topic_id;
+        let is_aggregate = module.world() == World::Aggregate;
+        let owner = Owner {
+            module: transform.module.name.clone(),
+            window_ms: transform.window_ms,
+        };
+        let taken_up = take_up(restored, source_id, &owner, &logger);
+        let windows = is_aggregate.then(|| restore_windows(&transform, &taken_up));
+        let keyed = KeyedStore::restore(STATE_BYTES_MAX, taken_up.entries);
+        let worker = Worker::new(Parts {
+            module,
+            setup,
+            rules: rules(&transform, has_dead_letters),
+            keyed,
+            windows,
+            sinks: sinks.iter().map(|sink| sink.sink.clone()).collect(),
+            origin: Origin {
+                transform: transform.name.clone(),
+                module: transform.module.clone(),
+                topic: transform.source.clone(),
+                partition: source.name().index,
+            },
+        });
+        let cancel = tasks.cancelled();
+        let mut pipeline = Self {
+            worker: Some(worker),
+            committer,
+            source_id,
+            sinks,
+            owner,
+            position: taken_up.position.unwrap_or(Offset::ZERO),
+            cells,
+            logger,
+            cancel,
+            timeouts_in_a_row: 0,
+            retry_pause: RETRY_PAUSE_MIN,
+            last_input: clock.now(),
+            _tables: tables,
+            transform,
+            source,
+            tasks,
+            clock,
+        };
+        pipeline.begin(taken_up.position.is_none()).await?;
+        Ok(pipeline)
+    }
+
+    /// Sets the module up, and settles where a new transform begins, durably: from then on nothing is missed.
+    async fn begin(&mut self, is_new: bool) -> Result<(), End> {
+        let prepared = self.with_worker(|worker| worker.prepare()).await?;
+        prepared.map_err(|error| End::Stopped {
+            reason: error.to_string(),
+        })?;
+        if is_new {
+            let watermarks = *self.source.watermarks().borrow();
+            self.position = match self.transform.start {
+                StartAt::Earliest => watermarks.log_start,
+                StartAt::Latest => watermarks.high_watermark,
+            };
+            let commit = Commit {
+                is_whole: true,
+                ..self.commit()
+            };
+            self.hand_over(Vec::new(), commit, Changes::default()).await?;
+        } else {
+            self.cells.set_position(self.position, self.watermark_ms());
+        }
+        let position = self.position;
+        self.with_worker(move |worker| drop(worker.load(&[], position, 0)))
+            .await?;
+        self.cells.set_state(RunState::Running);
+        Ok(())
+    }
+
+    async fn work(&mut self) -> Result<Forever, End> {
+        loop {
+            // Windows may be due from before.
+            let attempt = self.with_worker(|worker| worker.attempt()).await?;
+            self.work_off(attempt).await?;
+            let batches = self.read().await?;
+            let (from, now_ms) = (self.position, self.clock.unix_ms());
+            let (unreadable, attempt) = self
+                .with_worker(move |worker| (worker.load(&batches, from, now_ms), worker.attempt()))
+                .await?;
+            self.last_input = self.clock.now();
+            self.note_unreadable(&unreadable).await?;
+            self.work_off(attempt).await?;
+            self.finish_input().await?;
+        }
+    }
+
+    /// Waits until there is something to read, and reads it.
+    async fn read(&mut self) -> Result<Vec<bytes::Bytes>, End> {
+        let mut watermarks = self.source.watermarks();
+        loop {
+            watermarks.borrow_and_update();
+            let request = ReadRequest {
+                from: self.position,
+                max_bytes: READ_BYTES,
+                isolation: Isolation::Committed,
+                min_one: true,
+                current_epoch: None,
+                up_to_log_end: false,
+            };
+            match self.source.read(request).await {
+                Ok(outcome) if outcome.bytes > 0 => return Ok(outcome.records),
+                Ok(_) => {}
+                Err(ReadError::OutOfRange { asked, start, end }) => {
+                    self.jump(asked, if asked < start { start } else { end }).await?;
+                    continue;
+                }
+                Err(error) => return Err(End::failed(format!("the source cannot be read: {error}"))),
+            }
+            let idle_close = self.idle_close_at();
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(End::Cancelled),
+                () = self.committer.failed() => return Err(End::failed("committing failed")),
+                changed = watermarks.changed() => {
+                    changed.map_err(|_| End::failed("the source partition was closed"))?;
+                }
+                () = wait_until(&self.clock, idle_close) => self.close_windows().await?,
+            }
+        }
+    }
+
+    /// When all windows close for want of input. None while none is open, or it was not asked for.
+    fn idle_close_at(&self) -> Option<Instant> {
+        let idle = u64::try_from(self.transform.idle_close_ms?).unwrap_or_default();
+        let windows = self.worker.as_ref().and_then(Worker::windows)?;
+        (!windows.is_empty()).then(|| self.last_input + Duration::from_millis(idle))
+    }
+
+    async fn close_windows(&mut self) -> Result<(), End> {
+        let now_ms = self.clock.unix_ms();
+        let attempt = self
+            .with_worker(move |worker| {
+                worker.close_all_windows(now_ms);
+                worker.attempt()
+            })
+            .await?;
+        self.work_off(attempt).await?;
+        self.finish_input().await
+    }
+
+    /// The source no longer has, or does not have any more, the records from the position on.
+    async fn jump(&mut self, from: Offset, to: Offset) -> Result<(), End> {
+        let message = if from < to {
+            format!("records {from} to {to} were deleted from the source before they were dealt with")
+        } else {
+            format!("the source ends at {to}, before the position {from}: it has lost records")
+        };
+        self.note(LogLevel::Warn, message, Some(from));
+        self.position = to;
+        self.hand_over(Vec::new(), self.commit(), Changes::default())
+            .await
+    }
+
+    /// Deals with an attempt and everything that follows from it, until the worker has nothing left to do.
+    async fn work_off(&mut self, mut attempt: Option<Attempt>) -> Result<(), End> {
+        while let Some(Attempt { work, result, cpu }) = attempt {
+            self.cells.count_cpu(cpu);
+            if self.cancel.is_cancelled() {
+                return Err(End::Cancelled);
+            }
+            match result {
+                Ok(ran) => {
+                    self.timeouts_in_a_row = 0;
+                    self.deliver(work, ran).await?;
+                }
+                Err(Blame::Range(error)) => {
+                    let (reason, message) = (error.reason(), error.to_string());
+                    if reason == "timeout" {
+                        self.rest(cpu).await?;
+                    }
+                    self.cut(work, reason, message).await?;
+                }
+                Err(Blame::One {
+                    index,
+                    reason,
+                    message,
+                }) => {
+                    let (Work::Records(range) | Work::Windows(range)) = &work;
+                    if index == range.start {
+                        self.settle(work, reason, message).await?;
+                    } else {
+                        self.worker().put_back(work, index);
+                    }
+                }
+                Err(Blame::Module { reason }) => return Err(End::Stopped { reason }),
+                Err(Blame::Stopping) => return Err(End::Cancelled),
+            }
+            attempt = self.with_worker(|worker| worker.attempt()).await?;
+        }
+        Ok(())
+    }
+
+    /// Halves the work of a failed attempt, or settles the one record it comes down to.
+    async fn cut(&mut self, work: Work, reason: &'static str, message: String) -> Result<(), End> {
+        match self.worker().cut(work) {
+            None => Ok(()),
+            Some(one) => self.settle(one, reason, message).await,
+        }
+    }
+
+    /// Applies the error policy to the first record or window of `work`.
+    async fn settle(&mut self, work: Work, reason: &'static str, message: String) -> Result<(), End> {
+        let offset = self.worker().offset_of(&work);
+        let at = offset.map_or_else(|| "a window".to_owned(), |offset| format!("record {offset}"));
+        let text = format!("{at}: {reason}: {message}");
+        match self.transform.on_error {
+            ErrorPolicy::DeadLetter | ErrorPolicy::Skip => {
+                self.note(LogLevel::Warn, text, offset);
+                let (now, why) = (work.clone(), message);
+                let written = self
+                    .with_worker(move |worker| worker.write_off(now, reason, &why))
+                    .await?;
+                match written {
+                    Ok(ran) => self.deliver(work, ran).await,
+                    Err(Blame::Module { reason }) => Err(End::Stopped { reason }),
+                    Err(other) => Err(End::failed(format!("{other:?}"))),
+                }
+            }
+            ErrorPolicy::Stop => {
+                self.note(LogLevel::Error, text.clone(), offset);
+                Err(End::Stopped { reason: text })
+            }
+            ErrorPolicy::Retry => {
+                self.note(LogLevel::Warn, text.clone(), offset);
+                self.cells.set_state(RunState::Retrying { reason: text });
+                let (Work::Records(range) | Work::Windows(range)) = &work;
+                let first = range.start;
+                self.worker().put_back(work, first);
+                self.pause(self.retry_pause).await?;
+                self.retry_pause = (self.retry_pause * 2).min(RETRY_PAUSE_MAX);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends what an attempt gave, and hands its state and position over to be committed.
+    async fn deliver(&mut self, work: Work, ran: Ran) -> Result<(), End> {
+        let Ran {
+            appends,
+            counts,
+            position,
+        } = ran;
+        let mut outputs = Vec::with_capacity(appends.len());
+        for append in appends {
+            match self.submit(append).await {
+                Ok(pending) => outputs.push(pending),
+                Err(error) if is_about_records(&error) => {
+                    self.worker().reject();
+                    let message = format!("an output was refused: {error}");
+                    // Boxed, because settling delivers the dead letter.
+                    return Box::pin(self.cut(work, "output-refused", message)).await;
+                }
+                Err(error) => return Err(End::failed(format!("an output cannot be appended: {error}"))),
+            }
+        }
+        let changes = self.worker().accept();
+        self.position = position.unwrap_or(self.position);
+        self.cells.count(totals(counts));
+        self.retry_pause = RETRY_PAUSE_MIN;
+        if matches!(self.cells.state(), RunState::Retrying { .. }) {
+            self.cells.set_state(RunState::Running);
+        }
+        self.commit_changes(outputs, changes).await
+    }
+
+    async fn submit(&mut self, append: Append) -> Result<Pending, AppendError> {
+        let partitions = &self.sinks[append.sink].partitions;
+        let partition = usize::try_from(append.partition.value())
+            .ok()
+            .and_then(|index| partitions.get(index));
+        let partition = partition.expect("outputs are routed among the partitions of their sink");
+        partition.submit(append.batches, OWN_APPEND).await
+    }
+
+    /// All that was read is dealt with: the position moves behind it, even where there was no record.
+    async fn finish_input(&mut self) -> Result<(), End> {
+        let next = self.worker().next_offset();
+        let changes = self.worker().accept();
+        if next == self.position && changes == Changes::default() {
+            return Ok(());
+        }
+        self.position = self.position.max(next);
+        self.commit_changes(Vec::new(), changes).await
+    }
+
+    async fn commit_changes(&mut self, outputs: Vec<Pending>, changes: Changes) -> Result<(), End> {
+        let live = self.live_bytes();
+        self.cells.set_state_bytes(live);
+        let commit = self.commit();
+        if self.committer.wants_whole(live) {
+            let whole = self.whole();
+            return self
+                .hand_over(
+                    outputs,
+                    Commit {
+                        is_whole: true,
+                        ..commit
+                    },
+                    whole,
+                )
+                .await;
+        }
+        self.hand_over(outputs, commit, changes).await
+    }
+
+    fn commit(&self) -> Commit {
+        Commit::new(
+            self.source_id,
+            self.position,
+            self.watermark_ms(),
+            self.owner.clone(),
+        )
+    }
+
+    fn watermark_ms(&self) -> Option<i64> {
+        self.worker
+            .as_ref()
+            .and_then(Worker::windows)
+            .and_then(Windows::watermark_ms)
+    }
+
+    async fn hand_over(
+        &mut self,
+        outputs: Vec<Pending>,
+        commit: Commit,
+        changes: Changes,
+    ) -> Result<(), End> {
+        if self
+            .committer
+            .hand_over(Step {
+                outputs,
+                commit,
+                changes,
+            })
+            .await
+        {
+            return Ok(());
+        }
+        Err(End::failed("committing failed"))
+    }
+
+    fn live_bytes(&mut self) -> usize {
+        let worker = self.worker();
+        worker.keyed().bytes() + worker.windows().map_or(0, Windows::bytes)
+    }
+
+    fn whole(&mut self) -> Changes {
+        let worker = self.worker();
+        let groups = worker.windows().map(|windows| {
+            windows
+                .groups()
+                .map(|(key, state)| (key, Some(Arc::clone(state))))
+                .collect()
+        });
+        let groups = groups.unwrap_or_default();
+        let entries = worker.keyed().entries();
+        let entries = entries
+            .map(|(key, value)| (Arc::clone(key), Some(Arc::clone(value))))
+            .collect();
+        Changes { groups, entries }
+    }
+
+    /// After a timeout: lets others have the core for as long as the module had it, and for much longer when it
+    /// keeps on timing out.
+    async fn rest(&mut self, cpu: Duration) -> Result<(), End> {
+        self.timeouts_in_a_row = self.timeouts_in_a_row.saturating_add(1);
+        let times = if self.timeouts_in_a_row > TIMEOUTS_IN_A_ROW_MAX {
+            9
+        } else {
+            1
+        };
+        self.pause(cpu * times).await
+    }
+
+    async fn pause(&mut self, duration: Duration) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(End::Cancelled),
+            () = self.clock.sleep(duration) => Ok(()),
+        }
+    }
+
+    async fn note_unreadable(&mut self, unreadable: &[Unreadable]) -> Result<(), End> {
+        for Unreadable { offset, message } in unreadable {
+            self.note(LogLevel::Error, message.clone(), Some(*offset));
+            if matches!(self.transform.on_error, ErrorPolicy::Stop | ErrorPolicy::Retry) {
+                return Err(End::Stopped {
+                    reason: message.clone(),
+                });
+            }
+            self.cells.count(Totals {
+                failed: 1,
+                ..Totals::default()
+            });
+        }
+        Ok(())
+    }
+
+    fn note(&self, level: LogLevel, message: String, offset: Option<Offset>) {
+        self.logger.line(level, message.clone());
+        self.cells.set_error(message, self.clock.unix_ms(), offset);
+    }
+
+    fn worker(&mut self) -> &mut Worker {
+        self.worker
+            .as_mut()
+            .expect("the worker is only away while it is waited for")
+    }
+
+    /// Has the worker do something that may take long, on a thread that may block.
+    async fn with_worker<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<T, End> {
+        let mut worker = self
+            .worker
+            .take()
+            .expect("the worker is only away while it is waited for");
+        let done = self.tasks.blocking("guest", move || {
+            let result = work(&mut worker);
+            (worker, result)
+        });
+        let (worker, result) = done.await.map_err(|_| End::failed("the worker broke off"))?;
+        self.worker = Some(worker);
+        Ok(result)
+    }
+}
+
+/// What of a restored state can be gone on with.
+struct TakenUp {
+    position: Option<Offset>,
+    watermark_ms: Option<i64>,
+    groups: Vec<(super::windows::GroupKey, Arc<[u8]>)>,
+    entries: Vec<(Arc<[u8]>, Arc<[u8]>)>,
+}
+
+fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger: &Logger) -> TakenUp {
+    let nothing = TakenUp {
+        position: None,
+        watermark_ms: None,
+        groups: Vec::new(),
+        entries: Vec::new(),
+    };
+    let Some(commit) = restored.commit else {
+        return nothing;
+    };
+    if commit.source != source {
+        logger.line(
+            LogLevel::Warn,
+            "the source is another topic than before: begun anew".to_owned(),
+        );
+        return nothing;
+    }
+    if commit.owner != *owner {
+        logger.line(
+            LogLevel::Warn,
+            "another module or window size: the state from before is dropped".to_owned(),
+        );
+        return TakenUp {
+            position: Some(commit.position),
+            ..nothing
+        };
+    }
+    TakenUp {
+        position: Some(commit.position),
+        watermark_ms: commit.watermark_ms,
+        groups: restored.groups.into_iter().collect(),
+        entries: restored.entries.into_iter().collect(),
+    }
+}
+
+fn restore_windows(transform: &Transform, taken_up: &TakenUp) -> Windows {
+    let settings = Settings {
+        // Checked at deployment; a transform that was not gets windows of a minute rather than a panic.
+        size_ms: transform.window_ms.filter(|size| *size > 0).unwrap_or(60_000),
+        lateness_ms: transform.lateness_ms.max(0),
+    };
+    Windows::restore(settings, taken_up.watermark_ms, taken_up.groups.iter().cloned())
+}
+
+fn rules(transform: &Transform, has_dead_letters: bool) -> Rules {
+    Rules {
+        batch_bytes_max: usize::try_from(transform.limits.batch_bytes).unwrap_or(usize::MAX),
+        state_bytes_max: STATE_BYTES_MAX,
+        is_strict: matches!(transform.on_error, ErrorPolicy::Stop | ErrorPolicy::Retry),
+        has_dead_letters,
+        emit: transform.emit,
+    }
+}
+
+fn totals(counts: Counts) -> Totals {
+    let Counts {
+        taken,
+        sent,
+        dropped,
+        failed,
+        late,
+    } = counts;
+    Totals {
+        records_in: taken,
+        records_out: sent,
+        failed,
+        dropped,
+        late,
+        cpu_ms: 0,
+    }
+}
+
+/// Whether an append was refused because of what is in it, so that trying again as it is cannot help.
+fn is_about_records(error: &AppendError) -> bool {
+    match error {
+        AppendError::Corrupt { .. }
+        | AppendError::TooLarge { .. }
+        | AppendError::UnsupportedFormat { .. }
+        | AppendError::InvalidTimestamp { .. }
+        | AppendError::InvalidRecord { .. }
+        | AppendError::UnsupportedCompression { .. } => true,
+        AppendError::NotLeader
+        | AppendError::Epoch(_)
+        | AppendError::OutOfOrderSequence { .. }
+        | AppendError::InvalidProducerEpoch { .. }
+        | AppendError::UnsupportedTransaction
+        | AppendError::NotEnoughReplicas { .. }
+        | AppendError::ReadOnlyMirror { .. }
+        | AppendError::Internal
+        | AppendError::NotContiguous { .. }
+        | AppendError::DiskFull
+        | AppendError::Offline { .. }
+        | AppendError::Stopped
+        | AppendError::Unacknowledged(_) => false,
+    }
+}
+
+/// Never returns without a deadline.
+async fn wait_until(clock: &Clock, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => clock.sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,116 @@
+//! What callers ask the transforms of a node for, and what they get back. Values only.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use headwater_protocol::ids::{NodeId, Offset, PartitionIndex};
+
+use super::logs::LogLine;
+use crate::controller::Controller;
+use crate::metadata::{ModuleRef, ParamSpec, View, World};
+use crate::partition::Registry;
+use crate::sys::Sys;
+use crate::telemetry::Metrics;
+
+/// What the transforms of a node are built from.
+pub struct Parts {
+    pub sys: Sys,
+    pub view: View,
+    pub controller: Controller,
+    pub registry: Registry,
+    pub metrics: Metrics,
+    pub node: NodeId,
+    /// Where modules are kept.
+    pub folder: PathBuf,
+}
+
+/// A module as `validate` sees it, before anything is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleFacts {
+    pub name: String,
+    pub version: String,
+    pub description: String,
+    pub world: World,
+    pub params: Vec<ParamSpec>,
+    pub imports: Vec<String>,
+}
+
+/// A header, with an owned copy of its bytes.
+pub type OwnedHeader = (String, Option<Vec<u8>>);
+
+/// A record that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    pub partition: PartitionIndex,
+    pub offset: Offset,
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<OwnedHeader>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Kept,
+    Dropped,
+    /// It became the outputs.
+    Mapped,
+    Failed,
+}
+
+impl Fate {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Dropped => "dropped",
+            Self::Mapped => "mapped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A record that would have been sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WouldSend {
+    /// None: the transform's first sink.
+    pub topic: Option<String>,
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<OwnedHeader>,
+}
+
+/// One record, before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub input: Sample,
+    pub fate: Fate,
+    /// For an aggregate: what the windows that this record was the last of would send when they close.
+    pub outputs: Vec<WouldSend>,
+    pub error: Option<String>,
+}
+
+/// What to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DryRun {
+    pub module: ModuleRef,
+    pub params: BTreeMap<String, String>,
+    pub source: String,
+    /// None: all partitions.
+    pub partition: Option<PartitionIndex>,
+    /// None: the last records there are.
+    pub offset: Option<Offset>,
+    pub limit: usize,
+    pub lookups: BTreeMap<String, String>,
+    /// For aggregates; an hour if it is not given.
+    pub window_ms: Option<i64>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DryRunReport {
+    pub results: Vec<Tried>,
+    pub cpu_us: u64,
+    pub log: Vec<LogLine>,
+}

@@ -1,0 +1,534 @@
+//! The handle that the rest of the node has on modules and transforms.
+//! It owns the checks that come before a change is proposed: a module is validated, a transform is set up once on
+//! trial, so that what the metadata holds can run. The reconciler does the rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_protocol::ids::{Offset, PartitionIndex};
+use headwater_protocol::record::{Batches, RECORDS_BYTES_MAX};
+use tokio::sync::watch;
+
+use super::builtin;
+use super::deploy::{Board, Means, Reconciler};
+use super::dry_run::Trial;
+use super::error::{DeployError, DryRunError, ModuleError, UploadError};
+use super::input::Input;
+use super::instance::{Instance, Setup, StartError};
+use super::keyed::KeyedStore;
+use super::launch;
+use super::logs::{LogLine, LogRing, Logger};
+use super::lookup::Tables;
+use super::modules::{LoadError, Modules};
+use super::params;
+use super::plan;
+use super::request::{DryRun, DryRunReport, ModuleFacts, Parts, Tried};
+use super::spec::TransformSpec;
+use super::status::{RunState, TransformStatus};
+use super::store::{Store, StoreError};
+use super::table::Table;
+use super::validate;
+use super::windows::{Settings, Windows};
+use crate::controller::{Applied, Change, Outcome, ProposeError};
+use crate::metadata::{Module, ModuleRef, Transform, World};
+use crate::partition::{Isolation, Partition, ReadRequest};
+use crate::sys::Sys;
+use crate::sys::task::{Kind, StillRunning};
+
+/// How long a deployment waits to see its pipelines run before it answers. They go on starting after that.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+const DRY_RUN_RECORDS_MAX: usize = 1_000;
+const DRY_RUN_READ_BYTES: usize = 4 << 20;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Modules and transforms of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Transforms {
+    means: Means,
+    board: Arc<Board>,
+    reconciled: watch::Receiver<Offset>,
+    sys: Sys,
+}
+
+impl Transforms {
+    /// Opens the module store and begins to run what the metadata says. Ends with its scope of `parts.sys.tasks`.
+    pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        let Parts {
+            sys,
+            view,
+            controller,
+            registry,
+            metrics,
+            node,
+            folder,
+        } = parts;
+        let tasks = sys.tasks.child("transform");
+        let store = Store::open(Arc::clone(&sys.disk), &folder, &sys.random)?;
+        let modules = Modules::new(store, tasks.clone(), sys.clock.clone());
+        let tables = Tables::new(
+            registry.clone(),
+            tasks.clone(),
+            sys.clock.clone(),
+            metrics.clone(),
+        );
+        let clock = sys.clock.clone();
+        let means = Means {
+            view,
+            controller,
+            registry,
+            metrics,
+            tasks,
+            clock,
+            node,
+            modules,
+            tables,
+        };
+        let board = Arc::new(Board::default());
+        let (reconciler, reconciled) = Reconciler::new(means.clone(), Arc::clone(&board));
+        let tasks = &means.tasks;
+        // Both watch the scope and are waited for with it.
+        drop(tasks.spawn("reconcile", Kind::Critical, reconciler.run()));
+        drop(tasks.spawn("builtin", Kind::BestEffort, offer_builtin(means.clone())));
+        Ok(Self {
+            means,
+            board,
+            reconciled,
+            sys,
+        })
+    }
+
+    /// Ends everything that runs here, and waits for it.
+    pub async fn stop(&self, patience: Duration) -> Result<(), StillRunning> {
+        self.means.tasks.stop(&self.means.clock, patience).await
+    }
+
+    /// Says what an upload is, or why it would be refused. Keeps nothing.
+    pub async fn validate(&self, wasm: Vec<u8>) -> Result<ModuleFacts, UploadError> {
+        let validated = self
+            .means
+            .modules
+            .blocking(move |modules| modules.validate(&wasm))
+            .await??;
+        let (name, version, description) = (validated.name, validated.version, validated.description);
+        let (world, params, imports) = (validated.world, validated.params, validated.imports);
+        Ok(ModuleFacts {
+            name,
+            version,
+            description,
+            world,
+            params,
+            imports,
+        })
+    }
+
+    /// Checks an upload, keeps it, and makes it known. `name` and `version` stand for those it gives itself.
+    pub async fn upload(
+        &self,
+        wasm: Vec<u8>,
+        name: Option<String>,
+        version: Option<String>,
+    ) -> Result<Arc<Module>, UploadError> {
+        let bad = |reason: String| UploadError::Refused(validate::ValidateError::BadDescribe { reason });
+        name.as_deref()
+            .map_or(Ok(()), validate::check_name)
+            .map_err(bad)?;
+        version
+            .as_deref()
+            .map_or(Ok(()), validate::check_version)
+            .map_err(bad)?;
+        let kept = self.means.modules.blocking(move |modules| {
+            let validated = modules.validate(&wasm)?;
+            Ok::<_, UploadError>(modules.keep(&wasm, validated)?)
+        });
+        let kept = kept.await??;
+        let validated = kept.validated;
+        let module = Module {
+            name: name.unwrap_or(validated.name),
+            version: version.unwrap_or(validated.version),
+            digest: kept.digest,
+            size: kept.size,
+            world: validated.world,
+            description: validated.description,
+            params: validated.params,
+            imports: validated.imports,
+            builtin: false,
+            created_ms: self.means.clock.unix_ms(),
+        };
+        match self
+            .means
+            .controller
+            .propose(Change::PutModule(module.clone()))
+            .await?
+        {
+            Applied {
+                outcome: Outcome::Module(known),
+                ..
+            } => Ok(known),
+            Applied { .. } => Ok(Arc::new(module)),
+        }
+    }
+
+    /// The component as it was uploaded.
+    pub async fn wasm(&self, name: &str, version: &str) -> Result<Vec<u8>, ModuleError> {
+        let digest = self.module(name, version)?.digest.clone();
+        Ok(self
+            .means
+            .modules
+            .blocking(move |modules| modules.wasm(&digest))
+            .await??)
+    }
+
+    /// Removes a version that no transform uses.
+    pub async fn remove_module(&self, name: &str, version: &str) -> Result<(), ModuleError> {
+        let digest = self.module(name, version)?.digest.clone();
+        let (name, version) = (name.to_owned(), version.to_owned());
+        self.means
+            .controller
+            .propose(Change::RemoveModule { name, version })
+            .await?;
+        let is_used = self
+            .means
+            .view
+            .image()
+            .modules
+            .values()
+            .any(|module| module.digest == digest);
+        if !is_used {
+            self.means
+                .modules
+                .blocking(move |modules| modules.forget(&digest))
+                .await??;
+        }
+        Ok(())
+    }
+
+    fn module(&self, name: &str, version: &str) -> Result<Arc<Module>, ModuleError> {
+        let image = self.means.view.image();
+        let unknown = || ModuleError::Unknown {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        };
+        image.module(name, version).cloned().ok_or_else(unknown)
+    }
+
+    /// Creates or replaces a transform: checks it, sets the module up on trial, proposes it, and waits a while for
+    /// its pipelines to run. Once this returns, records that come into the source are dealt with.
+    pub async fn deploy(&self, spec: TransformSpec) -> Result<Arc<Transform>, DeployError> {
+        let module = self.module(&spec.module.name, &spec.module.version)?;
+        let transform = spec.complete(module.world, self.means.clock.unix_ms())?;
+        self.try_set_up(&transform, &module).await?;
+        let name = transform.name.clone();
+        let applied = self
+            .means
+            .controller
+            .propose(Change::PutTransform(transform))
+            .await?;
+        self.settled(&name, applied.offset).await;
+        let image = self.means.view.image();
+        let unknown = || ProposeError::Unknown {
+            kind: "transform",
+            name: name.clone(),
+        };
+        Ok(image.transforms.get(&name).cloned().ok_or_else(unknown)?)
+    }
+
+    pub async fn pause(&self, name: &str) -> Result<(), ProposeError> {
+        self.set_paused(name, true).await
+    }
+
+    /// Also the way to try again after a transform has stopped: pause it, then resume.
+    pub async fn resume(&self, name: &str) -> Result<(), ProposeError> {
+        self.set_paused(name, false).await
+    }
+
+    async fn set_paused(&self, name: &str, paused: bool) -> Result<(), ProposeError> {
+        let change = Change::SetTransformPaused {
+            name: name.to_owned(),
+            paused,
+        };
+        let applied = self.means.controller.propose(change).await?;
+        self.settled(name, applied.offset).await;
+        Ok(())
+    }
+
+    /// Removes a transform and its state. Its sinks stay.
+    pub async fn remove(&self, name: &str) -> Result<(), ProposeError> {
+        self.means
+            .controller
+            .propose(Change::RemoveTransform {
+                name: name.to_owned(),
+            })
+            .await
+            .map(drop)
+    }
+
+    /// What a transform does on this node. None: there is none of this name.
+    pub fn status(&self, name: &str) -> Option<TransformStatus> {
+        Some(self.board.get(name)?.status())
+    }
+
+    /// The latest lines that a transform's module has logged on this node.
+    pub fn logs(&self, name: &str) -> Vec<LogLine> {
+        self.board
+            .get(name)
+            .map(|posted| posted.ring.lines())
+            .unwrap_or_default()
+    }
+
+    /// Tries a module on records of a topic, without a trace.
+    pub async fn dry_run(&self, dry_run: DryRun) -> Result<DryRunReport, DryRunError> {
+        let module = self.module(&dry_run.module.name, &dry_run.module.version)?;
+        let transform = trial_transform(&dry_run);
+        let params = params::complete(&module.params, &dry_run.params)?;
+        let ring = Arc::new(LogRing::default());
+        let logger = Logger::new(
+            "dry-run",
+            PartitionIndex(-1),
+            Arc::clone(&ring),
+            self.means.clock.clone(),
+        );
+        let mut leases = Vec::new();
+        let mut tables = BTreeMap::new();
+        for (name, topic) in plan::tables(&transform, &module) {
+            let topic = self
+                .means
+                .view
+                .topic(topic)
+                .ok_or_else(|| DryRunError::NoTopic(topic.to_owned()))?;
+            let lease = self.means.tables.lease(&topic);
+            lease.caught_up().await.map_err(DryRunError::Table)?;
+            tables.insert(name, Arc::clone(lease.table()));
+            leases.push(lease);
+        }
+        let setup = launch::setup(&transform, params, tables, logger);
+        let samples = self.samples(&dry_run).await?;
+        let windows = (module.world == World::Aggregate).then(|| {
+            let size_ms = dry_run.window_ms.filter(|size| *size > 0).unwrap_or(HOUR_MS);
+            Windows::new(Settings {
+                size_ms,
+                lateness_ms: i64::MAX,
+            })
+        });
+        let limit = dry_run.limit.min(DRY_RUN_RECORDS_MAX);
+        let tried = self.means.modules.blocking(move |modules| {
+            let module = modules.load(&module)?;
+            let (mut results, mut cpu_us): (Vec<Tried>, u64) = (Vec::new(), 0);
+            for (partition, input) in samples {
+                let left = limit - results.len();
+                let trial = Trial::new(
+                    Arc::clone(&module),
+                    setup.clone(),
+                    windows.clone(),
+                    partition,
+                    input,
+                    left,
+                );
+                let (tried, cpu) = trial.run()?;
+                results.extend(tried);
+                cpu_us += cpu;
+            }
+            Ok::<_, DryRunError>((results, cpu_us))
+        });
+        let (results, cpu_us) = tried.await??;
+        drop(leases);
+        Ok(DryRunReport {
+            results,
+            cpu_us,
+            log: ring.lines(),
+        })
+    }
+
+    /// The records to try a module on, by partition.
+    async fn samples(&self, dry_run: &DryRun) -> Result<Vec<(PartitionIndex, Input)>, DryRunError> {
+        let no_topic = || DryRunError::NoTopic(dry_run.source.clone());
+        let topic = self.means.view.topic(&dry_run.source).ok_or_else(no_topic)?;
+        let limit = dry_run.limit.min(DRY_RUN_RECORDS_MAX);
+        let mut samples: Vec<(PartitionIndex, Input)> = Vec::new();
+        for index in topic
+            .indexes()
+            .filter(|index| dry_run.partition.is_none_or(|wanted| wanted == *index))
+        {
+            let partition = self
+                .means
+                .registry
+                .get_by_id(topic.id, index)
+                .ok_or_else(no_topic)?;
+            let have: usize = samples.iter().map(|(_, input)| input.len()).sum();
+            if have >= limit {
+                break;
+            }
+            samples.push((
+                index,
+                read_samples(&partition, dry_run.offset, limit - have).await?,
+            ));
+        }
+        if samples.is_empty() {
+            return Err(no_topic());
+        }
+        Ok(samples)
+    }
+
+    /// Sets the module up once with these parameters, so that it can refuse them before anybody relies on it.
+    async fn try_set_up(&self, transform: &Transform, module: &Arc<Module>) -> Result<(), DeployError> {
+        let params = params::complete(&module.params, &transform.params)?;
+        let tables =
+            plan::tables(transform, module).map(|(name, topic)| (name, Arc::new(Table::new(topic, 0))));
+        let ring = Arc::new(LogRing::default());
+        let logger = Logger::new(
+            &transform.name,
+            PartitionIndex(-1),
+            ring,
+            self.means.clock.clone(),
+        );
+        let setup: Setup = launch::setup(transform, params, tables.collect(), logger);
+        let module = Arc::clone(module);
+        let tried = self.means.modules.blocking(move |modules| {
+            let module = modules.load(&module)?;
+            let started = Instance::start(&module, setup, KeyedStore::new(0));
+            started.map(drop).map_err(|(error, _)| DeployError::from(error))
+        });
+        tried.await?
+    }
+
+    /// Returns when the reconciler has seen the change and the pipelines have started, or after a while.
+    async fn settled(&self, name: &str, offset: Offset) {
+        let wait = async {
+            let mut reconciled = self.reconciled.clone();
+            // The reconciler's end is the node's end: whoever waits is being stopped as well.
+            let _ = reconciled.wait_for(|reached| *reached >= offset).await;
+            loop {
+                let starting = self.board.get(name).is_some_and(|posted| {
+                    posted.status().state == RunState::Starting && posted.cells().is_empty()
+                });
+                if !starting || reconciled.changed().await.is_err() {
+                    break;
+                }
+            }
+            for cells in self
+                .board
+                .get(name)
+                .map(|posted| posted.cells())
+                .unwrap_or_default()
+            {
+                cells.reached(|state| *state != RunState::Starting).await;
+            }
+        };
+        // After that it goes on starting by itself; its status shows how far it is.
+        let _ = self.sys.clock.timeout(START_PATIENCE, wait).await;
+    }
+}
+
+async fn offer_builtin(means: Means) {
+    let cancel = means.tasks.cancelled();
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {}
+        () = builtin::register(&means.modules, &means.controller, &means.view, &means.clock) => {}
+    }
+}
+
+/// The declaration that a trial stands for.
+fn trial_transform(dry_run: &DryRun) -> Transform {
+    let spec = TransformSpec {
+        name: "dry-run".to_owned(),
+        module: ModuleRef {
+            name: dry_run.module.name.clone(),
+            version: dry_run.module.version.clone(),
+        },
+        params: dry_run.params.clone(),
+        source: dry_run.source.clone(),
+        sinks: vec!["-".to_owned()],
+        dead_letter: None,
+        on_error: None,
+        placement: None,
+        limits: super::spec::LimitsSpec::default(),
+        start: None,
+        window_ms: None,
+        lateness_ms: None,
+        idle_close_ms: None,
+        emit: None,
+        lookups: dry_run.lookups.clone(),
+    };
+    spec.complete(World::Filter, 0)
+        .expect("these values are all within their bounds")
+}
+
+async fn read_samples(
+    partition: &Partition,
+    offset: Option<Offset>,
+    limit: usize,
+) -> Result<Input, DryRunError> {
+    let watermarks = *partition.watermarks().borrow();
+    let last = watermarks.high_watermark.plus(-(limit as i64));
+    let from = offset
+        .unwrap_or(last)
+        .max(watermarks.log_start)
+        .min(watermarks.high_watermark);
+    let mut input = Input::default();
+    let mut next = from;
+    while input.len() < limit && next < watermarks.high_watermark {
+        let request = ReadRequest {
+            from: next,
+            max_bytes: DRY_RUN_READ_BYTES,
+            isolation: Isolation::Committed,
+            min_one: true,
+            current_epoch: None,
+            up_to_log_end: false,
+        };
+        let outcome = partition
+            .read(request)
+            .await
+            .map_err(|error| DryRunError::Read(error.to_string()))?;
+        if outcome.bytes == 0 {
+            break;
+        }
+        for batch in outcome
+            .records
+            .iter()
+            .flat_map(|records| Batches::new(records.clone()))
+        {
+            let batch = batch.map_err(|error| DryRunError::Read(error.to_string()))?;
+            let pushed = input.push(batch, from, RECORDS_BYTES_MAX);
+            pushed.map_err(|error| DryRunError::Read(error.to_string()))?;
+        }
+        next = outcome.next;
+    }
+    Ok(input)
+}
+
+impl From<LoadError> for UploadError {
+    fn from(error: LoadError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<LoadError> for DeployError {
+    fn from(error: LoadError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<LoadError> for ModuleError {
+    fn from(error: LoadError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<StoreError> for ModuleError {
+    fn from(error: StoreError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<LoadError> for DryRunError {
+    fn from(error: LoadError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<StartError> for DryRunError {
+    fn from(error: StartError) -> Self {
+        Self::SetUp(error.to_string())
+    }
+}

@@ -1,0 +1,206 @@
+//! An aggregate's steps: records are grouped by key and window and folded into accumulators; windows that closed, or
+//! changed, are told about.
+
+use std::ops::Range;
+
+use super::super::answer::{Failures, NO_GROUP, Output, Outputs, read_keys, read_states};
+use super::super::bytes::put_bytes;
+use super::super::outbox::Outgoing;
+use super::super::windows::{Assignment, Windows};
+use super::{Bisect, Counts, Ran, Trouble, Worker};
+use crate::metadata::Emit;
+use headwater_protocol::record::{Compression, Headers};
+
+impl Worker {
+    /// Finds windows to tell about when there are none under way.
+    pub(super) fn gather_windows(&mut self) {
+        if !self.telling.is_empty() {
+            return;
+        }
+        let Some(windows) = &mut self.windows else { return };
+        match self.rules.emit {
+            Emit::Close => self.windows_told = windows.closed(self.rules.batch_bytes_max),
+            Emit::Update => {
+                // They were told about with their last change.
+                let closed = windows.closed(usize::MAX);
+                windows.remove(&closed);
+                let gone = closed
+                    .into_iter()
+                    .map(|window| ((window.start_ms, window.key), None));
+                self.changes.groups.extend(gone);
+                self.windows_told = std::mem::take(&mut self.changed);
+            }
+        }
+        let count = self.windows_told.len();
+        let mut ranges = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (index, window) in self.windows_told.iter().enumerate() {
+            let size = window.key.len() + window.state.len() + 32;
+            if index > start && bytes + size > self.rules.batch_bytes_max {
+                ranges.push(start..index);
+                (start, bytes) = (index, 0);
+            }
+            bytes += size;
+        }
+        ranges.push(start..count);
+        self.telling = Bisect::new(ranges.into_iter());
+    }
+
+    pub(super) fn run_aggregate(&mut self, range: Range<usize>) -> Result<Ran, Trouble> {
+        let records = range.len() as u32;
+        self.input.encode(range.clone(), &mut self.buffer);
+        let instance = self.instance.as_mut().expect("the attempt prepared it");
+        let (answer, key_failures) = instance.keys(&self.buffer, records)?;
+        let mut keys = Vec::with_capacity(range.len());
+        read_keys(&answer, &key_failures, records, &mut keys)?;
+        self.check_strict(range.start, &key_failures)?;
+        let windows = self.windows.as_ref().expect("an aggregate has windows");
+        let assignment = windows.assign(&keys);
+        let (states, fold_failures) = self.fold(&assignment)?;
+        self.check_strict(range.start, &fold_failures)?;
+        let states = check_states(&states, &assignment, &fold_failures)?;
+        self.check_room(&assignment, &states)?;
+        self.write_failures(range.start, &key_failures)?;
+        self.write_failures(range.start, &fold_failures)?;
+        for index in &assignment.late {
+            let written = self.letter(
+                range.start + *index as usize,
+                "late",
+                "it came after its window had closed",
+            );
+            written.map_err(Trouble::from_blame)?;
+        }
+        let windows = self.windows.as_mut().expect("an aggregate has windows");
+        let changed = windows.apply(&assignment, &states);
+        let groups = changed
+            .iter()
+            .map(|it| ((it.start_ms, it.key.clone()), Some(it.state.clone())));
+        self.changes.groups.extend(groups);
+        if self.rules.emit == Emit::Update {
+            self.changed.extend(changed);
+        }
+        let (taken, late) = (u64::from(records), assignment.late.len() as u64);
+        let failed = (key_failures.len() + fold_failures.len()) as u64;
+        let dropped = keys.iter().filter(|key| key.is_none()).count() as u64 - key_failures.len() as u64;
+        Ok(Ran {
+            counts: Counts {
+                taken,
+                sent: 0,
+                failed,
+                dropped,
+                late,
+            },
+            ..Ran::default()
+        })
+    }
+
+    /// Folds the records of the buffer; nothing is called when none belongs to a group.
+    fn fold(&mut self, assignment: &Assignment<'_>) -> Result<(Vec<u8>, Failures), Trouble> {
+        let mut states = (assignment.groups.len() as u32).to_le_bytes().to_vec();
+        if assignment.groups.is_empty() {
+            return Ok((states, Failures::default()));
+        }
+        for group in &assignment.groups {
+            put_bytes(&mut states, group.state.as_deref());
+        }
+        let instance = self.instance.as_mut().expect("the attempt prepared it");
+        Ok(instance.fold(&states, &assignment.numbers, &self.buffer)?)
+    }
+
+    fn check_room(&mut self, assignment: &Assignment<'_>, states: &[Option<&[u8]>]) -> Result<(), Trouble> {
+        let growth = Windows::growth(assignment, states);
+        let kept = self.keyed().bytes() + self.windows.as_ref().map_or(0, Windows::bytes);
+        let limit = self.rules.state_bytes_max;
+        if kept + growth > limit {
+            let reason = format!("the open windows need more than {limit} bytes of state");
+            return Err(Trouble::Module { reason });
+        }
+        Ok(())
+    }
+
+    /// Tells the module about windows and sends what it makes of them.
+    pub(super) fn run_emit(&mut self, range: Range<usize>) -> Result<Ran, Trouble> {
+        let told = &self.windows_told[range.clone()];
+        self.buffer.clear();
+        self.buffer.extend((told.len() as u32).to_le_bytes());
+        for window in told {
+            self.buffer.extend(window.start_ms.to_le_bytes());
+            self.buffer.extend(window.end_ms.to_le_bytes());
+            put_bytes(&mut self.buffer, Some(&window.key));
+            put_bytes(&mut self.buffer, Some(&window.state));
+        }
+        let instance = self.instance.as_mut().expect("the attempt prepared it");
+        let (answer, failures) = instance.emit(&self.buffer, told.len() as u32)?;
+        self.check_strict(range.start, &failures)?;
+        let sinks = self.outbox.sinks().clone();
+        let named = self.sinks().len();
+        let told = &self.windows_told[range.clone()];
+        let mut outputs = Outputs::new(&answer, told.len() as u32, &failures, &sinks[..named])?;
+        let mut counts = Counts {
+            failed: failures.len() as u64,
+            ..Counts::default()
+        };
+        while let Some(output) = outputs.next()? {
+            let Output {
+                input,
+                sink,
+                timestamp_ms,
+                key,
+                value,
+                headers,
+            } = output;
+            let window = &told[input as usize];
+            let record = Outgoing {
+                timestamp_ms: timestamp_ms.unwrap_or(window.end_ms.saturating_sub(1)),
+                key: key.unwrap_or(Some(&window.key)),
+                value: value.unwrap_or(None),
+                headers: headers.unwrap_or(Headers::NONE),
+            };
+            let pushed = self.outbox.push(sink, &record, Compression::None);
+            pushed.map_err(|error| Trouble::unsendable(range.start + input as usize, &error))?;
+            counts.sent += 1;
+        }
+        for failure in failures.iter() {
+            let letter =
+                self.window_letter(range.start + failure.index as usize, "rejected", &failure.message);
+            letter.map_err(Trouble::from_blame)?;
+        }
+        if self.rules.emit == Emit::Close {
+            self.forgets = self.windows_told[range].to_vec();
+        }
+        Ok(Ran {
+            counts,
+            ..Ran::default()
+        })
+    }
+}
+
+/// A group that had no accumulator may stay without one only if every record of it failed.
+fn check_states<'a>(
+    answer: &'a [u8],
+    assignment: &Assignment<'_>,
+    failures: &Failures,
+) -> Result<Vec<Option<&'a [u8]>>, Trouble> {
+    let mut records = vec![0u32; assignment.groups.len()];
+    assignment
+        .numbers
+        .iter()
+        .filter(|number| **number != NO_GROUP)
+        .for_each(|number| records[*number as usize] += 1);
+    for failure in failures.iter() {
+        let number = assignment.numbers[failure.index as usize];
+        if number != NO_GROUP {
+            records[number as usize] -= 1;
+        }
+    }
+    let may_stay_empty =
+        |group: u32| records[group as usize] == 0 && assignment.groups[group as usize].state.is_none();
+    let mut states = Vec::with_capacity(assignment.groups.len());
+    read_states(
+        answer,
+        assignment.groups.len() as u32,
+        may_stay_empty,
+        &mut states,
+    )?;
+    Ok(states)
+}
