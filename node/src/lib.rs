@@ -17,6 +17,7 @@ pub mod partition;
 pub mod link;
 pub mod transform;
 // L6: the edge.
+pub mod http;
 pub mod server;
 // L7: assembly and commands.
 pub mod cli;

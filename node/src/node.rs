@@ -11,6 +11,7 @@ pub use listen::ListenError;
 
 use crate::config::NodeConfig;
 use crate::controller::{self, Change, Controller, ProposeError};
+use crate::http;
 use crate::link::{self, Links};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node as NodeEntry, View};
@@ -20,6 +21,7 @@ use crate::server::{Server, Services};
 use crate::sys::Sys;
 use crate::sys::task::{Failure, StillRunning};
 use crate::telemetry::{Gauge, Health, Metrics, health, names};
+use crate::transform::{self, Transforms};
 use crate::transport::{Dialer, quic};
 use data_dir::DataDir;
 use std::net::SocketAddr;
@@ -51,6 +53,7 @@ pub struct Node {
     data_dir: DataDir,
     bound: Bound,
     server: Server,
+    transforms: Transforms,
     _gauges: Vec<Gauge>,
 }
 
@@ -61,6 +64,8 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
     #[error("metadata: {0}")]
     Controller(#[from] controller::OpenError),
+    #[error("modules: {0}")]
+    Modules(#[from] transform::StoreError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("this node cannot be registered: {0}")]
@@ -98,7 +103,17 @@ impl Node {
         let bound = sockets.bound;
         register(&core, bound).await.map_err(StartError::Register)?;
         core.registry.reconciled(core.view.image().offset).await;
-        let server = serve(&core, sockets);
+        let transforms = Transforms::start(transform::Parts {
+            sys: core.sys.clone(),
+            view: core.view.clone(),
+            controller: core.controller.clone(),
+            registry: core.registry.clone(),
+            metrics: core.metrics.clone(),
+            node: core.config.node_id,
+            folder: core.config.data_dir.join("modules"),
+        })
+        .await?;
+        let server = serve(&core, sockets, &transforms);
         tracing::info!(
             node = %core.config.node_id,
             cluster = data_dir.cluster_id,
@@ -112,6 +127,7 @@ impl Node {
             data_dir,
             bound,
             server,
+            transforms,
             _gauges: gauges,
         })
     }
@@ -146,11 +162,16 @@ impl Node {
             core,
             data_dir,
             server,
+            transforms,
             ..
         } = self;
         tracing::info!("node is stopping");
         let patience = Duration::from_millis(u64::try_from(core.config.shutdown_timeout_ms).unwrap_or(0));
         server.drain(patience).await;
+        if let Err(error) = transforms.stop(patience).await {
+            // What they did not commit they do again: nothing is lost by it.
+            tracing::warn!(%error, "transforms are cut short");
+        }
         let unsynced = core.registry.stop(patience).await;
         core.sys.tasks.stop(&core.sys.clock, STOP_PATIENCE).await?;
         if unsynced > 0 {
@@ -195,7 +216,7 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
 }
 
 /// The services and the edge, each after those it uses. Nothing is accepted before everything is wired.
-fn serve(core: &Core, sockets: listen::Sockets) -> Server {
+fn serve(core: &Core, sockets: listen::Sockets, transforms: &Transforms) -> Server {
     let services = Services {
         config: std::sync::Arc::clone(&core.config),
         sys: core.sys.clone(),
@@ -217,7 +238,24 @@ fn serve(core: &Core, sockets: listen::Sockets) -> Server {
         dialer: Dialer::new(core.sys.net.clone(), quic::Settings::default()),
         streams: std::sync::Arc::new(listen::LinkStreams(server.clone())),
     });
-    sites.open(links);
+    sites.open(links.clone());
+    if let Some(listener) = sockets.http {
+        http::serve(
+            http::Parts {
+                sys: core.sys.clone(),
+                config: std::sync::Arc::clone(&core.config),
+                view: core.view.clone(),
+                controller: core.controller.clone(),
+                registry: core.registry.clone(),
+                transforms: transforms.clone(),
+                links,
+                authority: sockets.authority,
+                metrics: core.metrics.clone(),
+                health: core.health.clone(),
+            },
+            listener,
+        );
+    }
     for listener in sockets.kafka {
         server.listen(listener);
     }

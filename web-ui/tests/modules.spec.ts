@@ -32,7 +32,7 @@ test("a module is dropped in; a filter is tried, deployed with its parameters, p
   await expect(page.getByText("accepted", { exact: true })).toBeVisible();
 
   await page.getByRole("row", { name: /^filter/ }).getByRole("link", { name: "Deploy" }).click();
-  await page.getByLabel("Name").fill("late");
+  await page.getByRole("textbox", { name: "Name", exact: true }).fill("late");
   await page.getByLabel("Source topic").fill("flights");
   await page.getByLabel("Sink topics").fill("flights.late");
   await page.getByLabel("where").fill("delay > 15");

@@ -1,0 +1,330 @@
+//! Transforms as the API writes them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::error::ApiError;
+use crate::metadata::{self, Emit, ErrorPolicy, ModuleRef, Placement, StartAt};
+use crate::transform::{self, LastError, LimitsSpec, LogLine, PartitionStatus, RunState, TransformStatus};
+
+/// What to deploy.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct TransformSpec {
+    pub(in crate::http) name: String,
+    module: ModuleName,
+    /// The module's own parameters; see its description.
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    /// The topic to read.
+    source: String,
+    /// The topics to write; the first takes what names none. Missing ones are made.
+    sinks: Vec<String>,
+    /// `NAME.dead-letter` of the source if absent.
+    dead_letter: Option<String>,
+    /// To the dead-letter topic if absent.
+    on_error: Option<OnError>,
+    /// `any`, `edge`, `core` or `site:SELECTOR`.
+    placement: Option<String>,
+    limits: Option<LimitSpec>,
+    /// The oldest record if absent.
+    start: Option<Start>,
+    /// For aggregates: the length of a tumbling window.
+    window_ms: Option<i64>,
+    /// For aggregates: how long after its end a window takes records.
+    lateness_ms: Option<i64>,
+    /// For aggregates: close all windows when nothing came for so long.
+    idle_close_ms: Option<i64>,
+    /// Once, when a window closes, if absent.
+    emit: Option<EmitAt>,
+    /// Lookup tables: the name the module opens, and the compacted topic that fills it.
+    #[serde(default)]
+    lookups: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ModuleName {
+    pub(super) name: String,
+    pub(super) version: String,
+}
+
+/// What happens to a record that the module fails on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::http) enum OnError {
+    DeadLetter,
+    Skip,
+    Stop,
+    Retry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum Start {
+    Earliest,
+    Latest,
+}
+
+/// When an aggregate sends a window's result: once, or at every change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum EmitAt {
+    Close,
+    Update,
+}
+
+/// What one instance may use. What is absent has the default.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct LimitSpec {
+    memory_bytes: Option<u64>,
+    cpu_ms_per_batch: Option<u64>,
+    output_bytes: Option<u64>,
+    batch_bytes: Option<u64>,
+}
+
+impl TransformSpec {
+    /// What is deployed; what is left out has the defaults that `transform` sets.
+    pub(super) fn into_declaration(self) -> Result<transform::TransformSpec, ApiError> {
+        Ok(transform::TransformSpec {
+            placement: self.placement.as_deref().map(placement).transpose()?,
+            name: self.name,
+            module: ModuleRef { name: self.module.name, version: self.module.version },
+            params: self.params,
+            source: self.source,
+            sinks: self.sinks,
+            dead_letter: self.dead_letter,
+            on_error: self.on_error.map(|policy| match policy {
+                OnError::DeadLetter => ErrorPolicy::DeadLetter,
+                OnError::Skip => ErrorPolicy::Skip,
+                OnError::Stop => ErrorPolicy::Stop,
+                OnError::Retry => ErrorPolicy::Retry,
+            }),
+            limits: self.limits.map_or_else(LimitsSpec::default, |limits| LimitsSpec {
+                memory_bytes: limits.memory_bytes,
+                cpu_ms_per_batch: limits.cpu_ms_per_batch,
+                output_bytes: limits.output_bytes,
+                batch_bytes: limits.batch_bytes,
+            }),
+            start: self.start.map(|start| match start {
+                Start::Earliest => StartAt::Earliest,
+                Start::Latest => StartAt::Latest,
+            }),
+            window_ms: self.window_ms,
+            lateness_ms: self.lateness_ms,
+            idle_close_ms: self.idle_close_ms,
+            emit: self.emit.map(|emit| match emit {
+                EmitAt::Close => Emit::Close,
+                EmitAt::Update => Emit::Update,
+            }),
+            lookups: self.lookups,
+        })
+    }
+}
+
+fn placement(text: &str) -> Result<Placement, ApiError> {
+    match text {
+        "any" => Ok(Placement::Any),
+        "edge" => Ok(Placement::Edge),
+        "core" => Ok(Placement::Core),
+        other => match other.strip_prefix("site:") {
+            Some(selector) if !selector.is_empty() => Ok(Placement::Site(selector.to_owned())),
+            Some(_) | None => Err(ApiError::bad_request(
+                "INVALID_PLACEMENT",
+                format!("placement {other:?} is none of any, edge, core, site:SELECTOR"),
+            )),
+        },
+    }
+}
+
+/// A transform: what was deployed, and how it is doing.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Transform {
+    #[serde(flatten)]
+    spec: TransformSpec,
+    /// `starting`, `running`, `retrying`, `paused` or `stopped`.
+    state: String,
+    /// Why it retries or has stopped.
+    reason: Option<String>,
+    created_ms: i64,
+    revision: i64,
+    totals: TransformTotals,
+    last_error: Option<TransformError>,
+    partitions: Vec<TransformPartition>,
+}
+
+/// Counts since the node was started.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct TransformTotals {
+    records_in: u64,
+    records_out: u64,
+    failed: u64,
+    dropped: u64,
+    late: u64,
+    /// Records of the source that are not read yet.
+    lag: u64,
+    /// Read, on average since the node was started.
+    records_per_second: f64,
+    /// Spent in the module.
+    cpu_ms: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct TransformError {
+    message: String,
+    at_ms: i64,
+    partition: i32,
+    offset: Option<i64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct TransformPartition {
+    partition: i32,
+    state: String,
+    reason: Option<String>,
+    /// The first offset that is not dealt with.
+    position: i64,
+    high_watermark: i64,
+    lag: u64,
+    records_in: u64,
+    records_out: u64,
+    failed: u64,
+    dropped: u64,
+    late: u64,
+    /// Event time up to which windows are closed.
+    watermark_ms: Option<i64>,
+    state_bytes: u64,
+    last_error: Option<TransformError>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct GuestLog {
+    at_ms: i64,
+    level: String,
+    partition: i32,
+    message: String,
+}
+
+impl GuestLog {
+    pub(super) fn of(line: LogLine) -> Self {
+        Self {
+            at_ms: line.at_ms,
+            level: line.level.name().to_owned(),
+            partition: line.partition.0,
+            message: line.message,
+        }
+    }
+}
+
+impl Transform {
+    pub(super) fn of(
+        declared: &metadata::Transform,
+        status: Option<TransformStatus>,
+        started_ms: i64,
+        now_ms: i64,
+    ) -> Self {
+        let waiting = if declared.paused { RunState::Paused } else { RunState::Starting };
+        let status = status.unwrap_or_else(|| TransformStatus {
+            state: waiting,
+            totals: transform::Totals::default(),
+            lag: 0,
+            last_error: None,
+            partitions: Vec::new(),
+        });
+        let since_ms = (now_ms - declared.created_ms.max(started_ms)).max(1);
+        Self {
+            spec: spec(declared),
+            state: status.state.name().to_owned(),
+            reason: status.state.reason().map(str::to_owned),
+            created_ms: declared.created_ms,
+            revision: declared.revision,
+            totals: TransformTotals {
+                records_in: status.totals.records_in,
+                records_out: status.totals.records_out,
+                failed: status.totals.failed,
+                dropped: status.totals.dropped,
+                late: status.totals.late,
+                lag: status.lag,
+                records_per_second: status.totals.records_in as f64 * 1000.0 / since_ms as f64,
+                cpu_ms: status.totals.cpu_ms,
+            },
+            last_error: status.last_error.map(error),
+            partitions: status.partitions.into_iter().map(partition).collect(),
+        }
+    }
+}
+
+fn error(error: LastError) -> TransformError {
+    TransformError {
+        message: error.message,
+        at_ms: error.at_ms,
+        partition: error.partition.0,
+        offset: error.offset.map(|offset| offset.0),
+    }
+}
+
+fn partition(status: PartitionStatus) -> TransformPartition {
+    TransformPartition {
+        partition: status.partition.0,
+        state: status.state.name().to_owned(),
+        reason: status.state.reason().map(str::to_owned),
+        position: status.position.map_or(0, |offset| offset.0),
+        high_watermark: status.high_watermark.map_or(0, |offset| offset.0),
+        lag: status.lag,
+        records_in: status.totals.records_in,
+        records_out: status.totals.records_out,
+        failed: status.totals.failed,
+        dropped: status.totals.dropped,
+        late: status.totals.late,
+        watermark_ms: status.watermark_ms,
+        state_bytes: status.state_bytes,
+        last_error: status.last_error.map(error),
+    }
+}
+
+fn spec(declared: &metadata::Transform) -> TransformSpec {
+    TransformSpec {
+        name: declared.name.clone(),
+        module: ModuleName {
+            name: declared.module.name.clone(),
+            version: declared.module.version.clone(),
+        },
+        params: declared.params.clone(),
+        source: declared.source.clone(),
+        sinks: declared.sinks.clone(),
+        dead_letter: Some(declared.dead_letter.clone()),
+        on_error: Some(match declared.on_error {
+            ErrorPolicy::DeadLetter => OnError::DeadLetter,
+            ErrorPolicy::Skip => OnError::Skip,
+            ErrorPolicy::Stop => OnError::Stop,
+            ErrorPolicy::Retry => OnError::Retry,
+        }),
+        placement: Some(match &declared.placement {
+            Placement::Any => "any".to_owned(),
+            Placement::Edge => "edge".to_owned(),
+            Placement::Core => "core".to_owned(),
+            Placement::Site(selector) => format!("site:{selector}"),
+        }),
+        limits: Some(LimitSpec {
+            memory_bytes: Some(declared.limits.memory_bytes),
+            cpu_ms_per_batch: Some(declared.limits.cpu_ms_per_batch),
+            output_bytes: Some(declared.limits.output_bytes),
+            batch_bytes: Some(declared.limits.batch_bytes),
+        }),
+        start: Some(match declared.start {
+            StartAt::Earliest => Start::Earliest,
+            StartAt::Latest => Start::Latest,
+        }),
+        window_ms: declared.window_ms,
+        lateness_ms: Some(declared.lateness_ms),
+        idle_close_ms: declared.idle_close_ms,
+        emit: Some(match declared.emit {
+            Emit::Close => EmitAt::Close,
+            Emit::Update => EmitAt::Update,
+        }),
+        lookups: declared.lookups.clone(),
+    }
+}
