@@ -1,14 +1,15 @@
 //! Zigzag varints inside records. Owns their limits: 5 bytes for 32 bits, 10 for 64.
 //! Must never read past the slice it is given.
 
-use super::Error;
+/// What is wrong with some bytes: cheap to return from the inside of a walk.
+pub(super) type Flaw = &'static str;
 
-const OVERLONG: Error = Error::malformed("a varint is too long");
-const CUT: Error = Error::malformed("a varint is cut short");
+const OVERLONG: Flaw = "a varint is too long";
+const CUT: Flaw = "a varint is cut short";
 
 /// Reads a signed 32-bit varint and moves `input` past it.
 #[inline]
-pub(super) fn read_i32(input: &mut &[u8]) -> Result<i32, Error> {
+pub(super) fn read_i32(input: &mut &[u8]) -> Result<i32, Flaw> {
     // Nearly all lengths and deltas fit one or two bytes.
     if let Some((&first, rest)) = input.split_first() {
         if first < 0x80 {
@@ -28,7 +29,7 @@ pub(super) fn read_i32(input: &mut &[u8]) -> Result<i32, Error> {
 
 /// Reads a signed 64-bit varint and moves `input` past it.
 #[inline]
-pub(super) fn read_i64(input: &mut &[u8]) -> Result<i64, Error> {
+pub(super) fn read_i64(input: &mut &[u8]) -> Result<i64, Flaw> {
     if let Some((&first, rest)) = input.split_first()
         && first < 0x80
     {
@@ -38,7 +39,8 @@ pub(super) fn read_i64(input: &mut &[u8]) -> Result<i64, Error> {
     read_slow(input, 10).map(unzigzag64)
 }
 
-fn read_slow(input: &mut &[u8], bytes_max: usize) -> Result<u64, Error> {
+#[cold]
+fn read_slow(input: &mut &[u8], bytes_max: usize) -> Result<u64, Flaw> {
     let mut value = 0u64;
     for (index, &byte) in input.iter().enumerate() {
         if index == bytes_max {

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use super::varint::{read_i32, read_i64};
+use super::varint::{Flaw, read_i32, read_i64};
 use super::{BatchHeader, Error};
 use crate::ids::Offset;
 
@@ -99,7 +99,7 @@ impl<'a> RecordRef<'a> {
     /// who keeps where records begin, to come back to a few of them.
     #[inline]
     pub fn read(rest: &mut &'a [u8]) -> Result<Self, Error> {
-        read_record(rest)
+        read_record(rest).map_err(Error::malformed)
     }
 }
 
@@ -126,21 +126,22 @@ impl<'a> Iterator for RecordIter<'a> {
         }
         let record = read_record(&mut self.rest).and_then(|record| {
             if record.offset_delta <= self.last_delta || record.offset_delta > self.delta_max {
-                return Err(Error::malformed("record offsets are not in order"));
+                return Err("record offsets are not in order");
             }
             Ok(record)
         });
-        match &record {
+        match record {
             Ok(record) => {
                 self.last_delta = record.offset_delta;
                 self.left -= 1;
+                Some(Ok(record))
             }
-            Err(_) => {
+            Err(reason) => {
                 self.left = 0;
                 self.rest = &[];
+                Some(Err(Error::malformed(reason)))
             }
         }
-        Some(record)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -150,10 +151,10 @@ impl<'a> Iterator for RecordIter<'a> {
 }
 
 #[inline]
-fn read_record<'a>(rest: &mut &'a [u8]) -> Result<RecordRef<'a>, Error> {
+fn read_record<'a>(rest: &mut &'a [u8]) -> Result<RecordRef<'a>, Flaw> {
     let length = read_i32(rest)?;
     let mut body = take(rest, length)?;
-    let (&_attributes, after) = body.split_first().ok_or(Error::malformed("a record is empty"))?;
+    let (&_attributes, after) = body.split_first().ok_or("a record is empty")?;
     body = after;
     let timestamp_delta = read_i64(&mut body)?;
     let offset_delta = read_i32(&mut body)?;
@@ -161,10 +162,10 @@ fn read_record<'a>(rest: &mut &'a [u8]) -> Result<RecordRef<'a>, Error> {
     let value = read_nullable(&mut body)?;
     let count = read_i32(&mut body)?;
     if count < 0 {
-        return Err(Error::malformed("a header count is negative"));
+        return Err("a header count is negative");
     }
     if count == 0 && !body.is_empty() {
-        return Err(Error::malformed("bytes follow a record's last field"));
+        return Err("bytes follow a record's last field");
     }
     Ok(RecordRef {
         offset_delta,
@@ -179,7 +180,7 @@ fn read_record<'a>(rest: &mut &'a [u8]) -> Result<RecordRef<'a>, Error> {
 }
 
 #[inline]
-fn read_nullable<'a>(body: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Error> {
+fn read_nullable<'a>(body: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Flaw> {
     match read_i32(body)? {
         -1 => Ok(None),
         length => take(body, length).map(Some),
@@ -187,11 +188,9 @@ fn read_nullable<'a>(body: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Error> {
 }
 
 #[inline]
-fn take<'a>(rest: &mut &'a [u8], length: i32) -> Result<&'a [u8], Error> {
-    let length = usize::try_from(length).map_err(|_| Error::malformed("a length is negative"))?;
-    let (part, after) = rest
-        .split_at_checked(length)
-        .ok_or(Error::malformed("a length passes the end"))?;
+fn take<'a>(rest: &mut &'a [u8], length: i32) -> Result<&'a [u8], Flaw> {
+    let length = usize::try_from(length).map_err(|_| "a length is negative")?;
+    let (part, after) = rest.split_at_checked(length).ok_or("a length passes the end")?;
     *rest = after;
     Ok(part)
 }
@@ -252,16 +251,16 @@ impl<'a> Iterator for Headers<'a> {
         }
         let header = read_header(&mut self.rest);
         self.left -= 1;
-        if header.is_err() {
+        Some(header.map_err(|reason| {
             self.left = 0;
             self.rest = &[];
-        }
-        Some(header)
+            Error::malformed(reason)
+        }))
     }
 }
 
-fn read_header<'a>(rest: &mut &'a [u8]) -> Result<Header<'a>, Error> {
-    let key = read_nullable(rest)?.ok_or(Error::malformed("a header has no name"))?;
+fn read_header<'a>(rest: &mut &'a [u8]) -> Result<Header<'a>, Flaw> {
+    let key = read_nullable(rest)?.ok_or("a header has no name")?;
     let value = read_nullable(rest)?;
     Ok(Header { key, value })
 }
@@ -321,7 +320,10 @@ impl Iterator for OwnedRecords {
             timestamp_ms: header.timestamp_of(record.timestamp_delta),
             key: record.key.map(|key| payload.slice_ref(key)),
             value: record.value.map(|value| payload.slice_ref(value)),
-            encoded_headers: payload.slice_ref(record.headers.rest),
+            encoded_headers: match record.headers.left {
+                0 => Bytes::new(),
+                _ => payload.slice_ref(record.headers.rest),
+            },
             header_count: record.headers.left,
         }))
     }
