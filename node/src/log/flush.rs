@@ -61,38 +61,46 @@ impl Syncer {
         }
         queue.workers += 1;
         drop(queue);
-        let worker = Worker(Arc::clone(self));
+        let worker = Worker {
+            syncer: Arc::clone(self),
+            is_counted: true,
+        };
         // Dropping the handle lets it run on.
         drop(self.tasks.blocking("sync", move || worker.run()));
     }
 }
 
-/// Counts itself out, even when it panics.
-struct Worker(Arc<Syncer>);
+/// Counted among the workers until it finds nothing to do, or is dropped by a runtime that goes down.
+struct Worker {
+    syncer: Arc<Syncer>,
+    is_counted: bool,
+}
 
 impl Worker {
-    fn run(self) {
+    fn run(mut self) {
         while let Some(flush) = self.next() {
             if flush.run() == Again::Yes {
-                lock(&self.0.queue).waiting.push_back(flush);
+                lock(&self.syncer.queue).waiting.push_back(flush);
             }
         }
     }
 
-    fn next(&self) -> Option<Arc<Flush>> {
-        lock(&self.0.queue).waiting.pop_front()
+    /// Under one lock, so that a log queued from now on finds a worker missing.
+    fn next(&mut self) -> Option<Arc<Flush>> {
+        let mut queue = lock(&self.syncer.queue);
+        let next = queue.waiting.pop_front();
+        if next.is_none() {
+            queue.workers -= 1;
+            self.is_counted = false;
+        }
+        next
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let mut queue = lock(&self.0.queue);
-        queue.workers -= 1;
-        // A log that was queued after this worker had looked would wait for the next asker.
-        let left = queue.waiting.pop_front();
-        drop(queue);
-        if let Some(flush) = left {
-            self.0.submit(flush);
+        if self.is_counted {
+            lock(&self.syncer.queue).workers -= 1;
         }
     }
 }
@@ -304,17 +312,16 @@ impl Flush {
             state.running = true;
             state.asked = false;
         }
+        let turn = Turn(self);
         let work = self.take_work();
         let done = work.sync(&*self.disk, &self.folder);
         // Whoever waits is told first; the checkpoint is for later.
-        let is_well = self.settle(&work, done).is_ok();
-        if is_well {
+        if self.settle(&work, done).is_ok() {
             self.save_progress(&work, CHECKPOINT_BYTES);
         }
+        drop(turn);
         let mut state = lock(&self.state);
-        state.running = false;
-        self.ended.notify_all();
-        if state.asked && !state.paused && is_well {
+        if state.asked && !state.paused && state.broken.is_none() {
             return Again::Yes;
         }
         state.busy = false;
@@ -375,6 +382,16 @@ impl Flush {
         if let Err(error) = saved {
             tracing::warn!(folder = %self.folder.display(), %error, "checkpoint not written");
         }
+    }
+}
+
+/// A sync under way: whoever waits for its end is woken even if it panics.
+struct Turn<'a>(&'a Flush);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).running = false;
+        self.0.ended.notify_all();
     }
 }
 

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +51,8 @@ struct Inner {
     tracker: TaskTracker,
     parent: Option<Tasks>,
     blocking: Blocking,
+    /// Where tasks run, when the root was made inside of a runtime; else where the caller is.
+    runtime: Option<Handle>,
     failure: watch::Sender<Option<Failure>>,
 }
 
@@ -89,6 +92,8 @@ impl<T> Future for Task<T> {
 }
 
 impl Tasks {
+    /// Tasks run in the runtime this is called in, from wherever they are spawned; without one, in that of
+    /// whoever spawns them, which must be in one.
     pub fn root(name: &str, blocking: Blocking) -> Self {
         Self::new(
             name.to_owned(),
@@ -116,16 +121,22 @@ impl Tasks {
     ) -> Self {
         let tracker = TaskTracker::new();
         tracker.close();
+        let outer = parent.as_ref().and_then(|parent| parent.inner.runtime.clone());
         Self {
             inner: Arc::new(Inner {
                 name,
                 cancel,
                 tracker,
-                parent,
                 blocking,
+                runtime: outer.or_else(|| Handle::try_current().ok()),
+                parent,
                 failure,
             }),
         }
+    }
+
+    fn runtime(&self) -> Handle {
+        self.inner.runtime.clone().unwrap_or_else(Handle::current)
     }
 
     pub fn name(&self) -> &str {
@@ -157,7 +168,7 @@ impl Tasks {
         let name = format!("{}/{name}", self.inner.name);
         let failure = self.inner.failure.clone();
         let alive = self.tokens();
-        tokio::spawn(async move {
+        self.runtime().spawn(async move {
             match AssertUnwindSafe(future).catch_unwind().await {
                 // Nobody waits for it any more: normal.
                 Ok(output) => drop(sender.send(output)),
@@ -211,7 +222,7 @@ impl Tasks {
             drop(alive);
         };
         match self.inner.blocking {
-            Blocking::Threads => drop(tokio::task::spawn_blocking(run)),
+            Blocking::Threads => drop(self.runtime().spawn_blocking(run)),
             Blocking::Inline => run(),
         }
         Task { output }
