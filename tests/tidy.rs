@@ -53,6 +53,7 @@ const DOORS: &[(&str, &str)] = &[
     ("sdk/src/door.rs", "the client's own door: it has no node to ask"),
     ("sdk/src/testing", "the scripted broker of the SDK's tests"),
     ("node/examples/", "tools that measure, for the terminal"),
+    ("node/benches/", "a bench measures the machine"),
     ("deploy/xtask/", "a tool for the terminal"),
     ("node/build.rs", "it runs before there is a node"),
     ("wasm-modules/golden/", "tests read their files"),
