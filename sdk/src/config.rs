@@ -18,7 +18,8 @@ use crate::retry::Backoff;
 /// use headwater_sdk::{Config, Trust};
 ///
 /// let mut config = Config::new("quic://core.example:9092, core.example:9092")?;
-/// config.trust = Trust::Fingerprint("3b0f...".repeat(8).chars().filter(|c| *c != '.').collect());
+/// // The fingerprint that the node prints when it starts.
+/// config.trust = Trust::Fingerprint("3b:0f:".repeat(16));
 /// config.client_id = "billing".to_owned();
 /// # Ok::<(), headwater_sdk::ConfigError>(())
 /// ```

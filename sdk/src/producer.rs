@@ -60,7 +60,7 @@ impl Default for ProducerConfig {
         Self {
             acks: Acks::All,
             idempotent: true,
-            batch_bytes: 256 << 10,
+            batch_bytes: 512 << 10,
             linger: Duration::from_millis(5),
             compression: Compression::None,
             compression_level: None,

@@ -61,6 +61,23 @@ async fn tcp_takes_over_when_nothing_answers_on_quic() {
 }
 
 #[tokio::test]
+async fn tcp_takes_over_when_quic_is_lost_and_is_remembered() {
+    let (quic, tcp) = (Broker::quic().await, Broker::tcp().await);
+    tcp.topic("t", 2);
+    let list = format!("{},{}", quic.address(), tcp.address());
+    let config = Config::new(&list).unwrap().with_trust(Trust::SkipVerification);
+    let client = Client::connect(config).await.unwrap();
+    assert_eq!(client.transport(), Transport::Quic);
+    drop(quic);
+    // Found anew by whoever needs it; nothing tells the application.
+    while client.topic("t").await.is_err() {}
+    assert_eq!(client.transport(), Transport::Tcp);
+    let connections = tcp.lock().connections;
+    client.refresh().await.unwrap();
+    assert_eq!(tcp.lock().connections, connections);
+}
+
+#[tokio::test]
 async fn quic_wins_when_both_answer() {
     let (quic, tcp) = (Broker::quic().await, Broker::tcp().await);
     let list = format!("{},{}", tcp.address(), quic.address());

@@ -35,12 +35,11 @@ pub(crate) struct QuicDialed {
 }
 
 pub(super) fn endpoint(socket: UdpSocket) -> io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
-        None,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
+    let mut config = quinn::EndpointConfig::default();
+    // What the other side may send here; without it, its discovery of a larger MTU ends at 1472.
+    let accepted = config.max_udp_payload_size(MTU_MAX);
+    debug_assert!(accepted.is_ok(), "the constant is a legal payload size");
+    quinn::Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))
 }
 
 pub(super) fn client_config(
