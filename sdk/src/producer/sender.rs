@@ -618,6 +618,8 @@ fn finished(
 /// Asks until a broker gives an id or refuses for good.
 async fn new_identity(client: &Client) -> Result<Identity, Error> {
     let request = InitProducerIdRequest {
+        // The message's own default is an empty name, which asks for a transaction.
+        transactional_id: None,
         transaction_timeout_ms: i32::MAX,
         ..Default::default()
     };
