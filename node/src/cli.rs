@@ -12,6 +12,7 @@ mod http;
 mod link;
 mod module;
 mod node;
+mod produce;
 mod show;
 mod site;
 mod table;

@@ -32,7 +32,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Ok(value) => value,
         Err(_) => by_protocol(&common).await?,
     };
-    common.answer(&value, |value| described(value))
+    common.answer(&value, described)
 }
 
 async fn by_protocol(common: &Common) -> Result<Value, Failure> {

@@ -5,12 +5,14 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use super::{cluster, consume, link, module, site, topic, transform};
+use super::{cluster, consume, link, module, produce, site, topic, transform};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Create, list, describe, alter and delete topics
     Topic(topic::Arguments),
+    /// Make a record of each line of standard input
+    Produce(Box<produce::Arguments>),
     /// Print the records of a topic
     Consume(Box<consume::Arguments>),
     /// Write, build, try and add modules
@@ -41,6 +43,7 @@ pub(super) fn run(command: Command) -> ExitCode {
 async fn act(command: Command) -> Result<(), Failure> {
     match command {
         Command::Topic(arguments) => topic::run(arguments).await,
+        Command::Produce(arguments) => produce::run(*arguments).await,
         Command::Consume(arguments) => consume::run(*arguments).await,
         Command::Module(arguments) => module::run(arguments).await,
         Command::Transform(arguments) => transform::run(arguments).await,

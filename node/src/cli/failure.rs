@@ -7,7 +7,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use headwater_sdk::{Error, protocol::kafka::ErrorCode};
+use headwater_sdk::protocol::kafka::ErrorCode;
+use headwater_sdk::{Error, SendError};
 
 /// A command did not do what it was asked.
 #[derive(Debug)]
@@ -118,6 +119,28 @@ impl From<Error> for Failure {
             | Error::Corrupt { .. }
             | Error::Usage(_)
             | Error::Closed => failure,
+        }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Client(error) => Self::from(*error),
+            SendError::UnknownTopic(name) => Self::from(Error::UnknownTopic(name)),
+            SendError::Refused { code, .. } => {
+                let failure = Self::new(error.to_string());
+                match hint_for(code) {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
+            }
+            SendError::TooLarge { .. }
+            | SendError::Full
+            | SendError::UnknownPartition { .. }
+            | SendError::TimedOut { .. }
+            | SendError::Closed
+            | SendError::Encode(_) => Self::new(error.to_string()),
         }
     }
 }

@@ -49,6 +49,7 @@ impl Http {
         })
     }
 
+    #[cfg(test)]
     pub(super) fn address(&self) -> &str {
         &self.address
     }

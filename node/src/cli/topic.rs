@@ -204,7 +204,7 @@ async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Resu
         "partitions": partitions.collect::<Vec<_>>(),
         "configs": configs.iter().map(shape).collect::<Vec<_>>(),
     });
-    common.answer(&value, |value| described(value))
+    common.answer(&value, described)
 }
 
 fn shape(config: &ConfigEntry) -> Value {

@@ -17,7 +17,7 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
         .parse::<f64>()
         .map_err(|_| "expected a number and a unit, such as 90s or 24h".to_owned())?
         * unit_ms;
-    if !ms.is_finite() || ms < 0.0 || ms > 1e15 {
+    if !(0.0..=1e15).contains(&ms) {
         return Err("expected a duration that is not negative".to_owned());
     }
     Ok(ms.round() as i64)
