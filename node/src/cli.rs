@@ -3,10 +3,13 @@
 //! Owns the arguments and what is printed. Commands other than `node` are clients: they talk to a node like anybody
 //! else, and must never reach into its data directory.
 
+mod builtin;
+mod child;
 mod cluster;
 mod commands;
 mod common;
 mod consume;
+mod demo;
 mod failure;
 mod http;
 mod link;
