@@ -3,6 +3,7 @@
 //! Owns the arguments and what is printed. Commands other than `node` are clients: they talk to a node like anybody
 //! else, and must never reach into its data directory.
 
+mod bench;
 mod builtin;
 mod child;
 mod cluster;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use super::{cluster, consume, demo, link, module, produce, site, topic, transform};
+use super::{bench, cluster, consume, demo, link, module, produce, site, topic, transform};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -25,6 +25,8 @@ pub(super) enum Command {
     Site(site::Arguments),
     /// Who is in the cluster
     Cluster(cluster::Arguments),
+    /// Measure, and say what was measured as JSON
+    Bench(Box<bench::Arguments>),
     /// See it all work: an edge, a core, a week of flights
     Demo(demo::Arguments),
 }
@@ -52,6 +54,7 @@ async fn act(command: Command) -> Result<(), Failure> {
         Command::Link(arguments) => link::run(arguments).await,
         Command::Site(arguments) => site::run(arguments).await,
         Command::Cluster(arguments) => cluster::run(arguments).await,
+        Command::Bench(arguments) => bench::run(*arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
     }
 }

@@ -1,0 +1,98 @@
+//! `headwater bench`: the workloads behind the figures we publish, as JSON on standard output.
+//!
+//! Each states what it did: acks, whether they waited for the disk, compression, how much was in flight. Figures move with
+//! the machine: compare those of one run.
+
+mod consume;
+mod end_to_end;
+mod histogram;
+mod load;
+mod memory;
+mod mirror;
+mod produce;
+mod startup;
+mod target;
+mod transform;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use self::target::Place;
+use super::common::print;
+use super::failure::Failure;
+use crate::sys::Sys;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Records in: throughput, or with --each the time of one record's acknowledgement
+    Produce(produce::Arguments),
+    /// Records out: everything from offset 0 on, counted
+    Consume(consume::Arguments),
+    /// One record's way from a producer to a consumer, at a steady rate
+    EndToEnd(end_to_end::Arguments),
+    /// Records through a built-in module: throughput, and what it costs the producer
+    Transform(transform::Arguments),
+    /// From an edge to its core, live and as a backlog (starts both nodes)
+    Mirror(mirror::Arguments),
+    /// From the start of a process to its ready line (starts nodes)
+    Startup(startup::Arguments),
+    /// What a node holds, idle and under load (starts a node)
+    Memory(memory::Arguments),
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { place, command } = arguments;
+    let sys = Sys::real(Path::new(""));
+    let figures = match command {
+        Command::Produce(arguments) => produce::run(&sys, &place, &arguments).await?,
+        Command::Consume(arguments) => consume::run(&sys, &place, &arguments).await?,
+        Command::EndToEnd(arguments) => end_to_end::run(&sys, &place, &arguments).await?,
+        Command::Transform(arguments) => transform::run(&sys, &place, &arguments).await?,
+        Command::Mirror(arguments) => mirror::run(&sys, &arguments).await?,
+        Command::Startup(arguments) => startup::run(&sys, &arguments).await?,
+        Command::Memory(arguments) => memory::run(&sys, &arguments).await?,
+    };
+    say(&figures)
+}
+
+fn say(figures: &Value) -> Result<(), Failure> {
+    print(&format!("{figures:#}\n"))
+}
+
+/// A figure with as many digits as mean something.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let scale = 10_f64.powf(4.0 - value.abs().log10().ceil());
+    (value * scale).round() / scale
+}
+
+/// The middle one of some figures.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_four_digits() {
+        assert_eq!(
+            [rounded(123_456.0), rounded(0.123_456), rounded(0.0)],
+            [123_500.0, 0.1235, 0.0]
+        );
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+    }
+}
