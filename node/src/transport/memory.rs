@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -124,17 +124,20 @@ pub fn pair(closed: &CancellationToken) -> (Stream, Stream) {
 }
 
 fn pipe(closed: &CancellationToken) -> (Writer, Reader) {
+    let reset = Arc::new(AtomicBool::new(false));
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let broken = closed.child_token();
     let wait = || Box::pin(broken.clone().cancelled_owned());
     let writer = Writer {
         pipe: near,
+        reset: Arc::clone(&reset),
         broken: broken.clone(),
         wait: wait(),
         _session: None,
     };
     let reader = Reader {
         pipe: far,
+        reset,
         broken: broken.clone(),
         wait: wait(),
         _session: None,
@@ -145,6 +148,8 @@ fn pipe(closed: &CancellationToken) -> (Writer, Reader) {
 /// The reading end of a pipe.
 pub struct Reader {
     pipe: DuplexStream,
+    /// The writer broke the pipe: what is in it is not read any more. When the session closes, it still is.
+    reset: Arc<AtomicBool>,
     broken: CancellationToken,
     wait: Pin<Box<WaitForCancellationFutureOwned>>,
     _session: Option<Arc<CloseOnDrop>>,
@@ -153,6 +158,8 @@ pub struct Reader {
 /// The writing end of a pipe. Dropping it ends the pipe cleanly.
 pub struct Writer {
     pipe: DuplexStream,
+    /// The writer broke the pipe: what is in it is not read any more. When the session closes, it still is.
+    reset: Arc<AtomicBool>,
     broken: CancellationToken,
     wait: Pin<Box<WaitForCancellationFutureOwned>>,
     _session: Option<Arc<CloseOnDrop>>,
@@ -160,6 +167,7 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn reset(&self) {
+        self.reset.store(true, Ordering::Release);
         self.broken.cancel();
     }
 
@@ -177,10 +185,15 @@ impl AsyncRead for Reader {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.wait.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        let is_broken = self.wait.as_mut().poll(cx).is_ready();
+        let broken = || Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        if is_broken && self.reset.load(Ordering::Acquire) {
+            return broken();
         }
-        Pin::new(&mut self.pipe).poll_read(cx, buf)
+        match Pin::new(&mut self.pipe).poll_read(cx, buf) {
+            Poll::Pending if is_broken => broken(),
+            read => read,
+        }
     }
 }
 

@@ -134,9 +134,14 @@ impl WriteHalf {
         written
     }
 
-    /// Ends this direction cleanly: the peer reads everything written before, then end of file.
+    /// Ends this direction cleanly: the peer reads everything written before, then end of file. Over QUIC it returns
+    /// when the peer has acknowledged all of it: a session that is closed before takes what is on its way along.
     pub async fn finish(&mut self) -> io::Result<()> {
-        self.shutdown().await
+        self.shutdown().await?;
+        if let Self::Quic(stream) = self {
+            stream.stopped().await.map_err(io::Error::from)?;
+        }
+        Ok(())
     }
 
     /// Breaks this direction: the peer's reads fail, now or after what is already on its way. Over TCP the peer
