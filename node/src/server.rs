@@ -13,6 +13,9 @@ mod meters;
 mod request;
 mod sessions;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

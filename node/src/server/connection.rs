@@ -122,8 +122,13 @@ impl Connection {
         let over = self.work(&mut writer).await;
         let fault = match over {
             Over::Done => {
-                // The peer may be gone: then nobody waits for the end either.
-                let _ = writer.finish().await;
+                let stopped = self.caller.shared.tasks.cancelled();
+                tokio::select! {
+                    biased;
+                    () = stopped.cancelled() => {}
+                    // The peer may be gone: then nobody waits for the end either.
+                    _ = writer.finish() => {}
+                }
                 return;
             }
             Over::Lost(error) => {

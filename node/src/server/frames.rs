@@ -238,14 +238,14 @@ mod tests {
     #[tokio::test]
     async fn every_size_comes_through_every_cut() {
         let sizes = [
-            0, 1, 100, 4_000, 70_000, 33_000, 200_000, 5, 32_768, 32_767, 300_000, 300_000, 0, 8,
+            0, 1, 100, 4_000, 70_000, 33_000, 90_000, 5, 32_768, 32_767, 50_000, 50_000, 0, 8,
         ];
         let mut stream = Vec::new();
         for (i, size) in sizes.iter().enumerate() {
             stream.extend_from_slice(&frame::prefix(*size).unwrap());
             stream.extend(std::iter::repeat_n(i as u8, *size));
         }
-        for chunk in [1, 3, 1000, 4096, 30_000] {
+        for chunk in [7, 1000, 4096, 30_000] {
             let found = frames_of(&stream, chunk, 1 << 20).await.unwrap();
             assert_eq!(
                 found.iter().map(Bytes::len).collect::<Vec<_>>(),

@@ -22,6 +22,7 @@ pub(in crate::server) async fn handle(
 ) -> InitProducerIdResponse {
     // Transactions are not served yet: a client that wants one is told so at once, for good.
     let next = match request.transactional_id {
+        Some(id) if id.is_empty() => Err(ErrorCode::INVALID_REQUEST),
         Some(_) => Err(ErrorCode::UNSUPPORTED_VERSION),
         None => next(context).await.map_err(|error| errors::of_propose(&error)),
     };

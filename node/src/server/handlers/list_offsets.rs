@@ -79,7 +79,9 @@ async fn find(
         Ok(Some(found)) => {
             response.timestamp = found.timestamp_ms;
             response.offset = found.offset.0;
-            response.leader_epoch = found.leader_epoch.0;
+            if context.version >= 4 {
+                response.leader_epoch = found.leader_epoch.0;
+            }
         }
         Ok(None) => {}
         Err(error) => response.error_code = errors::of_lookup(&error).0,

@@ -1,0 +1,317 @@
+//! The edge through its public face: a raw client over the memory transport, a real controller and real partitions on
+//! a disk in memory, a clock that stands still until it is moved.
+
+mod admin;
+mod flow;
+mod hostile;
+mod journeys;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use headwater_protocol::frame;
+use headwater_protocol::ids::{ProducerEpoch, ProducerId};
+use headwater_protocol::kafka::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
+};
+use headwater_protocol::kafka::produce::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+};
+use headwater_protocol::kafka::{Request, decode_response, encode_request};
+use headwater_protocol::primitives::{Records, Str};
+use headwater_protocol::record::{
+    BatchBuilder, BatchOptions, Batches, NewRecord, ProducerStamp, RECORDS_BYTES_MAX,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Server, Services};
+use crate::config::NodeConfig;
+use crate::controller::{self, Change, NewTopic, Outcome};
+use crate::metadata::image::Addresses;
+use crate::metadata::{Node, Topic};
+use crate::partition::{Registry, registry};
+use crate::sys::Sys;
+use crate::telemetry::{Health, Metrics};
+use crate::transport::{Listener, ListenerKind, Stream, memory};
+
+/// A node's edge with everything below it.
+struct Edge {
+    server: Server,
+    services: Services,
+    tcp: memory::Connector,
+    quic: memory::Connector,
+}
+
+impl Edge {
+    async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With properties set.
+    async fn with(set: &[(&str, &str)]) -> Self {
+        let mut values = BTreeMap::from([("data.dir".to_owned(), "data".to_owned())]);
+        values.extend(
+            set.iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
+        let config = NodeConfig::from_values(values).unwrap();
+        let (sys, metrics, health) = (Sys::simulated(7), Metrics::default(), Health::default());
+        let (controller, view) = controller::start(controller::Options {
+            cluster_id: "lab".to_owned(),
+            broker: config.broker.clone(),
+            sys: sys.clone(),
+            health: health.clone(),
+            metrics: metrics.clone(),
+        })
+        .await
+        .unwrap();
+        let registry = Registry::start(registry::Options {
+            me: config.node_id,
+            broker: config.broker.clone(),
+            maintenance_interval_ms: config.retention_check_interval_ms,
+            view: view.clone(),
+            sys: sys.clone(),
+            health,
+            metrics: metrics.clone(),
+        });
+        let addresses = Addresses {
+            tcp: "tcp.example:9092".to_owned(),
+            quic: "quic.example:9094".to_owned(),
+            http: String::new(),
+        };
+        let me = Node {
+            id: config.node_id,
+            addresses,
+            rack: Some("shelf".to_owned()),
+        };
+        controller.propose(Change::RegisterNode(me)).await.unwrap();
+        let services = Services {
+            config: std::sync::Arc::new(config),
+            sys,
+            metrics,
+            view,
+            controller,
+            registry,
+        };
+        let server = Server::new(services.clone(), None);
+        let (tcp, tcp_listener) = memory::listener(ListenerKind::Tcp);
+        let (quic, quic_listener) = memory::listener(ListenerKind::Quic);
+        server.listen(Listener::Memory(tcp_listener));
+        server.listen(Listener::Memory(quic_listener));
+        Self {
+            server,
+            services,
+            tcp,
+            quic,
+        }
+    }
+
+    async fn client(&self) -> Client {
+        Client::over(self.tcp.stream().await.unwrap())
+    }
+
+    async fn topic(&self, name: &str, partitions: i32) -> std::sync::Arc<Topic> {
+        self.topic_with(NewTopic {
+            partitions,
+            ..NewTopic::named(name)
+        })
+        .await
+    }
+
+    async fn topic_with(&self, new: NewTopic) -> std::sync::Arc<Topic> {
+        let applied = self
+            .services
+            .controller
+            .propose(Change::CreateTopic(new))
+            .await
+            .unwrap();
+        self.services.registry.reconciled(applied.offset).await;
+        let Outcome::Topic(topic) = applied.outcome else {
+            panic!("no topic")
+        };
+        topic
+    }
+
+    /// Moves time on, and lets everybody see it.
+    async fn pass(&self, duration: Duration) {
+        self.services.sys.clock.advance(duration);
+        settle().await;
+    }
+}
+
+/// Lets every task run until it waits for something else than its turn.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A client that sees every byte.
+struct Client {
+    stream: Stream,
+    correlation_id: i32,
+}
+
+impl Client {
+    fn over(stream: Stream) -> Self {
+        Self {
+            stream,
+            correlation_id: 0,
+        }
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.writer.write_all(bytes).await.unwrap();
+    }
+
+    async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        self.correlation_id += 1;
+        let client = Str::from_static("test");
+        let mut frame = encode_request(request, version, self.correlation_id, Some(&client)).unwrap();
+        self.stream.writer.write_buffers(&mut frame).await.unwrap();
+        self.correlation_id
+    }
+
+    /// The next frame; `None` when the server has ended or broken the stream.
+    async fn frame(&mut self) -> Option<Bytes> {
+        let length = self.stream.reader.read_u32().await.ok()?;
+        let mut frame = BytesMut::zeroed(length as usize);
+        self.stream.reader.read_exact(&mut frame).await.ok()?;
+        Some(frame.freeze())
+    }
+
+    async fn receive<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
+        decode_response::<R>(self.frame().await.expect("an answer"), version).unwrap()
+    }
+
+    async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        let sent = self.send(request, version).await;
+        let (answered, response) = self.receive::<R>(version).await;
+        assert_eq!(answered, sent);
+        response
+    }
+
+    /// Produces to one partition.
+    async fn produce(&mut self, topic: &Topic, batch: Bytes) -> PartitionProduceResponse {
+        one(self.call(&produce(topic, 0, batch, -1), 9).await)
+    }
+
+    /// Fetches one partition from `offset` on, without waiting.
+    async fn fetch(&mut self, topic: &Topic, offset: i64) -> PartitionData {
+        let request = FetchRequest {
+            topics: vec![fetch_topic(topic, &[0], offset)],
+            ..fetch_now()
+        };
+        only(self.call(&request, 12).await)
+    }
+}
+
+fn one(mut response: ProduceResponse) -> PartitionProduceResponse {
+    assert_eq!(response.responses.len(), 1);
+    response.responses[0].partition_responses.remove(0)
+}
+
+fn only(mut response: FetchResponse) -> PartitionData {
+    assert_eq!((response.error_code, response.responses.len()), (0, 1));
+    response.responses[0].partitions.remove(0)
+}
+
+fn produce(topic: &Topic, index: i32, batch: Bytes, acks: i16) -> ProduceRequest {
+    let data = PartitionProduceData {
+        index,
+        records: Some(Records::from(batch)),
+        ..Default::default()
+    };
+    ProduceRequest {
+        acks,
+        timeout_ms: 30_000,
+        topic_data: vec![TopicProduceData {
+            name: Str::from(&*topic.name),
+            partition_data: vec![data],
+            ..Default::default()
+        }],
+        ..ProduceRequest::default()
+    }
+}
+
+fn fetch_now() -> FetchRequest {
+    FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 1,
+        max_bytes: 50 << 20,
+        session_epoch: -1,
+        ..FetchRequest::default()
+    }
+}
+
+fn fetch_topic(topic: &Topic, partitions: &[i32], offset: i64) -> FetchTopic {
+    let partitions = partitions.iter().map(|index| FetchPartition {
+        partition: *index,
+        fetch_offset: offset,
+        current_leader_epoch: -1,
+        last_fetched_epoch: -1,
+        log_start_offset: -1,
+        partition_max_bytes: 1 << 20,
+        high_watermark: i64::MAX,
+        ..FetchPartition::default()
+    });
+    FetchTopic {
+        topic: Str::from(&*topic.name),
+        partitions: partitions.collect(),
+        ..FetchTopic::default()
+    }
+}
+
+/// A batch of records with these values.
+fn batch(values: &[&str]) -> Bytes {
+    batch_of(values, ProducerStamp::NONE)
+}
+
+fn batch_of(values: &[&str], producer: ProducerStamp) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer,
+        ..BatchOptions::PLAIN
+    });
+    for value in values {
+        let record = NewRecord {
+            timestamp_ms: 1_700_000_000_000,
+            value: Some(value.as_bytes()),
+            ..NewRecord::default()
+        };
+        builder.append(&record).unwrap();
+    }
+    builder.build().unwrap().unwrap()
+}
+
+fn stamp(id: i64, base_sequence: i32) -> ProducerStamp {
+    ProducerStamp {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(0),
+        base_sequence,
+    }
+}
+
+/// The values in fetched batches, with their offsets.
+fn values(data: &PartitionData) -> Vec<(i64, String)> {
+    let records = data.records.clone().unwrap_or_default().into_bytes();
+    let mut found = Vec::new();
+    for batch in Batches::new(records) {
+        let batch = batch.unwrap();
+        batch.check_crc().unwrap();
+        for record in batch.records(RECORDS_BYTES_MAX).unwrap().iter() {
+            let record = record.unwrap();
+            let value = String::from_utf8(record.value.unwrap_or_default().to_vec()).unwrap();
+            found.push((
+                batch.base_offset().value() + i64::from(record.offset_delta),
+                value,
+            ));
+        }
+    }
+    found
+}
+
+/// A frame as the wire carries it.
+fn framed(body: &[u8]) -> Vec<u8> {
+    [&frame::prefix(body.len()).unwrap()[..], body].concat()
+}
