@@ -1,14 +1,14 @@
-//! Every change the cluster can agree on, as a value of the metadata log: JSON with a `type` and a `version`.
+//! Every change the cluster can agree on, as a value of the metadata log: JSON with a `type` and a `format`.
 //!
 //! A record states what is true from now on, never a difference to what was: folding a record twice changes nothing.
-//! A record once written is read for ever: a change of meaning needs a new version here.
+//! A record once written is read for ever: a change of meaning needs a new format here.
 
 use super::{Link, MirrorSource, Module, Node, PartitionState, Site, Transform, Upstream};
 use headwater_protocol::ids::{PartitionIndex, ProducerId, TopicId};
 use serde::{Deserialize, Serialize};
 
-/// The version this build writes, and the highest it reads.
-const VERSION: u32 = 1;
+/// The format this build writes, and the highest it reads.
+const FORMAT: u32 = 1;
 
 /// One agreed fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,21 +72,22 @@ pub enum Record {
 
 #[derive(Serialize)]
 struct Written<'a> {
-    version: u32,
+    // Not `version`, which a module's record has of its own.
+    format: u32,
     #[serde(flatten)]
     record: &'a Record,
 }
 
 #[derive(Deserialize)]
-struct Version {
-    version: u32,
+struct Format {
+    format: u32,
 }
 
 /// Why a value of the metadata log cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     #[error(
-        "metadata record of version {found}, this build knows up to {VERSION}: it was written by a newer one"
+        "metadata record of format {found}, this build knows up to {FORMAT}: it was written by a newer one"
     )]
     Newer { found: u32 },
     #[error("metadata record cannot be read: {0}")]
@@ -97,7 +98,7 @@ impl Record {
     /// The record as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(&Written {
-            version: VERSION,
+            format: FORMAT,
             record: self,
         })
         .expect("a record has only string keys and no value that JSON cannot write")
@@ -105,9 +106,9 @@ impl Record {
 
     /// Reads a stored record. Fields it does not know are passed over.
     pub fn decode(value: &[u8]) -> Result<Self, RecordError> {
-        let Version { version } = serde_json::from_slice(value)?;
-        if version > VERSION {
-            return Err(RecordError::Newer { found: version });
+        let Format { format } = serde_json::from_slice(value)?;
+        if format > FORMAT {
+            return Err(RecordError::Newer { found: format });
         }
         Ok(serde_json::from_slice(value)?)
     }

@@ -34,11 +34,11 @@ fn records_have_golden_bytes() {
             Record::Cluster {
                 cluster_id: "c".to_owned(),
             },
-            r#"{"version":1,"type":"cluster","cluster_id":"c"}"#,
+            r#"{"format":1,"type":"cluster","cluster_id":"c"}"#,
         ),
         (
             Record::Node(node),
-            r#"{"version":1,"type":"node","id":1,"addresses":{"tcp":"a:1","quic":"a:2","http":"a:3"},"rack":null}"#,
+            r#"{"format":1,"type":"node","id":1,"addresses":{"tcp":"a:1","quic":"a:2","http":"a:3"},"rack":null}"#,
         ),
         (
             Record::Topic {
@@ -47,7 +47,7 @@ fn records_have_golden_bytes() {
                 internal: false,
                 mirror: None,
             },
-            r#"{"version":1,"type":"topic","id":"BwcHBwcHBwcHBwcHBwcHBw","name":"t","internal":false,"mirror":null}"#,
+            r#"{"format":1,"type":"topic","id":"BwcHBwcHBwcHBwcHBwcHBw","name":"t","internal":false,"mirror":null}"#,
         ),
         (
             Record::Partition {
@@ -55,7 +55,7 @@ fn records_have_golden_bytes() {
                 index: PartitionIndex(0),
                 state: partition_state(1),
             },
-            r#"{"version":1,"type":"partition","topic":"BwcHBwcHBwcHBwcHBwcHBw","index":0,"leader":1,"leader_epoch":3,"replicas":[1,2],"isr":[1],"partition_epoch":5}"#,
+            r#"{"format":1,"type":"partition","topic":"BwcHBwcHBwcHBwcHBwcHBw","index":0,"leader":1,"leader_epoch":3,"replicas":[1,2],"isr":[1],"partition_epoch":5}"#,
         ),
         (
             Record::TopicConfig {
@@ -63,17 +63,24 @@ fn records_have_golden_bytes() {
                 key: "retention.ms".to_owned(),
                 value: Some("1".to_owned()),
             },
-            r#"{"version":1,"type":"topic-config","topic":"BwcHBwcHBwcHBwcHBwcHBw","key":"retention.ms","value":"1"}"#,
+            r#"{"format":1,"type":"topic-config","topic":"BwcHBwcHBwcHBwcHBwcHBw","key":"retention.ms","value":"1"}"#,
         ),
         (
             Record::ProducerIds {
                 next: ProducerId(1000),
             },
-            r#"{"version":1,"type":"producer-ids","next":1000}"#,
+            r#"{"format":1,"type":"producer-ids","next":1000}"#,
         ),
         (
             Record::RemoveLink { name: "l".to_owned() },
-            r#"{"version":1,"type":"remove-link","name":"l"}"#,
+            r#"{"format":1,"type":"remove-link","name":"l"}"#,
+        ),
+        (
+            Record::RemoveModule {
+                name: "filter".to_owned(),
+                version: "1.0.0".to_owned(),
+            },
+            r#"{"format":1,"type":"remove-module","name":"filter","version":"1.0.0"}"#,
         ),
     ] {
         assert_eq!(
@@ -86,14 +93,14 @@ fn records_have_golden_bytes() {
 
 #[test]
 fn a_record_of_a_newer_build_is_named_as_such() {
-    let newer = br#"{"version":2,"type":"something-new"}"#;
+    let newer = br#"{"format":2,"type":"something-new"}"#;
     let error = Record::decode(newer).expect_err("unknown");
     assert_eq!(
         error.to_string(),
         "metadata record of version 2, this build knows up to 1: it was written by a newer one"
     );
     assert!(Record::decode(b"{}").is_err() && Record::decode(b"\xff").is_err());
-    let added = br#"{"version":1,"type":"cluster","cluster_id":"c","added":true}"#;
+    let added = br#"{"format":1,"type":"cluster","cluster_id":"c","added":true}"#;
     assert_eq!(
         Record::decode(added).expect("readable"),
         Record::Cluster {
