@@ -152,6 +152,8 @@ impl Live {
             .run(&self.session, &mut self.receiver, &mut asked, &self.scope)
             .await;
         self.session.close(CloseCode::Done, "the link's connection ends");
+        // With the loop goes the outbox, and with that the writer, which the scope waits for.
+        drop(live);
         self.scope.cancel();
         self.scope.ended().await;
         reason
