@@ -14,7 +14,9 @@ use crate::metadata::LinkRole;
 use crate::telemetry::names;
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/cluster", get(describe)).route("/cluster/ca.pem", get(authority))
+    Router::new()
+        .route("/cluster", get(describe))
+        .route("/cluster/ca.pem", get(authority))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -105,7 +107,10 @@ pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
             bytes_out: api.metrics.total(&names::TOPIC_BYTES_OUT),
             connections: api.metrics.total(&names::CONNECTIONS),
         },
-        build: Build { wasm: cfg!(feature = "wasm"), ui: cfg!(feature = "ui") },
+        build: Build {
+            wasm: cfg!(feature = "wasm"),
+            ui: cfg!(feature = "ui"),
+        },
     })
 }
 
@@ -116,5 +121,8 @@ pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
     responses((status = 200, description = "The authority to trust for TLS and QUIC", body = String, content_type = "application/x-pem-file"))
 )]
 pub(super) async fn authority(State(api): State<Api>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], api.authority.certificate_pem().to_owned())
+    (
+        [(header::CONTENT_TYPE, "application/x-pem-file")],
+        api.authority.certificate_pem().to_owned(),
+    )
 }

@@ -107,7 +107,12 @@ pub(super) fn decode(
             if views.len() == limit {
                 return Ok((views, next));
             }
-            let view = RecordView::of(partition, offset, header.base_timestamp + record.timestamp_delta, &record);
+            let view = RecordView::of(
+                partition,
+                offset,
+                header.base_timestamp + record.timestamp_delta,
+                &record,
+            );
             if keep(&view) {
                 views.push(view);
             }

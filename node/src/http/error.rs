@@ -41,7 +41,12 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), hint: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
@@ -69,7 +74,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = ErrorBody {
-            error: ErrorDetail { code: self.code.to_owned(), message: self.message, hint: self.hint },
+            error: ErrorDetail {
+                code: self.code.to_owned(),
+                message: self.message,
+                hint: self.hint,
+            },
         };
         (self.status, Json(body)).into_response()
     }
@@ -83,7 +92,9 @@ impl From<ProposeError> for ApiError {
             ProposeError::InvalidTopicName { .. } => Self::bad_request("INVALID_TOPIC_NAME", message)
                 .hint("Use letters, digits, dots, dashes and underscores, at most 249 of them."),
             ProposeError::InvalidPartitions(_) => Self::bad_request("INVALID_PARTITIONS", message),
-            ProposeError::InvalidReplicationFactor { .. } => Self::bad_request("INVALID_REPLICATION_FACTOR", message),
+            ProposeError::InvalidReplicationFactor { .. } => {
+                Self::bad_request("INVALID_REPLICATION_FACTOR", message)
+            }
             ProposeError::InvalidAssignment(_) => Self::bad_request("INVALID_ASSIGNMENT", message),
             ProposeError::UnknownTopic(_) | ProposeError::UnknownTopicId(_) => {
                 Self::not_found("UNKNOWN_TOPIC", message)

@@ -100,7 +100,9 @@ impl FlowSpec {
             topics: self.topics,
             prefix: self.prefix,
             on_gap: match self.on_gap {
-                OnGap::Hold => GapPolicy::Hold { bytes: self.hold_bytes.unwrap_or(HOLD_BYTES_DEFAULT) },
+                OnGap::Hold => GapPolicy::Hold {
+                    bytes: self.hold_bytes.unwrap_or(HOLD_BYTES_DEFAULT),
+                },
                 OnGap::MarkGap => GapPolicy::MarkGap,
             },
         }
@@ -175,7 +177,10 @@ pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Link>> {
     get, path = "/api/v1/links/{link}", tag = "links", params(("link" = String, Path)),
     responses((status = 200, body = Link), (status = 404, body = super::error::ErrorBody))
 )]
-pub(super) async fn describe(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Link>, ApiError> {
+pub(super) async fn describe(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<Json<Link>, ApiError> {
     find(&api, &name).map(Json)
 }
 
@@ -188,8 +193,10 @@ pub(super) async fn create(
     Body(body): Body<CreateLink>,
 ) -> Result<(StatusCode, Json<Link>), ApiError> {
     if !api.view.image().sites.contains_key(&body.site) {
-        return Err(ApiError::not_found("UNKNOWN_SITE", format!("no site {:?} is known here", body.site))
-            .hint("Invite the site first; links are declared on the core."));
+        return Err(
+            ApiError::not_found("UNKNOWN_SITE", format!("no site {:?} is known here", body.site))
+                .hint("Invite the site first; links are declared on the core."),
+        );
     }
     let name = body.name.unwrap_or_else(|| body.site.clone());
     let link = Declared {
@@ -211,7 +218,9 @@ pub(super) async fn create(
 )]
 pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
     if api.view.image().upstreams.contains_key(&name) {
-        api.controller.propose(Change::RemoveUpstream { link: name.clone() }).await?;
+        api.controller
+            .propose(Change::RemoveUpstream { link: name.clone() })
+            .await?;
     }
     api.controller.propose(Change::RemoveLink { name }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -236,16 +245,29 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> 
 async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Link>, ApiError> {
     let link = find(api, &name)?;
     if link.role == "edge" {
-        return Err(ApiError::conflict("DECLARED_ON_CORE", "the link is declared on its core")
-            .hint("Pause and resume it there."));
+        return Err(
+            ApiError::conflict("DECLARED_ON_CORE", "the link is declared on its core")
+                .hint("Pause and resume it there."),
+        );
     }
-    api.controller.propose(Change::SetLinkPaused { name: name.clone(), paused }).await?;
+    api.controller
+        .propose(Change::SetLinkPaused {
+            name: name.clone(),
+            paused,
+        })
+        .await?;
     find(api, &name).map(Json)
 }
 
 fn find(api: &Api, name: &str) -> Result<Link, ApiError> {
-    let found = api.links.links().into_iter().find(|report| report.link.name == name);
-    found.map(shape).ok_or_else(|| ApiError::not_found("UNKNOWN_LINK", format!("link {name:?} is not known")))
+    let found = api
+        .links
+        .links()
+        .into_iter()
+        .find(|report| report.link.name == name);
+    found
+        .map(shape)
+        .ok_or_else(|| ApiError::not_found("UNKNOWN_LINK", format!("link {name:?} is not known")))
 }
 
 fn shape(report: LinkReport) -> Link {
@@ -266,7 +288,11 @@ fn shape(report: LinkReport) -> Link {
         payload_bytes: report.payload_bytes,
         reconnects: report.reconnects,
         error: report.error,
-        flows: report.flows.into_iter().map(|flow| flow_shape(flow.flow, flow.partitions)).collect(),
+        flows: report
+            .flows
+            .into_iter()
+            .map(|flow| flow_shape(flow.flow, flow.partitions))
+            .collect(),
     }
 }
 

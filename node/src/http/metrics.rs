@@ -13,7 +13,10 @@ use crate::telemetry::health;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/metrics", get(scrape)).route("/healthz", get(alive)).route("/readyz", get(ready))
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
 }
 
 async fn scrape(State(api): State<Api>) -> impl IntoResponse {
@@ -37,6 +40,18 @@ fn answer(good: bool, api: &Api) -> (StatusCode, String) {
         health::State::Failed(reason) => format!("{part}: failed, {reason}\n"),
         health::State::Stopping => format!("{part}: stopping\n"),
     };
-    let text = api.health.parts().iter().map(|(part, state)| line((part, state))).collect();
-    (if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+    let text = api
+        .health
+        .parts()
+        .iter()
+        .map(|(part, state)| line((part, state)))
+        .collect();
+    (
+        if good {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        text,
+    )
 }

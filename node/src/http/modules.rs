@@ -21,7 +21,12 @@ const UPLOAD_BYTES_MAX: usize = 40 << 20;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
-        .route("/modules", get(list).post(upload).layer(DefaultBodyLimit::max(UPLOAD_BYTES_MAX)))
+        .route(
+            "/modules",
+            get(list)
+                .post(upload)
+                .layer(DefaultBodyLimit::max(UPLOAD_BYTES_MAX)),
+        )
         .route("/modules/{name}/{version}", get(describe).delete(remove))
         .route("/modules/{name}/{version}/wasm", get(download))
 }
@@ -98,15 +103,19 @@ pub(super) async fn upload(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<(StatusCode, Json<Module>), ApiError> {
     let wasm = Vec::from(body?);
-    let module = api.transforms.upload(wasm, query.name, query.version).await.map_err(|error| {
-        let status = match error.code() {
-            "MODULE_EXISTS" => StatusCode::CONFLICT,
-            "TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
-            "UNUSABLE" => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        ApiError::new(status, error.code(), error.to_string())
-    })?;
+    let module = api
+        .transforms
+        .upload(wasm, query.name, query.version)
+        .await
+        .map_err(|error| {
+            let status = match error.code() {
+                "MODULE_EXISTS" => StatusCode::CONFLICT,
+                "TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
+                "UNUSABLE" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            ApiError::new(status, error.code(), error.to_string())
+        })?;
     Ok((StatusCode::CREATED, Json(shape(&api, &module))))
 }
 
@@ -144,7 +153,10 @@ pub(super) async fn remove(
     State(api): State<Api>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    api.transforms.remove_module(&name, &version).await.map_err(module_error)?;
+    api.transforms
+        .remove_module(&name, &version)
+        .await
+        .map_err(module_error)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -160,7 +172,8 @@ pub(super) fn module_error(error: ModuleError) -> ApiError {
 fn find(api: &Api, name: &str, version: &str) -> Result<Arc<metadata::Module>, ApiError> {
     let image = api.view.image();
     let found = image.module(name, version).cloned();
-    found.ok_or_else(|| ApiError::not_found("UNKNOWN_MODULE", format!("module {name} {version} is not known")))
+    found
+        .ok_or_else(|| ApiError::not_found("UNKNOWN_MODULE", format!("module {name} {version} is not known")))
 }
 
 fn shape(api: &Api, module: &metadata::Module) -> Module {
@@ -183,7 +196,12 @@ fn shape(api: &Api, module: &metadata::Module) -> Module {
         imports: module.imports.clone(),
         builtin: module.builtin,
         created_ms: module.created_ms,
-        used_by: image.transforms.values().filter(uses).map(|transform| transform.name.clone()).collect(),
+        used_by: image
+            .transforms
+            .values()
+            .filter(uses)
+            .map(|transform| transform.name.clone())
+            .collect(),
     }
 }
 

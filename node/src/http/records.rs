@@ -16,7 +16,9 @@ use super::data::{self, Data, Header, RecordView};
 use super::error::{ApiError, Body, Path, Query};
 use super::topics::find;
 use crate::metadata::Topic;
-use crate::partition::{Acks, AppendError, AppendOptions, Isolation, Origin, Partition, ReadError, ReadRequest};
+use crate::partition::{
+    Acks, AppendError, AppendOptions, Isolation, Origin, Partition, ReadError, ReadRequest,
+};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -99,7 +101,10 @@ pub(super) async fn browse(
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
     let partitions = chosen(&api, &topic, query.partition)?;
     let share = limit.div_ceil(partitions.len().max(1));
-    let mut page = RecordPage { records: Vec::new(), partitions: Vec::new() };
+    let mut page = RecordPage {
+        records: Vec::new(),
+        partitions: Vec::new(),
+    };
     for partition in partitions {
         let watermarks = *partition.watermarks().borrow();
         let from = begin(query.offset.as_deref(), &partition, share)?;
@@ -116,13 +121,21 @@ pub(super) async fn browse(
 
 /// The partitions of the topic on this node, or the one asked for.
 pub(super) fn chosen(api: &Api, topic: &Topic, index: Option<i32>) -> Result<Vec<Partition>, ApiError> {
-    let wanted = topic.indexes().filter(|each| index.is_none_or(|index| index == each.0));
-    let found: Vec<_> = wanted.filter_map(|each| api.registry.get_by_id(topic.id, each)).collect();
+    let wanted = topic
+        .indexes()
+        .filter(|each| index.is_none_or(|index| index == each.0));
+    let found: Vec<_> = wanted
+        .filter_map(|each| api.registry.get_by_id(topic.id, each))
+        .collect();
     match (index, found.is_empty()) {
-        (Some(index), true) => {
-            Err(ApiError::not_found("UNKNOWN_PARTITION", format!("topic {:?} has no partition {index}", topic.name)))
-        }
-        (None, true) => Err(ApiError::unavailable("NOT_HERE", "no partition of the topic is on this node")),
+        (Some(index), true) => Err(ApiError::not_found(
+            "UNKNOWN_PARTITION",
+            format!("topic {:?} has no partition {index}", topic.name),
+        )),
+        (None, true) => Err(ApiError::unavailable(
+            "NOT_HERE",
+            "no partition of the topic is on this node",
+        )),
         (Some(_) | None, false) => Ok(found),
     }
 }
@@ -176,7 +189,11 @@ pub(super) async fn read(
     let decoded = api.sys.tasks.blocking("decode", decode).await;
     let decoded = decoded.map_err(|_| ApiError::unavailable("STOPPING", "the node is stopping"))?;
     decoded.map_err(|error| {
-        ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "CORRUPT_BATCH", error.to_string())
+        ApiError::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "CORRUPT_BATCH",
+            error.to_string(),
+        )
     })
 }
 
@@ -186,7 +203,9 @@ fn read_error(error: ReadError) -> ApiError {
         ReadError::OutOfRange { .. } => ApiError::bad_request("OFFSET_OUT_OF_RANGE", message),
         ReadError::NotLeader | ReadError::Epoch(_) => ApiError::unavailable("NOT_LEADER", message),
         ReadError::Stopped => ApiError::unavailable("STOPPING", message),
-        ReadError::Corrupt { .. } | ReadError::Offline { .. } => ApiError::unavailable("PARTITION_OFFLINE", message),
+        ReadError::Corrupt { .. } | ReadError::Offline { .. } => {
+            ApiError::unavailable("PARTITION_OFFLINE", message)
+        }
     }
 }
 
@@ -204,19 +223,41 @@ pub(super) async fn produce(
     if body.records.is_empty() || body.records.len() > PRODUCE_RECORDS_MAX {
         return Err(ApiError::bad_request(
             "INVALID_RECORDS",
-            format!("{} records; between 1 and {PRODUCE_RECORDS_MAX} are taken", body.records.len()),
+            format!(
+                "{} records; between 1 and {PRODUCE_RECORDS_MAX} are taken",
+                body.records.len()
+            ),
         ));
     }
-    let records = body.records.iter().map(|record| Encoded::of(record, &topic)).collect::<Result<Vec<_>, _>>()?;
+    let records = body
+        .records
+        .iter()
+        .map(|record| Encoded::of(record, &topic))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut by_partition: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     for (at, record) in records.iter().enumerate() {
         by_partition.entry(record.partition).or_default().push(at);
     }
-    let mut offsets = vec![ProducedOffset { partition: 0, offset: 0 }; records.len()];
+    let mut offsets = vec![
+        ProducedOffset {
+            partition: 0,
+            offset: 0
+        };
+        records.len()
+    ];
     for (partition, indexes) in by_partition {
-        let base = append(&api, &topic, partition, indexes.iter().filter_map(|&at| records.get(at))).await?;
+        let base = append(
+            &api,
+            &topic,
+            partition,
+            indexes.iter().filter_map(|&at| records.get(at)),
+        )
+        .await?;
         for (delta, &at) in (0..).zip(&indexes) {
-            offsets[at] = ProducedOffset { partition, offset: base.0 + delta };
+            offsets[at] = ProducedOffset {
+                partition,
+                offset: base.0 + delta,
+            };
         }
     }
     Ok(Json(Produced { offsets }))
@@ -237,8 +278,13 @@ impl Encoded {
         let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX).max(1);
         let by_key = |key: &bytes::Bytes| partitioner::partition_for_key(key, count);
         // Below the number of partitions, which is an i32 on the wire.
-        let partition = record.partition.unwrap_or_else(|| key.as_ref().map_or(0, by_key) as i32);
-        let headers = record.headers.iter().map(|header| Ok((header.name.clone(), plain(header.value.as_ref())?)));
+        let partition = record
+            .partition
+            .unwrap_or_else(|| key.as_ref().map_or(0, by_key) as i32);
+        let headers = record
+            .headers
+            .iter()
+            .map(|header| Ok((header.name.clone(), plain(header.value.as_ref())?)));
         Ok(Self {
             partition,
             value: plain(record.value.as_ref())?,
@@ -260,16 +306,25 @@ async fn append<'a>(
     partition: i32,
     records: impl Iterator<Item = &'a Encoded>,
 ) -> Result<Offset, ApiError> {
-    let here = api.registry.get_by_id(topic.id, PartitionIndex(partition)).ok_or_else(|| {
-        ApiError::not_found("UNKNOWN_PARTITION", format!("topic {:?} has no partition {partition} here", topic.name))
-    })?;
+    let here = api
+        .registry
+        .get_by_id(topic.id, PartitionIndex(partition))
+        .ok_or_else(|| {
+            ApiError::not_found(
+                "UNKNOWN_PARTITION",
+                format!("topic {:?} has no partition {partition} here", topic.name),
+            )
+        })?;
     let now_ms = api.sys.clock.unix_ms();
     let mut builder = BatchBuilder::new(BatchOptions::compressed(Compression::None));
     for record in records {
         let headers: Vec<_> = record
             .headers
             .iter()
-            .map(|(name, value)| HeaderRef { key: name, value: value.as_deref() })
+            .map(|(name, value)| HeaderRef {
+                key: name,
+                value: value.as_deref(),
+            })
             .collect();
         let new = NewRecord {
             timestamp_ms: record.timestamp_ms.unwrap_or(now_ms),
@@ -277,25 +332,42 @@ async fn append<'a>(
             value: record.value.as_deref(),
             headers: &headers,
         };
-        builder.append(&new).map_err(|error| ApiError::bad_request("INVALID_RECORD", error.to_string()))?;
+        builder
+            .append(&new)
+            .map_err(|error| ApiError::bad_request("INVALID_RECORD", error.to_string()))?;
     }
-    let batch = builder.build().map_err(|error| ApiError::bad_request("INVALID_RECORD", error.to_string()))?;
+    let batch = builder
+        .build()
+        .map_err(|error| ApiError::bad_request("INVALID_RECORD", error.to_string()))?;
     let batch = batch.ok_or_else(|| ApiError::bad_request("INVALID_RECORDS", "no record was given"))?;
-    let options = AppendOptions { acks: Acks::All, current_epoch: None, origin: Origin::Client };
+    let options = AppendOptions {
+        acks: Acks::All,
+        current_epoch: None,
+        origin: Origin::Client,
+    };
     let ticket = here.append(batch, options).await.map_err(append_error)?;
-    let appended = ticket.done().await.map_err(|error| append_error(AppendError::Unacknowledged(error)))?;
+    let appended = ticket
+        .done()
+        .await
+        .map_err(|error| append_error(AppendError::Unacknowledged(error)))?;
     Ok(appended.base_offset)
 }
 
 fn append_error(error: AppendError) -> ApiError {
     let message = error.to_string();
     match error {
-        AppendError::DiskFull => ApiError::new(axum::http::StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL", message)
-            .hint("Free space, or lower retention. Reads go on."),
-        AppendError::ReadOnlyMirror { .. } | AppendError::Internal => ApiError::conflict("READ_ONLY", message),
-        AppendError::TooLarge { .. } => {
-            ApiError::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", message)
+        AppendError::DiskFull => {
+            ApiError::new(axum::http::StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL", message)
+                .hint("Free space, or lower retention. Reads go on.")
         }
+        AppendError::ReadOnlyMirror { .. } | AppendError::Internal => {
+            ApiError::conflict("READ_ONLY", message)
+        }
+        AppendError::TooLarge { .. } => ApiError::new(
+            axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+            "MESSAGE_TOO_LARGE",
+            message,
+        ),
         AppendError::NotLeader
         | AppendError::Epoch(_)
         | AppendError::NotEnoughReplicas { .. }

@@ -115,7 +115,9 @@ pub(super) async fn invite(
     State(api): State<Api>,
     Body(body): Body<Invite>,
 ) -> Result<(StatusCode, Json<InvitationMade>), ApiError> {
-    let flows = body.flows.unwrap_or_else(|| vec![FlowSpec::everything_up(&body.name)]);
+    let flows = body
+        .flows
+        .unwrap_or_else(|| vec![FlowSpec::everything_up(&body.name)]);
     let invitation = Invitation {
         site: body.name,
         ttl: Duration::from_millis(body.ttl_ms.unwrap_or(TTL_DEFAULT_MS)),
@@ -134,7 +136,11 @@ pub(super) async fn invite(
             }
         }
     })?;
-    let made = InvitationMade { token: made.token, expires_ms: made.expires_ms, site: made.site };
+    let made = InvitationMade {
+        token: made.token,
+        expires_ms: made.expires_ms,
+        site: made.site,
+    };
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -142,28 +148,39 @@ pub(super) async fn invite(
     post, path = "/api/v1/sites/enrol", tag = "links", request_body = Enrol,
     responses((status = 200, body = EnrolledSite), (status = "4XX", body = super::error::ErrorBody))
 )]
-pub(super) async fn enrol(State(api): State<Api>, Body(body): Body<Enrol>) -> Result<Json<EnrolledSite>, ApiError> {
-    let enrolled = api.links.enrol(&body.token, body.link.as_deref()).await.map_err(|error| {
-        let message = error.to_string();
-        match error {
-            EnrolError::Token(_) | EnrolError::Expired | EnrolError::NoAddress => {
-                ApiError::bad_request("INVALID_TOKEN", message)
+pub(super) async fn enrol(
+    State(api): State<Api>,
+    Body(body): Body<Enrol>,
+) -> Result<Json<EnrolledSite>, ApiError> {
+    let enrolled = api
+        .links
+        .enrol(&body.token, body.link.as_deref())
+        .await
+        .map_err(|error| {
+            let message = error.to_string();
+            match error {
+                EnrolError::Token(_) | EnrolError::Expired | EnrolError::NoAddress => {
+                    ApiError::bad_request("INVALID_TOKEN", message)
+                }
+                EnrolError::LinkExists { .. } => ApiError::conflict("LINK_EXISTS", message),
+                EnrolError::Dial(_) | EnrolError::Timeout { .. } | EnrolError::Broken(_) => {
+                    ApiError::new(StatusCode::BAD_GATEWAY, "CORE_UNREACHABLE", message)
+                        .hint("Check that the core's UDP port can be reached from here.")
+                }
+                EnrolError::Refused { .. } | EnrolError::Granted(_) => {
+                    ApiError::new(StatusCode::FORBIDDEN, "CORE_REFUSED", message)
+                }
+                EnrolError::Key(_) | EnrolError::Store(_) => {
+                    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "KEY_STORE", message)
+                }
+                EnrolError::Propose(error) => error.into(),
             }
-            EnrolError::LinkExists { .. } => ApiError::conflict("LINK_EXISTS", message),
-            EnrolError::Dial(_) | EnrolError::Timeout { .. } | EnrolError::Broken(_) => {
-                ApiError::new(StatusCode::BAD_GATEWAY, "CORE_UNREACHABLE", message)
-                    .hint("Check that the core's UDP port can be reached from here.")
-            }
-            EnrolError::Refused { .. } | EnrolError::Granted(_) => {
-                ApiError::new(StatusCode::FORBIDDEN, "CORE_REFUSED", message)
-            }
-            EnrolError::Key(_) | EnrolError::Store(_) => {
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "KEY_STORE", message)
-            }
-            EnrolError::Propose(error) => error.into(),
-        }
-    })?;
-    Ok(Json(EnrolledSite { site: enrolled.site, core: enrolled.core, link: enrolled.link }))
+        })?;
+    Ok(Json(EnrolledSite {
+        site: enrolled.site,
+        core: enrolled.core,
+        link: enrolled.link,
+    }))
 }
 
 #[utoipa::path(

@@ -57,8 +57,16 @@ pub(super) async fn tail(
     let earliest = query.offset.as_deref() == Some("earliest");
     let follow = |partition: Partition| {
         let watermarks = *partition.watermarks().borrow();
-        let next = if earliest { watermarks.log_start } else { watermarks.last_stable };
-        Followed { watermarks: partition.watermarks(), partition, next }
+        let next = if earliest {
+            watermarks.log_start
+        } else {
+            watermarks.last_stable
+        };
+        Followed {
+            watermarks: partition.watermarks(),
+            partition,
+            next,
+        }
     };
     let follower = Follower {
         partitions: partitions.into_iter().map(follow).collect(),
@@ -102,7 +110,10 @@ impl Follower {
             if self.round().await? {
                 continue;
             }
-            let changes = self.partitions.iter_mut().map(|followed| Box::pin(followed.watermarks.changed()));
+            let changes = self
+                .partitions
+                .iter_mut()
+                .map(|followed| Box::pin(followed.watermarks.changed()));
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return None,
@@ -126,16 +137,27 @@ impl Follower {
             any = true;
             if self.skips && behind > BEHIND_RECORDS {
                 let to = Offset(watermarks.last_stable.0 - EVENT_RECORDS as i64);
-                let skipped = Skipped { count: to.0 - followed.next.0 };
+                let skipped = Skipped {
+                    count: to.0 - followed.next.0,
+                };
                 followed.next = to;
-                self.ready.extend(Event::default().event("skipped").json_data(skipped));
+                self.ready
+                    .extend(Event::default().event("skipped").json_data(skipped));
             }
             followed.next = followed.next.max(watermarks.log_start);
-            let (records, next) =
-                read(&self.api, &followed.partition, followed.next, EVENT_RECORDS, self.filter.clone()).await.ok()?;
+            let (records, next) = read(
+                &self.api,
+                &followed.partition,
+                followed.next,
+                EVENT_RECORDS,
+                self.filter.clone(),
+            )
+            .await
+            .ok()?;
             followed.next = next;
             if !records.is_empty() {
-                self.ready.extend(Event::default().event("records").json_data(records));
+                self.ready
+                    .extend(Event::default().event("records").json_data(records));
             }
         }
         self.turn = self.turn.wrapping_add(1) % count.max(1);

@@ -121,7 +121,10 @@ pub(super) struct Widen {
 #[utoipa::path(get, path = "/api/v1/topics", tag = "topics", params(ListQuery), responses((status = 200, body = [TopicSummary])))]
 pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Json<Vec<TopicSummary>> {
     let image = api.view.image();
-    let shown = image.topics.values().filter(|topic| query.internal || !topic.internal);
+    let shown = image
+        .topics
+        .values()
+        .filter(|topic| query.internal || !topic.internal);
     Json(shown.map(|topic| summary(&api, topic)).collect())
 }
 
@@ -147,7 +150,10 @@ pub(super) async fn create(
     get, path = "/api/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
     responses((status = 200, body = TopicDetail), (status = 404, body = super::error::ErrorBody))
 )]
-pub(super) async fn describe(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<TopicDetail>, ApiError> {
+pub(super) async fn describe(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<Json<TopicDetail>, ApiError> {
     Ok(Json(detail(&api, &*find(&api, &name)?)))
 }
 
@@ -156,7 +162,12 @@ pub(super) async fn describe(State(api): State<Api>, Path(name): Path<String>) -
     responses((status = 204), (status = 404, body = super::error::ErrorBody))
 )]
 pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
-    let applied = api.controller.propose(Change::DeleteTopic { topic: TopicRef::Name(name) }).await?;
+    let applied = api
+        .controller
+        .propose(Change::DeleteTopic {
+            topic: TopicRef::Name(name),
+        })
+        .await?;
     api.registry.reconciled(applied.offset).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -171,8 +182,14 @@ pub(super) async fn alter(
     Path(name): Path<String>,
     Body(body): Body<AlterConfigs>,
 ) -> Result<Json<TopicDetail>, ApiError> {
-    let set = body.set.into_iter().map(|(key, value)| ConfigChange { key, operation: ConfigOperation::Set(value) });
-    let removed = body.remove.into_iter().map(|key| ConfigChange { key, operation: ConfigOperation::Remove });
+    let set = body.set.into_iter().map(|(key, value)| ConfigChange {
+        key,
+        operation: ConfigOperation::Set(value),
+    });
+    let removed = body.remove.into_iter().map(|key| ConfigChange {
+        key,
+        operation: ConfigOperation::Remove,
+    });
     let alter = Change::AlterTopicConfig {
         topic: name.clone(),
         changes: set.chain(removed).collect(),
@@ -215,11 +232,18 @@ pub(super) fn find(api: &Api, name: &str) -> Result<std::sync::Arc<Topic>, ApiEr
 
 fn mirror(topic: &Topic) -> Option<MirrorOf> {
     let mirror = topic.mirror.as_ref()?;
-    Some(MirrorOf { link: mirror.link.clone(), site: mirror.site.clone(), topic: mirror.topic.clone() })
+    Some(MirrorOf {
+        link: mirror.link.clone(),
+        site: mirror.site.clone(),
+        topic: mirror.topic.clone(),
+    })
 }
 
 fn summary(api: &Api, topic: &Topic) -> TopicSummary {
-    let here: Vec<_> = topic.indexes().filter_map(|index| api.registry.get_by_id(topic.id, index)).collect();
+    let here: Vec<_> = topic
+        .indexes()
+        .filter_map(|index| api.registry.get_by_id(topic.id, index))
+        .collect();
     let records = here.iter().map(|partition| {
         let watermarks = *partition.watermarks().borrow();
         watermarks.high_watermark.0 - watermarks.log_start.0
@@ -231,31 +255,42 @@ fn summary(api: &Api, topic: &Topic) -> TopicSummary {
         name: topic.name.to_string(),
         id: topic.id.to_string(),
         partitions: topic.partitions.len(),
-        replication_factor: topic.partitions.first().map_or(0, |partition| partition.replicas.len()),
+        replication_factor: topic
+            .partitions
+            .first()
+            .map_or(0, |partition| partition.replicas.len()),
         internal: topic.internal,
         cleanup_policy: policy.map(|property| property.value).unwrap_or_default(),
         mirror: mirror(topic),
         size_bytes: here.iter().map(|partition| partition.size_bytes()).sum(),
         records: records.sum(),
-        bytes_in_total: api.metrics.counter(&names::TOPIC_BYTES_IN, &[&topic.name]).value(),
-        records_in_total: api.metrics.counter(&names::TOPIC_RECORDS_IN, &[&topic.name]).value(),
+        bytes_in_total: api
+            .metrics
+            .counter(&names::TOPIC_BYTES_IN, &[&topic.name])
+            .value(),
+        records_in_total: api
+            .metrics
+            .counter(&names::TOPIC_RECORDS_IN, &[&topic.name])
+            .value(),
     }
 }
 
 fn detail(api: &Api, topic: &Topic) -> TopicDetail {
-    let configs = topic::describe(&topic.configs, &api.broker()).into_iter().map(|property| TopicConfig {
-        name: property.name.to_owned(),
-        value: property.value,
-        default: property.source != topic::Source::Topic,
-        source: match property.source {
-            topic::Source::Topic => "topic",
-            topic::Source::Cluster => "cluster",
-            topic::Source::Node => "node",
-            topic::Source::Default => "default",
-        }
-        .to_owned(),
-        doc: property.doc.to_owned(),
-    });
+    let configs = topic::describe(&topic.configs, &api.broker())
+        .into_iter()
+        .map(|property| TopicConfig {
+            name: property.name.to_owned(),
+            value: property.value,
+            default: property.source != topic::Source::Topic,
+            source: match property.source {
+                topic::Source::Topic => "topic",
+                topic::Source::Cluster => "cluster",
+                topic::Source::Node => "node",
+                topic::Source::Default => "default",
+            }
+            .to_owned(),
+            doc: property.doc.to_owned(),
+        });
     let partitions = topic.indexes().zip(&topic.partitions).map(|(index, state)| {
         let here = api.registry.get_by_id(topic.id, index);
         let watermarks = here.as_ref().map(|partition| *partition.watermarks().borrow());

@@ -34,7 +34,13 @@ pub(super) fn routes() -> Router<Api> {
 #[utoipa::path(get, path = "/api/v1/transforms", tag = "transforms", responses((status = 200, body = [Transform])))]
 pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Transform>> {
     let image = api.view.image();
-    Json(image.transforms.values().map(|declared| shape(&api, declared)).collect())
+    Json(
+        image
+            .transforms
+            .values()
+            .map(|declared| shape(&api, declared))
+            .collect(),
+    )
 }
 
 #[utoipa::path(
@@ -46,8 +52,11 @@ pub(super) async fn deploy(
     Body(spec): Body<TransformSpec>,
 ) -> Result<(StatusCode, Json<Transform>), ApiError> {
     if api.view.image().transforms.contains_key(&spec.name) {
-        return Err(ApiError::conflict("TRANSFORM_EXISTS", format!("transform {:?} exists already", spec.name))
-            .hint("Replace it with PUT, or choose another name."));
+        return Err(ApiError::conflict(
+            "TRANSFORM_EXISTS",
+            format!("transform {:?} exists already", spec.name),
+        )
+        .hint("Replace it with PUT, or choose another name."));
     }
     Ok((StatusCode::CREATED, put(&api, spec).await?))
 }
@@ -64,13 +73,20 @@ pub(super) async fn replace(
 ) -> Result<Json<Transform>, ApiError> {
     find(&api, &name)?;
     if spec.name != name {
-        return Err(ApiError::bad_request("NAME_DIFFERS", format!("the path names {name:?}, the body {:?}", spec.name)));
+        return Err(ApiError::bad_request(
+            "NAME_DIFFERS",
+            format!("the path names {name:?}, the body {:?}", spec.name),
+        ));
     }
     put(&api, spec).await
 }
 
 async fn put(api: &Api, spec: TransformSpec) -> Result<Json<Transform>, ApiError> {
-    let deployed = api.transforms.deploy(spec.into_declaration()?).await.map_err(deploy_error)?;
+    let deployed = api
+        .transforms
+        .deploy(spec.into_declaration()?)
+        .await
+        .map_err(deploy_error)?;
     Ok(Json(shape(api, &deployed)))
 }
 
@@ -92,7 +108,10 @@ fn deploy_error(error: DeployError) -> ApiError {
     get, path = "/api/v1/transforms/{name}", tag = "transforms", params(("name" = String, Path)),
     responses((status = 200, body = Transform), (status = 404, body = super::error::ErrorBody))
 )]
-pub(super) async fn describe(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Transform>, ApiError> {
+pub(super) async fn describe(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<Json<Transform>, ApiError> {
     Ok(Json(shape(&api, &*find(&api, &name)?)))
 }
 
@@ -109,7 +128,10 @@ pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> 
     post, path = "/api/v1/transforms/{name}/pause", tag = "transforms", params(("name" = String, Path)),
     responses((status = 200, body = Transform), (status = 404, body = super::error::ErrorBody))
 )]
-pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Transform>, ApiError> {
+pub(super) async fn pause(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<Json<Transform>, ApiError> {
     api.transforms.pause(&name).await?;
     Ok(Json(shape(&api, &*find(&api, &name)?)))
 }
@@ -118,7 +140,10 @@ pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> R
     post, path = "/api/v1/transforms/{name}/resume", tag = "transforms", params(("name" = String, Path)),
     responses((status = 200, body = Transform), (status = 404, body = super::error::ErrorBody))
 )]
-pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Transform>, ApiError> {
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<Json<Transform>, ApiError> {
     api.transforms.resume(&name).await?;
     Ok(Json(shape(&api, &*find(&api, &name)?)))
 }
@@ -132,7 +157,9 @@ pub(super) async fn logs(
     Path(name): Path<String>,
 ) -> Result<Json<Vec<GuestLog>>, ApiError> {
     find(&api, &name)?;
-    Ok(Json(api.transforms.logs(&name).into_iter().map(GuestLog::of).collect()))
+    Ok(Json(
+        api.transforms.logs(&name).into_iter().map(GuestLog::of).collect(),
+    ))
 }
 
 fn find(api: &Api, name: &str) -> Result<Arc<metadata::Transform>, ApiError> {
@@ -141,5 +168,10 @@ fn find(api: &Api, name: &str) -> Result<Arc<metadata::Transform>, ApiError> {
 }
 
 fn shape(api: &Api, declared: &metadata::Transform) -> Transform {
-    Transform::of(declared, api.transforms.status(&declared.name), api.started_ms, api.sys.clock.unix_ms())
+    Transform::of(
+        declared,
+        api.transforms.status(&declared.name),
+        api.started_ms,
+        api.sys.clock.unix_ms(),
+    )
 }

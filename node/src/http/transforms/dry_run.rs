@@ -79,7 +79,10 @@ pub(in crate::http) async fn dry_run(
     Body(body): Body<DryRun>,
 ) -> Result<Json<DryRunReport>, ApiError> {
     let run = transform::DryRun {
-        module: ModuleRef { name: body.module.name, version: body.module.version },
+        module: ModuleRef {
+            name: body.module.name,
+            version: body.module.version,
+        },
         params: body.params,
         source: body.source,
         partition: body.partition.map(PartitionIndex),
@@ -136,6 +139,9 @@ fn output(output: WouldSend) -> DryRunOutput {
 }
 
 fn headers(headers: Vec<OwnedHeader>) -> Vec<Header> {
-    let header = |(name, value): OwnedHeader| Header { name, value: value.as_deref().map(Data::of) };
+    let header = |(name, value): OwnedHeader| Header {
+        name,
+        value: value.as_deref().map(Data::of),
+    };
     headers.into_iter().map(header).collect()
 }

@@ -92,7 +92,10 @@ impl TransformSpec {
         Ok(transform::TransformSpec {
             placement: self.placement.as_deref().map(placement).transpose()?,
             name: self.name,
-            module: ModuleRef { name: self.module.name, version: self.module.version },
+            module: ModuleRef {
+                name: self.module.name,
+                version: self.module.version,
+            },
             params: self.params,
             source: self.source,
             sinks: self.sinks,
@@ -226,7 +229,11 @@ impl Transform {
         started_ms: i64,
         now_ms: i64,
     ) -> Self {
-        let waiting = if declared.paused { RunState::Paused } else { RunState::Starting };
+        let waiting = if declared.paused {
+            RunState::Paused
+        } else {
+            RunState::Starting
+        };
         let status = status.unwrap_or_else(|| TransformStatus {
             state: waiting,
             totals: transform::Totals::default(),
