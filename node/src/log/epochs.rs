@@ -166,6 +166,19 @@ impl EpochFile {
         Ok(())
     }
 
+    /// Writes the history to where it lies already, to be synced: what an earlier process failed to sync may
+    /// only look durable.
+    pub(super) fn renew(&mut self) -> io::Result<Option<Arc<dyn File>>> {
+        if self.history.entries.is_empty() {
+            return Ok(None);
+        }
+        let bytes: Vec<u8> = self.history.entries.iter().flat_map(encode).collect();
+        let file = self.disk.open(&self.path, Open::Create)?;
+        file.write_at(0, &mut [IoSlice::new(&bytes)])?;
+        self.file = Some(Arc::clone(&file));
+        Ok(Some(file))
+    }
+
     fn rewrite(&mut self) -> io::Result<()> {
         let bytes: Vec<u8> = self.history.entries.iter().flat_map(encode).collect();
         self.file = None;

@@ -4,7 +4,7 @@
 //! checked batch by batch, and what does not hold is cut off and reported. It must never cut before the recovery
 //! point, nor call what it found durable before it was synced.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, RwLock};
@@ -22,7 +22,7 @@ use super::segment::Segment;
 use super::snapshot::Snapshots;
 use super::tail::Tail;
 use super::{Active, Config, Log, Logs, OpenError, Shared};
-use crate::sys::disk::EntryKind;
+use crate::sys::disk::{EntryKind, File};
 
 /// A log that was opened, and what had to be done for it.
 #[derive(Debug)]
@@ -314,10 +314,14 @@ impl Opening<'_> {
             bytes,
             point.next,
         );
+        let mut damage = None;
         while let Some(found) = scan.next()? {
             let placed = match found {
                 Ok(placed) => placed,
-                Err(damage) => return Ok(Some(damage)),
+                Err(found) => {
+                    damage = Some(found);
+                    break;
+                }
             };
             segment.note(&placed.header, placed.position)?;
             let epoch = placed.header.partition_leader_epoch;
@@ -325,7 +329,8 @@ impl Opening<'_> {
                 out.epochs.push((epoch, placed.header.base_offset));
             }
         }
-        Ok(None)
+        renew(&**segment.file()?, point.position, segment.bytes())?;
+        Ok(damage)
     }
 
     /// Cuts a segment where it stops making sense, and everything behind it.
@@ -387,6 +392,9 @@ impl Opening<'_> {
         }
         snapshots.cut(start, end)?;
         let is_checked = recovery.checked_bytes > 0 || recovery.cut.is_some();
+        if is_checked {
+            grown = epochs.renew()?.or(grown);
+        }
         let synced = if is_checked {
             content.recovered.next.clamp(start, end)
         } else {
@@ -444,4 +452,21 @@ impl Opening<'_> {
             checkpoint,
         ))
     }
+}
+
+/// Writes what was found in the page cache back to where it lies. After a sync that failed, an earlier process
+/// left pages there that look clean and never reached the device: no later sync would bring them there.
+fn renew(file: &dyn File, mut at: u64, end: u64) -> io::Result<()> {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    let mut buffer = Vec::new();
+    while at < end {
+        buffer.clear();
+        let read = file.read_at(at, &mut buffer, (end - at).min(CHUNK_BYTES) as usize)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(at, &mut [IoSlice::new(&buffer)])?;
+        at += read as u64;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The log against a model, and its promises one by one.
 
+mod concurrent;
 mod cutting;
 mod model;
 mod reading;

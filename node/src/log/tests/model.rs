@@ -3,12 +3,14 @@
 //! After a crash the log is a prefix of what was written, and holds all that was said to be synced. At all
 //! other times it is exactly the model.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sys::disk::memory::Operation;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -31,6 +33,8 @@ enum Step {
     Close,
     Kill,
     Crash,
+    /// A sync fails, and the log is opened anew on the same running machine.
+    FailSync,
     FullDisk {
         room: u16,
         sizes: Vec<usize>,
@@ -53,6 +57,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Close),
         3 => Just(Step::Kill),
         4 => Just(Step::Crash),
+        2 => Just(Step::FailSync),
         2 => (0u16..6_000, sizes()).prop_map(|(room, sizes)| Step::FullDisk { room, sizes }),
         2 => any::<u16>().prop_map(Step::FindTime),
     ]
@@ -150,6 +155,12 @@ impl Model {
                 assert_eq!(self.log().end().value(), self.end, "a kill loses nothing");
             }
             Step::Crash => self.crash(),
+            Step::FailSync => {
+                self.bench.disk.fail(Operation::Sync, 0, ErrorKind::Other);
+                self.log().flush();
+                assert!(self.log().broken().is_some());
+                self.step(Step::Kill);
+            }
             Step::FullDisk { room, sizes } => {
                 let free = self.bench.disk.free_bytes(Path::new("")).unwrap();
                 self.bench.disk.set_capacity(u64::MAX - free + u64::from(room));
@@ -218,6 +229,7 @@ impl Model {
     fn crash(&mut self) {
         self.log = None;
         self.bench.disk.crash();
+        let promised = self.synced;
         self.reopen();
         let end = self.log().end().value();
         let last = self
@@ -231,12 +243,11 @@ impl Model {
             .batches
             .iter()
             .map(|b| b.1)
-            .filter(|next| *next <= self.synced)
+            .filter(|next| *next <= promised)
             .collect();
         assert!(
             wanted.last().is_none_or(|next| *next <= end),
-            "synced to {}, found {end}",
-            self.synced
+            "synced to {promised}, found {end}"
         );
         assert!(last <= end);
         self.batches.retain(|batch| batch.1 <= end);
@@ -247,6 +258,10 @@ impl Model {
         let log = self.bench.log();
         // Old segments may have come back after a crash, and the newest may have been removed.
         self.start = log.start().value();
+        // Whatever was found is durable by now: syncs run at once on this bench.
+        let synced = log.synced().borrow().offset;
+        assert_eq!(synced, log.end());
+        self.synced = synced.value();
         self.epoch = self.epoch.max(log.reader().epochs().latest().value());
         self.log = Some(log);
     }
