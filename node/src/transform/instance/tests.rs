@@ -3,7 +3,7 @@
 use headwater_protocol::ids::Offset;
 use headwater_protocol::record::{BatchBuilder, BatchOptions, BatchView, NewRecord};
 
-use super::super::answer::{check_verdicts, read_keys, read_states};
+use super::super::answer::{self, check_verdicts, read_keys, read_states};
 use super::super::input::Input;
 use super::super::outbox::Sink;
 use super::super::testing::{engine, module, setup};
