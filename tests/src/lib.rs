@@ -7,7 +7,7 @@
 //! # async fn story() -> anyhow::Result<()> {
 //! let site = headwater_tests::Site::new()?;
 //! let node = site.start().await?;
-//! node.create_topic("events", 1).await?;
+//! node.create_topic("events", 1, &[]).await?;
 //! node.kill().await?;
 //! let node = site.start().await?; // the same folder and, from the second start on, the same ports
 //! assert!(node.terminate().await?.success());
@@ -35,7 +35,7 @@ pub use http::{Answer, Http};
 pub use node::{Addresses, Node};
 pub use random::Random;
 pub use site::{Refused, Site};
-pub use tool::{Finished, Running, kcat, python};
+pub use tool::{Finished, Running, headwater, kcat, python};
 pub use wait::{until, within};
 
 use std::path::PathBuf;

@@ -6,13 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 use tokio::task::JoinHandle;
 
-use crate::{Http, PATIENCE, until, within};
+use crate::{Http, PATIENCE, headwater, within};
 
 /// Lines of the log that a failing test shows.
 const LOG_LINES_SHOWN: usize = 60;
@@ -126,27 +125,24 @@ impl Node {
         Ok(status)
     }
 
-    /// Creates a topic and waits until its partitions lead here.
-    pub async fn create_topic(&self, name: &str, partitions: u32) -> anyhow::Result<()> {
-        self.create_topic_with(name, partitions, json!({})).await
-    }
-
-    /// The same, with topic properties by Kafka's names.
-    pub async fn create_topic_with(&self, name: &str, partitions: u32, configs: Value) -> anyhow::Result<()> {
-        let body =
-            json!({"name": name, "partitions": partitions, "replication_factor": 1, "configs": configs});
-        let answer = self.http().post("/api/v1/topics", &body).await?;
-        ensure!(answer.status == 201, "creating {name}: {answer:?}");
-        until(PATIENCE, &format!("leaders of {name}"), || async {
-            let topic = self.http().get(&format!("/api/v1/topics/{name}")).await?.json()?;
-            let here = topic["partitions"].as_array().map_or(0, |all| {
-                all.iter()
-                    .filter(|partition| partition["leader"].as_i64().is_some_and(|id| id >= 0))
-                    .count()
-            });
-            Ok((here == partitions as usize).then_some(()))
-        })
-        .await
+    /// Creates a topic, with properties by Kafka's names (`retention.ms=-1`), as an operator would.
+    pub async fn create_topic(&self, name: &str, partitions: u32, properties: &[&str]) -> anyhow::Result<()> {
+        let (bootstrap, partitions) = (self.bootstrap(), partitions.to_string());
+        let mut args = vec![
+            "topic",
+            "create",
+            name,
+            "--bootstrap",
+            &bootstrap,
+            "--partitions",
+            &partitions,
+        ];
+        args.extend(properties.iter().flat_map(|property| ["--config", property]));
+        headwater(args)
+            .await?
+            .success()
+            .with_context(|| format!("creating {name}"))?;
+        Ok(())
     }
 }
 

@@ -118,7 +118,7 @@ impl Site {
             .create(true)
             .append(true)
             .open(self.log())?;
-        let mut command = Command::new(binary()?);
+        let mut command = node_binary()?;
         command
             .arg("node")
             .arg("--data-dir")
@@ -150,8 +150,19 @@ impl Drop for Site {
     }
 }
 
+/// The node's binary, to be run with nothing from our own environment that would configure it.
+pub(crate) fn node_binary() -> anyhow::Result<Command> {
+    let mut command = Command::new(binary()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEADWATER_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
+
 /// The binary under test: `HEADWATER_BIN`, else the one beside this test's own.
-pub(crate) fn binary() -> anyhow::Result<PathBuf> {
+fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("HEADWATER_BIN") {
         return Ok(path.into());
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::site::node_binary;
 use crate::{checkout, within};
 
 /// How long a tool may run.
@@ -44,6 +45,13 @@ pub async fn kcat<I: AsRef<OsStr>>(
     command.args(args).stderr(Stdio::piped());
     let running = start(command).context("kcat is missing: `cargo xtask test` installs it")?;
     within(LIMIT, "kcat", finish(running, stdin)).await?
+}
+
+/// Runs the node's own binary with these arguments.
+pub async fn headwater<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> anyhow::Result<Finished> {
+    let mut command = node_binary()?;
+    command.args(args).stderr(Stdio::piped());
+    within(LIMIT, "headwater", finish(start(command)?, b"")).await?
 }
 
 /// Starts a Python script of `tests/` with the packages that `cargo xtask test` installs.
