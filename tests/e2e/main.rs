@@ -1,0 +1,19 @@
+//! Ring 4: stories told with real processes and other people's clients. One file for each story.
+//!
+//! It owns no helper that a second story could want: those are the harness's. Each test starts its own node in its own
+//! folder on free ports.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests reach the machine to watch processes"
+)]
+#![allow(clippy::print_stderr, reason = "a test says what it skipped and why")]
+
+mod crashes;
+mod full_disk;
+mod kcat;
+mod librdkafka;
+mod malformed;
+mod malformed_quic;
+mod start_and_stop;
