@@ -73,7 +73,9 @@ pub(crate) struct Api {
 impl Api {
     /// The properties in force, with what is set for all nodes.
     fn broker(&self) -> BrokerConfig {
-        self.config.broker.with_cluster(Arc::clone(&self.view.image().broker_configs))
+        self.config
+            .broker
+            .with_cluster(Arc::clone(&self.view.image().broker_configs))
     }
 }
 
@@ -117,7 +119,10 @@ impl axum::serve::Listener for Sockets {
 pub fn serve(parts: Parts, listener: net::Listener) {
     let tasks = parts.sys.tasks.child("http");
     let clock = parts.sys.clock.clone();
-    let sockets = Sockets { listener, clock: clock.clone() };
+    let sockets = Sockets {
+        listener,
+        clock: clock.clone(),
+    };
     let app = router(parts);
     let stopping = tasks.cancelled();
     tasks.spawn("serve", Kind::Critical, async move {
@@ -138,7 +143,10 @@ pub fn serve(parts: Parts, listener: net::Listener) {
 /// All routes.
 fn router(parts: Parts) -> Router {
     let started_ms = parts.sys.clock.unix_ms();
-    let api = Api { parts: Arc::new(parts), started_ms };
+    let api = Api {
+        parts: Arc::new(parts),
+        started_ms,
+    };
     let v1 = Router::new()
         .merge(cluster::routes())
         .merge(topics::routes())

@@ -14,6 +14,7 @@ mod crashes;
 mod full_disk;
 mod kcat;
 mod librdkafka;
+mod links;
 mod malformed;
 mod malformed_quic;
 mod start_and_stop;
