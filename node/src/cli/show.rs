@@ -15,9 +15,11 @@ pub(super) fn tried(answer: &Value) -> String {
         }
         out.push_str(&format!("{outcome:<8} {}\n", record(&result["input"])));
         for output in result["outputs"].as_array().into_iter().flatten() {
-            let topic = output["topic"]
-                .as_str()
-                .map_or_else(String::new, |topic| format!("{topic}: "));
+            let topic = match output["topic"].as_str() {
+                Some(topic) if !topic.is_empty() => format!("{topic}: "),
+                // The first sink.
+                Some(_) | None => String::new(),
+            };
             out.push_str(&format!("      -> {topic}{}\n", record(output)));
         }
         if let Some(error) = result["error"].as_str() {
@@ -25,7 +27,9 @@ pub(super) fn tried(answer: &Value) -> String {
         }
     }
     for line in answer["log"].as_array().into_iter().flatten() {
-        let text = line.as_str().map_or_else(|| line.to_string(), str::to_owned);
+        let text = line["message"]
+            .as_str()
+            .map_or_else(|| line.to_string(), str::to_owned);
         out.push_str(&format!("log      {text}\n"));
     }
     let counts = counts.map(|(name, number)| format!("{number} {name}")).join(", ");

@@ -77,7 +77,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         } => {
             let spec = spec.spec(&http).await?;
             let answer = http
-                .post("/transforms/dry-run", &try_on(&spec, partition, &offset, limit)?)
+                .post(
+                    "/transforms/dry-run",
+                    &try_on(&http, &spec, partition, &offset, limit).await?,
+                )
                 .await?;
             return common.answer(&answer, show::tried);
         }
@@ -103,28 +106,51 @@ async fn deploy(http: &Http, arguments: &SpecArguments, replace: bool) -> Result
 }
 
 /// What the API wants to know for a dry run: the parts of a spec that decide what comes of a record.
-fn try_on(spec: &Value, partition: Option<i32>, offset: &str, limit: u32) -> Result<Value, Failure> {
-    let is_place = matches!(offset, "earliest" | "latest") || offset.parse::<u64>().is_ok();
-    if !is_place {
-        return Err(
+async fn try_on(
+    http: &Http,
+    spec: &Value,
+    partition: Option<i32>,
+    offset: &str,
+    limit: u32,
+) -> Result<Value, Failure> {
+    let offset = match offset {
+        // The newest ones are what it takes by itself.
+        "latest" => None,
+        "earliest" => Some(start_of(http, spec["source"].as_str().unwrap_or_default(), partition).await?),
+        offset => Some(offset.parse::<i64>().map_err(|_| {
             Failure::usage(format!("{offset:?} is no place to begin")).hint("an offset, earliest or latest")
-        );
-    }
-    let mut body = json!({ "partition": partition, "offset": offset, "limit": limit });
-    for name in [
-        "module",
-        "params",
-        "source",
-        "lookups",
-        "window_ms",
-        "lateness_ms",
-        "limits",
+        })?),
+    };
+    let mut body = tried_parts(spec);
+    body["limit"] = json!(limit);
+    for (name, value) in [
+        ("partition", partition.map(|partition| json!(partition))),
+        ("offset", offset.map(|at| json!(at))),
     ] {
-        if let Some(value) = spec.get(name) {
-            body[name] = value.clone();
+        if let Some(value) = value {
+            body[name] = value;
         }
     }
     Ok(body)
+}
+
+fn tried_parts(spec: &Value) -> Value {
+    let names = ["module", "params", "source", "lookups", "window_ms"];
+    let parts = names
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), spec.get(name)?.clone())));
+    Value::Object(parts.collect())
+}
+
+/// Where a topic's records begin, in the partition or in any.
+async fn start_of(http: &Http, topic: &str, partition: Option<i32>) -> Result<i64, Failure> {
+    let topic = http.get(&format!("/topics/{}", segment(topic))).await?;
+    let partitions = topic["partitions"].as_array().into_iter().flatten();
+    let meant = partitions.filter(|found| partition.is_none_or(|partition| found["partition"] == partition));
+    Ok(meant
+        .filter_map(|found| found["log_start_offset"].as_i64())
+        .min()
+        .unwrap_or(0))
 }
 
 fn listed(transforms: &Value) -> String {
@@ -248,10 +274,8 @@ mod tests {
     #[test]
     fn a_dry_run_takes_what_decides_the_outcome() {
         let spec = json!({ "name": "x", "module": { "name": "filter", "version": "1" }, "source": "s", "sinks": ["t"] });
-        let body = try_on(&spec, None, "earliest", 5).expect("a place to begin");
-        assert_eq!(body["source"], "s");
-        assert_eq!(body.get("sinks"), None);
-        assert!(try_on(&spec, None, "yesterday", 5).is_err());
+        let expected = json!({ "module": { "name": "filter", "version": "1" }, "source": "s" });
+        assert_eq!(tried_parts(&spec), expected);
     }
 
     #[test]
