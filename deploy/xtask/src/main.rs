@@ -80,8 +80,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        arguments: "ARGUMENTS...",
-        about: "build the release binary and run `headwater bench ARGUMENTS...`",
+        arguments: "[ARGUMENTS...]",
+        about: "build the release binary, run `headwater bench ARGUMENTS...`; without any all of it, as a table",
         run: bench::run,
     },
 ];
