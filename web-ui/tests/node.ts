@@ -37,7 +37,9 @@ export function module(name: string): Buffer {
 
 async function start(data: string): Promise<{ child: ChildProcess; http: string }> {
   const flags = ["--data-dir", data, "--listen-tcp", "127.0.0.1:0", "--listen-quic", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
-  const child = spawn(binary(), ["node", ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+  // Our own HEADWATER_BIN is no setting of the node, which refuses what it does not know.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HEADWATER_")));
+  const child = spawn(binary(), ["node", ...flags], { stdio: ["ignore", "pipe", "pipe"], env });
   let log = "";
   child.stderr?.on("data", (text: Buffer) => (log = (log + text.toString()).slice(-10_000)));
   const ended = new Promise<never>((_, fail) => child.once("exit", (code) => fail(new Error(`the node ended with ${code}:\n${log}`))));
