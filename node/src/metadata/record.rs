@@ -53,6 +53,7 @@ pub enum Record {
     Module(Module),
     RemoveModule {
         name: String,
+        #[serde(rename = "module_version")]
         version: String,
     },
     Transform(Transform),

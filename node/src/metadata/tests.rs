@@ -92,6 +92,29 @@ fn records_have_golden_bytes() {
 }
 
 #[test]
+fn a_module_keeps_its_version_apart_from_that_of_the_record() {
+    let module = Module {
+        name: "filter".to_owned(),
+        version: "0.1.0".to_owned(),
+        digest: "d".to_owned(),
+        size: 1,
+        world: crate::metadata::World::Filter,
+        description: String::new(),
+        params: Vec::new(),
+        imports: Vec::new(),
+        builtin: false,
+        created_ms: 0,
+    };
+    let removed = Record::RemoveModule {
+        name: "filter".to_owned(),
+        version: "0.1.0".to_owned(),
+    };
+    for record in [Record::Module(module), removed] {
+        assert_eq!(Record::decode(&record.encode()).expect("readable"), record);
+    }
+}
+
+#[test]
 fn a_record_of_a_newer_build_is_named_as_such() {
     let newer = br#"{"format":2,"type":"something-new"}"#;
     let error = Record::decode(newer).expect_err("unknown");
