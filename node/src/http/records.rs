@@ -184,7 +184,7 @@ pub(super) async fn read(
     let index = partition.name().index.0;
     let decode = move || {
         let keep = |view: &RecordView| filter.as_ref().is_none_or(|text| view.contains(text));
-        data::decode(index, &found.records, from, limit, keep)
+        data::decode(index, &[found.contiguous()], from, limit, keep)
     };
     let decoded = api.sys.tasks.blocking("decode", decode).await;
     let decoded = decoded.map_err(|_| ApiError::unavailable("STOPPING", "the node is stopping"))?;

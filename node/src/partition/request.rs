@@ -1,7 +1,7 @@
 //! What callers ask a partition for, and what they get back.
 
 use super::error::{AppendError, TicketError};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use std::fmt;
 use std::pin::Pin;
@@ -130,13 +130,27 @@ pub struct ReadRequest {
 /// What a read found: whole batches, the first of which holds `from`.
 #[derive(Debug, Clone)]
 pub struct ReadOutcome {
-    /// Slices of the log in order, as they lie there.
+    /// Slices of the log in order, as they lie there: one batch may lie in two of them.
     pub records: Vec<Bytes>,
     /// How many bytes `records` are together.
     pub bytes: usize,
     pub watermarks: Watermarks,
     /// Where to read on.
     pub next: Offset,
+}
+
+impl ReadOutcome {
+    /// The batches end to end in one piece, for whoever looks into them. Copies them if they lie in several.
+    pub fn contiguous(&self) -> Bytes {
+        match &self.records[..] {
+            [one] => one.clone(),
+            parts => {
+                let mut all = BytesMut::with_capacity(self.bytes);
+                parts.iter().for_each(|part| all.extend_from_slice(part));
+                all.freeze()
+            }
+        }
+    }
 }
 
 /// What to look an offset up by.
