@@ -71,6 +71,8 @@ mod state_log;
 mod table;
 #[cfg(all(test, feature = "wasm"))]
 mod testing;
+#[cfg(all(test, feature = "wasm"))]
+mod tests;
 #[cfg(feature = "wasm")]
 mod validate;
 #[cfg(feature = "wasm")]

@@ -219,7 +219,7 @@ impl Pipeline {
             self.cells.set_position(self.position, self.watermark_ms());
         }
         let position = self.position;
-        self.with_worker(move |worker| drop(worker.load(&[], position, 0)))
+        self.with_worker(move |worker| drop(worker.load(bytes::Bytes::new(), position, 0)))
             .await?;
         self.cells.set_state(RunState::Running);
         Ok(())
@@ -233,17 +233,22 @@ impl Pipeline {
             let batches = self.read().await?;
             let (from, now_ms) = (self.position, self.clock.unix_ms());
             let (unreadable, attempt) = self
-                .with_worker(move |worker| (worker.load(&batches, from, now_ms), worker.attempt()))
+                .with_worker(move |worker| (worker.load(batches, from, now_ms), worker.attempt()))
                 .await?;
             self.last_input = self.clock.now();
             self.note_unreadable(&unreadable).await?;
+            if self.worker().next_offset() <= from {
+                return Err(End::failed(format!(
+                    "the source cannot be read on from offset {from}"
+                )));
+            }
             self.work_off(attempt).await?;
             self.finish_input().await?;
         }
     }
 
     /// Waits until there is something to read, and reads it.
-    async fn read(&mut self) -> Result<Vec<bytes::Bytes>, End> {
+    async fn read(&mut self) -> Result<bytes::Bytes, End> {
         let mut watermarks = self.source.watermarks();
         loop {
             watermarks.borrow_and_update();
@@ -256,7 +261,7 @@ impl Pipeline {
                 up_to_log_end: false,
             };
             match self.source.read(request).await {
-                Ok(outcome) if outcome.bytes > 0 => return Ok(outcome.records),
+                Ok(outcome) if outcome.bytes > 0 => return Ok(outcome.contiguous()),
                 Ok(_) => {}
                 Err(ReadError::OutOfRange { asked, start, end }) => {
                     self.jump(asked, if asked < start { start } else { end }).await?;

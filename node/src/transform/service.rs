@@ -483,11 +483,7 @@ async fn read_samples(
         if outcome.bytes == 0 {
             break;
         }
-        for batch in outcome
-            .records
-            .iter()
-            .flat_map(|records| Batches::new(records.clone()))
-        {
+        for batch in Batches::new(outcome.contiguous()) {
             let batch = batch.map_err(|error| DryRunError::Read(error.to_string()))?;
             let pushed = input.push(batch, from, RECORDS_BYTES_MAX);
             pushed.map_err(|error| DryRunError::Read(error.to_string()))?;

@@ -53,11 +53,7 @@ pub(crate) async fn restore(log: &Partition) -> Result<(Restored, usize), String
             return Err(format!("the state cannot be read on from offset {from}"));
         }
         bytes += outcome.bytes;
-        for batch in outcome
-            .records
-            .iter()
-            .flat_map(|records| Batches::new(records.clone()))
-        {
+        for batch in Batches::new(outcome.contiguous()) {
             let batch = batch.map_err(|error| format!("the state cannot be read: {error}"))?;
             if !batch.header().is_control() {
                 replay.batch(&batch).map_err(|error| error.to_string())?;

@@ -220,12 +220,12 @@ impl Worker {
     }
 
     /// Takes in batches as the log gave them, from offset `from` on. Everything taken in before must be done.
-    pub(crate) fn load(&mut self, batches: &[Bytes], from: Offset, now_ms: i64) -> Vec<Unreadable> {
+    pub(crate) fn load(&mut self, batches: Bytes, from: Offset, now_ms: i64) -> Vec<Unreadable> {
         self.input.clear();
         self.now_ms = now_ms;
         self.next_offset = from;
         let mut unreadable = Vec::new();
-        for batch in batches.iter().flat_map(|bytes| Batches::new(bytes.clone())) {
+        for batch in Batches::new(batches) {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {

@@ -50,6 +50,13 @@ fn log(values: &[String], per_batch: usize, compression: Compression) -> Vec<Byt
     batches
 }
 
+fn joined(batches: &[Bytes]) -> Bytes {
+    match batches {
+        [one] => one.clone(),
+        several => several.concat().into(),
+    }
+}
+
 fn rules() -> Rules {
     Rules {
         batch_bytes_max: 1 << 20,
@@ -175,7 +182,7 @@ async fn a_trap_costs_exactly_the_record_that_causes_it() {
             let mut worker = worker(&engine, "hostile/trap_on_record_7", rules(), None, 1);
             assert!(
                 worker
-                    .load(&log(&values(20), per_batch, compression), Offset(0), 5)
+                    .load(joined(&log(&values(20), per_batch, compression)), Offset(0), 5)
                     .is_empty()
             );
             let driven = drive(&mut worker);
@@ -203,7 +210,7 @@ async fn what_is_kept_whole_is_passed_on_as_it_lies() {
     for (partitions, shared) in [(1, true), (3, false)] {
         let mut worker = worker(&engine, "hostile/trap_on_record_7", rules(), None, partitions);
         let batches = log(&values(5), 5, Compression::Zstd);
-        worker.load(&batches, Offset(0), 5);
+        worker.load(joined(&batches), Offset(0), 5);
         let attempt = worker.attempt().unwrap();
         let ran = attempt.result.unwrap();
         let is_shared = ran
@@ -221,7 +228,7 @@ async fn records_that_a_module_rejects_are_dead_letters_or_end_a_strict_range() 
     let text = [r#"{"delay":20}"#, "no delay", r#"{"delay":3}"#, r#"{"delay":16}"#].map(str::to_owned);
     let run = |rules| {
         let mut worker = worker(&engine, "examples/late_flights", rules, None, 1);
-        worker.load(&log(&text, 4, Compression::None), Offset(0), 5);
+        worker.load(joined(&log(&text, 4, Compression::None)), Offset(0), 5);
         drive(&mut worker)
     };
     let driven = run(rules());
@@ -264,7 +271,7 @@ async fn a_map_sends_what_differs_and_inherits_the_rest() {
     let engine = engine();
     let mut worker = worker(&engine, "examples/split_lines", rules(), None, 1);
     let lines = ["a\nb", "c", ""].map(str::to_owned);
-    worker.load(&log(&lines, 2, Compression::Snappy), Offset(0), 5);
+    worker.load(joined(&log(&lines, 2, Compression::Snappy)), Offset(0), 5);
     let driven = drive(&mut worker);
     assert_eq!(driven.sent[&(0, 0)], ["a", "b", "c"]);
     assert_eq!(driven.counts.taken, 3);
@@ -288,7 +295,7 @@ async fn an_aggregate_tells_about_windows_as_they_close() {
         let mut worker = worker(&engine, "examples/longest", rules(), windows(10), 1);
         let mut kept = Changes::default();
         let mut told = 0;
-        worker.load(&log(&texts, per_batch, Compression::None), Offset(0), 5);
+        worker.load(joined(&log(&texts, per_batch, Compression::None)), Offset(0), 5);
         while let Some(attempt) = worker.attempt() {
             let ran = attempt.result.unwrap();
             told += ran.counts.sent;
@@ -311,7 +318,7 @@ async fn updates_are_told_with_every_change() {
         ..rules()
     };
     let mut worker = worker(&engine, "examples/longest", rules, windows(10), 1);
-    worker.load(&log(&values(25), 5, Compression::None), Offset(0), 5);
+    worker.load(joined(&log(&values(25), 5, Compression::None)), Offset(0), 5);
     assert_eq!(drive(&mut worker).counts.sent, 25);
     assert_eq!(worker.windows().unwrap().groups().count(), 5);
 }
@@ -320,7 +327,7 @@ async fn updates_are_told_with_every_change() {
 async fn state_that_outgrows_its_bound_stops_the_module() {
     let engine = engine();
     let mut worker = worker(&engine, "hostile/fold_grows_states", rules(), windows(10), 1);
-    worker.load(&log(&values(2), 1, Compression::None), Offset(0), 5);
+    worker.load(joined(&log(&values(2), 1, Compression::None)), Offset(0), 5);
     match drive(&mut worker).stopped {
         Some(Blame::Module { reason }) => {
             assert!(reason.contains("more than 1048576 bytes of state"), "{reason}")
@@ -333,7 +340,7 @@ async fn state_that_outgrows_its_bound_stops_the_module() {
 async fn windows_a_module_cannot_tell_about_are_dead_letters() {
     let engine = engine();
     let mut worker = worker(&engine, "hostile/emit_cut", rules(), windows(10), 1);
-    worker.load(&log(&values(12), 12, Compression::None), Offset(0), 5);
+    worker.load(joined(&log(&values(12), 12, Compression::None)), Offset(0), 5);
     assert_eq!(drive(&mut worker).counts.taken, 12);
     worker.close_all_windows(6);
     let driven = drive(&mut worker);
