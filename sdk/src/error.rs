@@ -104,7 +104,7 @@ impl Error {
         Self::Refused {
             what: what.into(),
             code: ErrorCode(code),
-            message: message.map(str::to_owned),
+            message: message.filter(|message| !message.is_empty()).map(str::to_owned),
         }
     }
 }

@@ -105,6 +105,8 @@ impl Admin {
             topics: vec![CreatePartitionsTopic {
                 name: Str::from(name),
                 count,
+                // The broker places them; an empty list would place none.
+                assignments: None,
                 ..Default::default()
             }],
             timeout_ms: self.timeout_ms(),

@@ -477,7 +477,7 @@ impl Outcome {
             }),
             code => Self::Refused {
                 code,
-                message: message.map(str::to_owned),
+                message: message.filter(|message| !message.is_empty()).map(str::to_owned),
             },
         }
     }

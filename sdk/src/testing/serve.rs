@@ -12,7 +12,7 @@ use headwater_protocol::kafka::create_topics::{
 use headwater_protocol::kafka::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
-use headwater_protocol::kafka::init_producer_id::InitProducerIdResponse;
+use headwater_protocol::kafka::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use headwater_protocol::kafka::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
@@ -138,6 +138,8 @@ async fn serve(
             encode(&create(&mut shared.lock(), &request), key, version, id)
         }
         ApiKey::InitProducerId => {
+            let request = InitProducerIdRequest::decode(&mut r, version).unwrap();
+            assert_eq!(request.transactional_id, None, "nobody asked for transactions");
             let mut state = shared.lock();
             state.next_producer_id += 1;
             let body = InitProducerIdResponse {
