@@ -168,22 +168,11 @@ impl Metrics {
             .push(Box::new(collect));
     }
 
-    /// Adds up a counter family over all its labels.
+    /// Adds up a family of counters or gauges over all its labels; what is only looked up at a scrape is not in it.
     pub fn total(&self, family: &'static Family) -> u64 {
         let cells = self.shared.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(series) = cells.get(family.name) else {
-            return 0;
-        };
-        series
-            .values()
-            .map(|cell| {
-                if let Cell::Counter(counter) = cell {
-                    counter.value()
-                } else {
-                    0
-                }
-            })
-            .sum()
+        let series = cells.get(family.name).into_iter().flat_map(BTreeMap::values);
+        series.map(Cell::count).sum()
     }
 
     /// Everything as Prometheus text.
@@ -247,6 +236,15 @@ impl Scrape {
 }
 
 impl Cell {
+    /// A gauge below zero counts as nothing, as does a histogram.
+    fn count(&self) -> u64 {
+        match self {
+            Self::Counter(counter) => counter.value(),
+            Self::Gauge(gauge) => u64::try_from(gauge.value()).unwrap_or(0),
+            Self::Histogram(_) => 0,
+        }
+    }
+
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Counter(counter) => Arc::strong_count(&counter.0) == 1,

@@ -75,7 +75,7 @@ families! {
     Counter APPEND_REFUSED "headwater_append_refused_total" [] "Appends refused, for any reason.";
     Histogram APPEND_SECONDS "headwater_append_seconds" [] "From the admission of an append to its acknowledgement.";
     Gauge TAIL_BYTES "headwater_log_tail_bytes" [] "Memory that keeps the newest batches for readers.";
-    Histogram SYNC_SECONDS "headwater_log_sync_seconds" [] "How long one sync of a log took.";
+    Histogram SYNC_SECONDS "headwater_log_sync_seconds" [] "From asking for a sync of a log to its end.";
     Counter RETENTION_BYTES "headwater_retention_bytes_total" [] "Bytes deleted by retention.";
     Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";
 
