@@ -19,6 +19,7 @@ use headwater_protocol::ids::Offset;
 use headwater_protocol::record::BatchView;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub(super) struct Actor {
     pub(super) unsaved_bytes: u64,
     pub(super) unsynced_bytes: u64,
     pub(super) snapshot_at: Offset,
+    /// Since when a sync is under way.
+    pub(super) sync_asked_at: Option<Instant>,
 }
 
 /// Appends that are judged and go to the log together.
@@ -63,7 +66,7 @@ struct Staged {
     bytes: usize,
     acks: Acks,
     reply: Reply,
-    admitted_at: std::time::Instant,
+    admitted_at: Instant,
 }
 
 /// Whether the task goes on.
@@ -367,6 +370,8 @@ impl Actor {
 
     fn flush(&mut self) {
         self.unsynced_bytes = 0;
+        self.sync_asked_at
+            .get_or_insert_with(|| self.shared.means.clock.now());
         if let Some(log) = &self.log {
             log.flush();
         }
@@ -424,7 +429,19 @@ impl Actor {
             self.go_offline(broken.to_string());
             return;
         }
-        self.state.synced(offset.min(self.state.watermarks().log_end));
+        if let Some(asked_at) = self.sync_asked_at.take() {
+            let now = self.shared.means.clock.now();
+            self.shared
+                .means
+                .sync_seconds
+                .record(now.duration_since(asked_at));
+        }
+        let log_end = self.state.watermarks().log_end;
+        self.state.synced(offset.min(log_end));
+        if offset < log_end && !self.shared.live.load().config.write_caching {
+            // The next sync, for what came after this one had begun, is on its way already.
+            self.sync_asked_at = Some(self.shared.means.clock.now());
+        }
         self.publish();
         self.answer_waiters();
     }
@@ -551,7 +568,6 @@ impl Actor {
         (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, offset);
         self.fail_waiters(&TicketError::NotLeader);
         self.state.restarted(offset);
-        self.synced.mark_unchanged();
         self.publish();
         Ok(())
     }

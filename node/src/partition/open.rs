@@ -135,6 +135,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, log: Log, producers: Producers, snap
         unsaved_bytes: 0,
         unsynced_bytes: 0,
         snapshot_at,
+        sync_asked_at: None,
     };
     Ready {
         partition: Partition { shared },

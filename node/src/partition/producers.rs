@@ -8,7 +8,8 @@
 //! - A batch that is one of the producer's last five is a duplicate: it is answered with the offsets it got then.
 //! - A higher producer epoch begins at sequence 0 and fences the lower one.
 //! - A producer that is not known (it never was here, or was silent for so long that it was forgotten) may begin
-//!   with any sequence.
+//!   with any sequence. But where its first batch was refused for want of space, that one has to come first: a client
+//!   sends ahead, and what follows must not overtake it.
 
 use bytes::{Buf, BufMut};
 use headwater_protocol::ids::{Offset, ProducerEpoch, ProducerId};
@@ -34,7 +35,8 @@ struct Batch {
 
 /// What is remembered of one producer.
 ///
-/// - `batches` are in the order of their offsets; the first `count` are used, at least one.
+/// - `batches` are in the order of their offsets; the first `count` are used.
+/// - Without any, `batches[0]` is the batch that was refused and has to come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Producer {
     epoch: ProducerEpoch,
@@ -126,7 +128,7 @@ impl Producers {
                 append_time_ms: known.append_time_ms,
             });
         }
-        let expected = next_sequence(known.last().last_sequence);
+        let expected = known.expected();
         if first == expected {
             Ok(Verdict::Append)
         } else {
@@ -166,12 +168,17 @@ impl Producers {
         }
     }
 
-    /// Takes back a `record`. Several are taken back in reverse.
+    /// Takes back a `record`, whose batch was refused. Several are taken back in reverse.
     pub fn undo(&mut self, undo: Undo) {
-        match undo.before {
-            Some(before) => self.entries.insert(undo.producer, before),
-            None => self.entries.remove(&undo.producer),
-        };
+        match (undo.before, self.entries.get_mut(&undo.producer)) {
+            (Some(before), _) => {
+                self.entries.insert(undo.producer, before);
+            }
+            // Its first batch: it is waited for.
+            (None, Some(producer)) => producer.count = 0,
+            // Forgotten meanwhile, there were too many.
+            (None, None) => {}
+        }
     }
 
     /// Forgets producers that were silent for longer than `expiration_ms`.
@@ -194,9 +201,10 @@ impl Producers {
     /// The state as bytes, behind their checksum.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(8 + self.entries.len() * 64);
+        let known = || self.entries.iter().filter(|(_, producer)| producer.count > 0);
         body.put_u16(SNAPSHOT_VERSION);
-        body.put_u32(u32::try_from(self.entries.len()).expect("bounded by PRODUCERS_MAX"));
-        for (id, producer) in &self.entries {
+        body.put_u32(u32::try_from(known().count()).expect("bounded by PRODUCERS_MAX"));
+        for (id, producer) in known() {
             body.put_i64(id.value());
             body.put_i16(producer.epoch.value());
             body.put_i64(producer.seen_ms);
@@ -264,8 +272,12 @@ impl Producer {
         &self.batches[..self.count]
     }
 
-    fn last(&self) -> &Batch {
-        &self.batches[self.count - 1]
+    /// The sequence that has to come next.
+    fn expected(&self) -> i32 {
+        match self.batches().last() {
+            Some(last) => next_sequence(last.last_sequence),
+            None => self.batches[0].first_sequence,
+        }
     }
 
     fn push(&mut self, batch: Batch) {

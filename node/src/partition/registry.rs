@@ -18,7 +18,7 @@ use crate::sys::Sys;
 use crate::sys::task::{Kind, Tasks};
 use crate::telemetry::{Health, Metrics, names};
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use headwater_protocol::ids::{NodeId, Offset, PartitionIndex, TopicId};
 use reconcile::Reconciler;
 use std::collections::BTreeMap;
@@ -31,6 +31,9 @@ use tokio::sync::{oneshot, watch};
 const TAIL_BYTES: usize = 32 << 20;
 /// Compressed batches that are unfolded at the same time.
 const UNFOLDING_AT_ONCE: usize = 2;
+
+/// Logs that are synced and closed at the same time.
+const CLOSING_AT_ONCE: usize = 16;
 
 /// The partitions of this node, by topic name and by topic id. Cheap to clone.
 ///
@@ -129,11 +132,12 @@ impl Registry {
     /// many partitions could not be synced.
     pub async fn stop(&self, patience: Duration) -> usize {
         let partitions = self.list();
-        let closed = join_all(partitions.iter().map(Partition::close));
-        let unsynced = match self.shared.sys.clock.timeout(patience, closed).await {
-            Ok(closed) => closed.into_iter().filter(|is_synced| !is_synced).count(),
-            Err(_) => partitions.len(),
-        };
+        let closing = stream::iter(&partitions)
+            .map(Partition::close)
+            .buffer_unordered(CLOSING_AT_ONCE);
+        let synced = closing.filter(|is_synced| std::future::ready(*is_synced)).count();
+        let synced = self.shared.sys.clock.timeout(patience, synced).await.unwrap_or(0);
+        let unsynced = partitions.len() - synced;
         self.shared.tasks.cancel();
         unsynced
     }
@@ -189,6 +193,7 @@ fn means(options: &Options, tasks: &Tasks) -> Means {
         unfolding: Unfolding::new(tasks.clone(), UNFOLDING_AT_ONCE),
         metrics: metrics.clone(),
         append_seconds: metrics.histogram(&names::APPEND_SECONDS, &[]),
+        sync_seconds: metrics.histogram(&names::SYNC_SECONDS, &[]),
         refused: metrics.counter(&names::APPEND_REFUSED, &[]),
         retention_bytes: metrics.counter(&names::RETENTION_BYTES, &[]),
         recovery_cut_bytes: metrics.counter(&names::RECOVERY_TRUNCATED_BYTES, &[]),

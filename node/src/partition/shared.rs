@@ -26,6 +26,7 @@ pub(super) struct Means {
     pub(super) unfolding: Unfolding,
     pub(super) metrics: Metrics,
     pub(super) append_seconds: Histogram,
+    pub(super) sync_seconds: Histogram,
     pub(super) refused: Counter,
     pub(super) retention_bytes: Counter,
     pub(super) recovery_cut_bytes: Counter,

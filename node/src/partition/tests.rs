@@ -1,5 +1,7 @@
 //! Partitions through their public face, on a disk in memory that crashes, fills up and fails.
 
+mod history;
+
 use super::registry::Options;
 use super::*;
 use crate::config::BrokerConfig;
@@ -775,4 +777,29 @@ async fn a_stop_syncs_everything_and_the_next_start_checks_nothing() {
     assert_eq!(consume(&partition, 0).await, numbered(3));
     let again = partition.append(idempotent(0, 3), ALL).await.expect("known");
     assert!(again.appended.duplicate);
+}
+
+#[tokio::test]
+async fn a_log_that_could_not_be_opened_is_tried_again() {
+    let mut rig = Rig::new().await;
+    rig.disk.fail(Operation::Open, 0, io::ErrorKind::Other);
+    let partition = rig.topic(1, &[]).await;
+    assert!(partition.offline().is_some());
+    let error = partition.append(plain(0, 1), ALL).await.expect_err("offline");
+    assert!(matches!(error, AppendError::Offline { .. }), "{error}");
+    assert!(matches!(
+        partition.read(request(0)).await,
+        Err(ReadError::Offline { .. })
+    ));
+    rig.sys.clock.advance(Duration::from_secs(11));
+    while rig.get("t").offline().is_some() {
+        tokio::task::yield_now().await;
+    }
+    rig.get("t")
+        .append(plain(0, 1), ALL)
+        .await
+        .expect("appended")
+        .done()
+        .await
+        .expect("committed");
 }

@@ -101,15 +101,34 @@ fn sequences_wrap_to_zero() {
 }
 
 #[test]
-fn an_append_that_did_not_happen_leaves_no_trace() {
+fn what_was_refused_has_to_come_before_what_was_sent_after_it() {
     let mut log = Log::default();
     log.send(batch(1, 0, 0, 1)).expect("first");
     let before = log.producers.clone();
-    let first = log.producers.record(&batch(1, 0, 1, 1), -1, 5);
-    let second = log.producers.record(&batch(2, 0, 0, 1), -1, 5);
-    log.producers.undo(second);
-    log.producers.undo(first);
-    assert_eq!(log.producers, before);
+    let bytes = before.encode();
+    for (known, producer, sequence) in [(true, 1, 1), (false, 2, 0), (false, 3, 70)] {
+        let first = log.producers.record(&batch(producer, 0, sequence, 2), -1, 0);
+        let second = log.producers.record(&batch(producer, 0, sequence + 2, 1), -1, 0);
+        log.producers.undo(second);
+        log.producers.undo(first);
+        assert_eq!(log.producers == before, known);
+        assert_eq!(
+            log.producers.encode(),
+            bytes,
+            "the next start knows nothing of it"
+        );
+        assert!(
+            log.send(batch(producer, 0, sequence + 2, 1)).is_err(),
+            "producer {producer}"
+        );
+        let end = log.end;
+        assert_eq!(log.send(batch(producer, 0, sequence, 2)), Ok(end));
+        assert_eq!(log.send(batch(producer, 0, sequence + 2, 1)), Ok(end + 2));
+        log = Log {
+            producers: before.clone(),
+            end: log.end,
+        };
+    }
 }
 
 #[test]

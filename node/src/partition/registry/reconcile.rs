@@ -15,7 +15,7 @@ use crate::telemetry::health::State;
 use futures_util::StreamExt;
 use futures_util::stream;
 use headwater_protocol::ids::{Offset, PartitionIndex, TopicId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +23,10 @@ use tokio::sync::watch;
 
 /// Logs that are opened at the same time: enough to keep the disk busy.
 const OPENING_AT_ONCE: usize = 8;
+/// Folders that are deleted at the same time.
+const DELETING_AT_ONCE: usize = 8;
+/// How soon a log that could not be opened is tried again.
+const RETRY_OPENING: Duration = Duration::from_secs(10);
 
 pub(super) struct Reconciler {
     registry: Registry,
@@ -64,7 +68,7 @@ impl Reconciler {
         let interval = u64::try_from(self.options.maintenance_interval_ms).unwrap_or(u64::MAX);
         let interval = Duration::from_millis(interval.clamp(100, 86_400_000));
         let clock = self.options.sys.clock.clone();
-        let mut next_round = clock.now() + interval;
+        let mut next_round = clock.now() + self.until_next_round(interval);
         loop {
             tokio::select! {
                 biased;
@@ -77,8 +81,8 @@ impl Reconciler {
                     self.reconcile(image).await;
                 }
                 () = clock.sleep_until(next_round) => {
-                    self.look_after();
-                    next_round = clock.now() + interval;
+                    self.look_after().await;
+                    next_round = clock.now() + self.until_next_round(interval);
                 }
             }
         }
@@ -193,22 +197,26 @@ impl Reconciler {
     }
 
     async fn drop_topic(&mut self, topic: &Topic) {
-        for index in topic.indexes() {
-            let Some(partition) = self.running.remove(&(topic.id, index)) else {
-                continue;
-            };
-            self.hide(topic);
-            // Whether it could still be synced does not matter any more.
-            let _ = partition.close().await;
+        self.hide(topic);
+        let dropped: Vec<_> = topic
+            .indexes()
+            .filter_map(|index| Some((index, self.running.remove(&(topic.id, index))?)))
+            .collect();
+        let deleting = stream::iter(dropped).map(|(index, partition)| {
             let (disk, folder) = (Arc::clone(&self.options.sys.disk), folders::path(topic.id, index));
-            let deleted = self
-                .tasks
-                .blocking("delete", move || folders::delete(disk.as_ref(), &folder))
-                .await;
-            if let Ok(Err(error)) = deleted {
-                tracing::warn!(partition = %partition.name(), %error, "folder not deleted");
+            let tasks = self.tasks.clone();
+            async move {
+                // Whether it could still be synced does not matter any more.
+                let _ = partition.close().await;
+                let deleted = tasks
+                    .blocking("delete", move || folders::delete(disk.as_ref(), &folder))
+                    .await;
+                if let Ok(Err(error)) = deleted {
+                    tracing::warn!(partition = %partition.name(), %error, "folder not deleted");
+                }
             }
-        }
+        });
+        deleting.buffer_unordered(DELETING_AT_ONCE).collect::<()>().await;
     }
 
     /// Takes a topic out of the index before its partitions end.
@@ -251,19 +259,62 @@ impl Reconciler {
         self.options.health.set("partitions", state);
     }
 
+    /// Soon, when something is to be tried again.
+    fn until_next_round(&self, interval: Duration) -> Duration {
+        let must_retry = self.running.values().any(Partition::has_no_log);
+        if must_retry {
+            interval.min(RETRY_OPENING)
+        } else {
+            interval
+        }
+    }
+
     /// One round of looking after every partition.
-    fn look_after(&self) {
+    async fn look_after(&mut self) {
         for partition in self.running.values() {
             match partition.shared.mailbox.try_send(Command::Maintain) {
                 // One that is busy enough to have a full mailbox is looked after in the next round.
                 Ok(()) | Err(SendError::Full(_) | SendError::Closed(_)) => {}
             }
         }
+        self.open_again().await;
         self.report_health();
+    }
+
+    /// Tries the logs again that could not be opened: the cause may be gone, for instance a full disk.
+    async fn open_again(&mut self) {
+        let failed = self
+            .running
+            .iter()
+            .filter(|(_, partition)| partition.has_no_log());
+        let failed: Vec<_> = failed.map(|(key, _)| *key).collect();
+        if failed.is_empty() {
+            return;
+        }
+        let image = Arc::clone(&self.image);
+        let broker = self
+            .options
+            .broker
+            .with_cluster(Arc::clone(&image.broker_configs));
+        for key in &failed {
+            self.running.remove(key);
+        }
+        let topics: BTreeSet<TopicId> = failed.into_iter().map(|(topic, _)| topic).collect();
+        let mut wanted = Vec::new();
+        for topic in topics.into_iter().filter_map(|id| image.topic_by_id(id)) {
+            wanted.extend(self.change_topic(topic, &broker).await);
+        }
+        self.open(wanted).await;
+        self.show(&image);
     }
 }
 
 impl Partition {
+    /// Its log could not be opened.
+    fn has_no_log(&self) -> bool {
+        self.shared.reader.is_none()
+    }
+
     async fn configure(
         &self,
         config: &Arc<TopicConfig>,
