@@ -161,6 +161,17 @@ struct Active {
     first_timestamp: Option<i64>,
 }
 
+impl Active {
+    fn begin(segment: Arc<Segment>, since_ms: i64) -> Self {
+        Self {
+            segment,
+            reserved: 0,
+            since_ms,
+            first_timestamp: None,
+        }
+    }
+}
+
 /// Where an append went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -509,12 +520,7 @@ impl Log {
         segments.push(Arc::clone(&segment));
         shared.segments.store(Arc::new(segments));
         shared.flush.rolled(&segment);
-        self.active = Active {
-            segment,
-            reserved: 0,
-            since_ms: shared.logs.clock.unix_ms(),
-            first_timestamp: None,
-        };
+        self.active = Active::begin(segment, shared.logs.clock.unix_ms());
         if is_gap {
             // Recovery takes a gap between segments for a loss, unless it begins behind it.
             self.shared.flush.now()?;

@@ -155,12 +155,7 @@ impl Log {
     }
 
     fn adopt_active(&mut self, segment: Arc<Segment>) {
-        self.active = Active {
-            reserved: 0,
-            since_ms: self.shared.logs.clock.unix_ms(),
-            first_timestamp: None,
-            segment,
-        };
+        self.active = Active::begin(segment, self.shared.logs.clock.unix_ms());
     }
 
     /// Whether the log is broken, and why.

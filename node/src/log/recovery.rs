@@ -417,12 +417,7 @@ impl Opening<'_> {
             cutting: RwLock::new(()),
             logs,
         });
-        let active = Active {
-            segment: active,
-            reserved: 0,
-            since_ms: shared.logs.clock.unix_ms(),
-            first_timestamp: None,
-        };
+        let active = Active::begin(active, shared.logs.clock.unix_ms());
         let log = Log {
             shared,
             config: self.config.clone(),

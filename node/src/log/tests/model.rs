@@ -161,25 +161,26 @@ impl Model {
                 assert!(self.log().broken().is_some());
                 self.step(Step::Kill);
             }
-            Step::FullDisk { room, sizes } => {
-                let free = self.bench.disk.free_bytes(Path::new("")).unwrap();
-                self.bench.disk.set_capacity(u64::MAX - free + u64::from(room));
-                let batch = batch_at(self.clock, &sizes);
-                let epoch = LeaderEpoch(self.epoch);
-                match self.log().append(vec![batch], epoch) {
-                    Ok(_) => self.note_last(),
-                    Err(AppendError::Full { .. }) => {}
-                    // The file of epochs had no room: the log must be opened anew.
-                    Err(AppendError::Broken(_)) => {
-                        self.bench.disk.set_capacity(u64::MAX);
-                        self.step(Step::Kill);
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-                self.bench.disk.set_capacity(u64::MAX);
-            }
+            Step::FullDisk { room, sizes } => self.append_to_full_disk(room, &sizes),
             Step::FindTime(time) => self.find_time(i64::from(time)),
         }
+    }
+
+    fn append_to_full_disk(&mut self, room: u16, sizes: &[usize]) {
+        let free = self.bench.disk.free_bytes(Path::new("")).unwrap();
+        self.bench.disk.set_capacity(u64::MAX - free + u64::from(room));
+        let (batch, epoch) = (batch_at(self.clock, sizes), LeaderEpoch(self.epoch));
+        match self.log().append(vec![batch], epoch) {
+            Ok(_) => self.note_last(),
+            Err(AppendError::Full { .. }) => {}
+            // The file of epochs had no room: the log must be opened anew.
+            Err(AppendError::Broken(_)) => {
+                self.bench.disk.set_capacity(u64::MAX);
+                self.step(Step::Kill);
+            }
+            Err(error) => panic!("{error}"),
+        }
+        self.bench.disk.set_capacity(u64::MAX);
     }
 
     fn append(&mut self, batches: &[Vec<usize>]) {
