@@ -6,8 +6,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     pub name: String,
-    /// Written under another name: `version` is that of the record it is in.
-    #[serde(rename = "module_version")]
     pub version: String,
     /// SHA-256 of the component's bytes, in hex.
     pub digest: String,

@@ -53,7 +53,6 @@ pub enum Record {
     Module(Module),
     RemoveModule {
         name: String,
-        #[serde(rename = "module_version")]
         version: String,
     },
     Transform(Transform),
