@@ -17,4 +17,5 @@ mod librdkafka;
 mod links;
 mod malformed;
 mod malformed_quic;
+mod sdk;
 mod start_and_stop;
