@@ -114,7 +114,7 @@ fn a_record_of_a_newer_build_is_named_as_such() {
     let error = Record::decode(newer).expect_err("unknown");
     assert_eq!(
         error.to_string(),
-        "metadata record of version 2, this build knows up to 1: it was written by a newer one"
+        "metadata record of format 2, this build knows up to 1: it was written by a newer one"
     );
     assert!(Record::decode(b"{}").is_err() && Record::decode(b"\xff").is_err());
     let added = br#"{"format":1,"type":"cluster","cluster_id":"c","added":true}"#;
