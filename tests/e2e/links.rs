@@ -113,7 +113,7 @@ async fn same(pair: &Pair, topic: &str, partition: i32) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_of_an_edge_are_mirrored_under_their_offsets() -> anyhow::Result<()> {
     let pair = Pair::linked(None).await?;
-    pair.edge.create_topic("readings", 2).await?;
+    pair.edge.create_topic("readings", 2, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 700).await?;
     produce(&pair.edge, "readings", 1, 700, 300).await?;
     pair.mirrored("readings").await?;
@@ -141,7 +141,7 @@ async fn topics_of_an_edge_are_mirrored_under_their_offsets() -> anyhow::Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_costs_nothing_but_its_own_time() -> anyhow::Result<()> {
     let pair = Pair::linked(None).await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 100).await?;
     pair.mirrored("readings").await?;
 
@@ -168,7 +168,7 @@ async fn a_cut_costs_nothing_but_its_own_time() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn either_end_may_be_killed() -> anyhow::Result<()> {
     let mut pair = Pair::linked(None).await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 500).await?;
     pair.mirrored("readings").await?;
 
@@ -188,11 +188,11 @@ async fn either_end_may_be_killed() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_lost_its_log_is_reported_at_both_ends_and_its_copy_kept() -> anyhow::Result<()> {
     let pair = Pair::linked(None).await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 50).await?;
     pair.mirrored("readings").await?;
     pair.edge.http().delete("/api/v1/topics/readings").await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 7000, 3).await?;
     for node in [&pair.core, &pair.edge] {
         let state = until(PATIENCE, "the link to be stuck", || async {
@@ -211,11 +211,11 @@ async fn a_source_that_lost_its_log_is_reported_at_both_ends_and_its_copy_kept()
 async fn under_the_policy_to_go_on_a_new_log_gets_a_copy_of_its_own() -> anyhow::Result<()> {
     let flows = json!([{ "direction": "up", "topics": ["*"], "prefix": "harbour.", "on_gap": "mark-gap" }]);
     let pair = Pair::linked(Some(flows)).await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 50).await?;
     pair.mirrored("readings").await?;
     pair.edge.http().delete("/api/v1/topics/readings").await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 7000, 3).await?;
     let successor = until(PATIENCE, "a second copy", || async {
         let topics = pair.core.http().get("/api/v1/topics").await?.json()?;
@@ -236,7 +236,7 @@ async fn under_the_policy_to_go_on_a_new_log_gets_a_copy_of_its_own() -> anyhow:
 async fn records_travel_down_too() -> anyhow::Result<()> {
     let flows = json!([{ "direction": "down", "topics": ["orders"], "prefix": "core." }]);
     let pair = Pair::linked(Some(flows)).await?;
-    pair.core.create_topic("orders", 1).await?;
+    pair.core.create_topic("orders", 1, &[]).await?;
     produce(&pair.core, "orders", 0, 0, 20).await?;
     until(PATIENCE, "the copy at the edge", || async {
         Ok((ends(&pair.edge, "core.orders").await? == Some(vec![20])).then_some(()))
@@ -271,7 +271,7 @@ async fn a_token_works_once_and_a_revoked_site_is_cut_off() -> anyhow::Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_is_obeyed_at_both_ends() -> anyhow::Result<()> {
     let pair = Pair::linked(None).await?;
-    pair.edge.create_topic("readings", 1).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 5).await?;
     pair.mirrored("readings").await?;
     pair.core.http().post("/api/v1/links/harbour/pause", &json!({})).await?.json()?;
