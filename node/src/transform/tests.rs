@@ -124,6 +124,22 @@ impl Rig {
         found.unwrap_or_else(|| panic!("{topic} {index} is here"))
     }
 
+    /// The same for a partition that somebody else is about to make.
+    async fn awaited(&self, topic: &str, index: i32) -> Partition {
+        let mut reconciled = self.registry.watch();
+        let found = async {
+            loop {
+                reconciled.borrow_and_update();
+                if let Some(found) = self.registry.get(topic, PartitionIndex(index)) {
+                    return found;
+                }
+                reconciled.changed().await.unwrap();
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.unwrap_or_else(|_| panic!("{topic} {index} is not here"))
+    }
+
     async fn upload(&self, name: &str) -> ModuleRef {
         let called = name.rsplit('/').next().unwrap().replace('_', "-");
         let module = self
@@ -185,7 +201,7 @@ impl Rig {
 
     /// Waits until a partition holds this many records.
     async fn reached(&self, topic: &str, index: i32, count: i64) {
-        let mut watermarks = self.partition(topic, index).watermarks();
+        let mut watermarks = self.awaited(topic, index).await.watermarks();
         let reached = watermarks.wait_for(|now| now.high_watermark >= Offset(count));
         let reached = tokio::time::timeout(PATIENCE, reached).await;
         if reached.is_err() {
@@ -195,7 +211,9 @@ impl Rig {
 
     /// Waits until a transform has committed this position on a partition.
     async fn committed(&self, transform: &str, index: i32, position: i64) {
-        let state = self.partition(&format!("__transform_state.{transform}"), index);
+        let state = self
+            .awaited(&format!("__transform_state.{transform}"), index)
+            .await;
         let mut watermarks = state.watermarks();
         let wait = async {
             loop {
