@@ -87,8 +87,8 @@ struct Connection {
     session: Option<Session>,
     since_ms: i64,
     last_seen_ms: Option<i64>,
-    /// Bytes received when they were last seen to grow, and when that was.
-    seen_bytes: u64,
+    /// Frames received when they were last seen to grow, and when that was.
+    seen_frames: u64,
     /// What earlier connections moved.
     past_sent: u64,
     past_received: u64,
@@ -178,7 +178,7 @@ impl Board {
         connection.session = Some(session);
         connection.since_ms = now_ms;
         connection.last_seen_ms = Some(now_ms);
-        connection.seen_bytes = 0;
+        connection.seen_frames = 0;
         connection.connects += 1;
         connection.error = None;
     }
@@ -255,9 +255,9 @@ impl Board {
 impl Connection {
     fn look(&mut self, now_ms: i64) {
         let Some(session) = &self.session else { return };
-        let received = session.stats().bytes_received;
-        if received != self.seen_bytes {
-            self.seen_bytes = received;
+        let received = session.stats().frames_received;
+        if received != self.seen_frames {
+            self.seen_frames = received;
             self.last_seen_ms = Some(now_ms);
         }
     }

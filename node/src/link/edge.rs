@@ -381,8 +381,8 @@ impl Keeper {
 
     /// Returns when anything is heard again.
     async fn revived(&self, session: &Session) {
-        let heard = session.stats().bytes_received;
-        while session.stats().bytes_received == heard {
+        let heard = session.stats().frames_received;
+        while session.stats().frames_received == heard {
             self.shared.sys.clock.sleep(LOOK_BUSY).await;
         }
     }
@@ -397,7 +397,7 @@ struct Running {
 fn read(session: &Session) -> Reading {
     let stats = session.stats();
     Reading {
-        bytes_received: stats.bytes_received,
+        frames_received: stats.frames_received,
         eliciting_sent: stats.eliciting_sent,
         rtt_ms: u64::try_from(stats.round_trip.as_millis()).unwrap_or(u64::MAX),
     }

@@ -7,7 +7,7 @@
 /// Readings of one connection's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Reading {
-    pub bytes_received: u64,
+    pub frames_received: u64,
     /// Frames sent that the peer must acknowledge.
     pub eliciting_sent: u64,
     pub rtt_ms: u64,
@@ -42,7 +42,7 @@ pub(super) struct Pulse {
 impl Pulse {
     /// Takes a reading at `now_ms` of the monotonic clock.
     pub(super) fn read(&mut self, reading: Reading, now_ms: u64) -> Verdict {
-        let heard = reading.bytes_received != self.last.bytes_received;
+        let heard = reading.frames_received != self.last.frames_received;
         self.last = reading;
         if heard {
             self.answered = reading.eliciting_sent;
@@ -68,10 +68,10 @@ mod tests {
     /// Each step: time, bytes received, eliciting frames sent, round trip; what must come out.
     fn check(steps: &[(u64, u64, u64, u64, Verdict)]) {
         let mut pulse = Pulse::default();
-        for (i, &(now_ms, bytes_received, eliciting_sent, rtt_ms, expected)) in steps.iter().enumerate() {
+        for (i, &(now_ms, frames_received, eliciting_sent, rtt_ms, expected)) in steps.iter().enumerate() {
             let verdict = pulse.read(
                 Reading {
-                    bytes_received,
+                    frames_received,
                     eliciting_sent,
                     rtt_ms,
                 },

@@ -41,6 +41,8 @@ pub struct SessionStats {
     pub packets_lost: u64,
     /// Frames sent that the peer has to acknowledge.
     pub eliciting_sent: u64,
+    /// Frames of packets that were the peer's beyond doubt: bytes may come from anybody, a restarted peer's reset too.
+    pub frames_received: u64,
     pub round_trip: Duration,
 }
 
@@ -157,6 +159,7 @@ impl Session {
                     bytes_received: stats.udp_rx.bytes,
                     packets_lost: stats.path.lost_packets,
                     eliciting_sent: stats.frame_tx.stream + stats.frame_tx.ping,
+                    frames_received: stats.frame_rx.acks + stats.frame_rx.stream + stats.frame_rx.ping,
                     round_trip: stats.path.rtt,
                 }
             }
