@@ -27,10 +27,24 @@ impl Pair {
         if let Some(flows) = flows {
             invitation["flows"] = flows;
         }
-        let invited = core.http().post("/api/v1/sites/invitations", &invitation).await?.json()?;
-        let enrolled = edge.http().post("/api/v1/sites/enrol", &json!({ "token": invited["token"] })).await?.json()?;
+        let invited = core
+            .http()
+            .post("/api/v1/sites/invitations", &invitation)
+            .await?
+            .json()?;
+        let enrolled = edge
+            .http()
+            .post("/api/v1/sites/enrol", &json!({ "token": invited["token"] }))
+            .await?
+            .json()?;
         anyhow::ensure!(enrolled["site"] == "harbour", "{enrolled}");
-        let pair = Self { core_site, edge_site, core, edge, cable };
+        let pair = Self {
+            core_site,
+            edge_site,
+            core,
+            edge,
+            cable,
+        };
         pair.connected().await?;
         Ok(pair)
     }
@@ -49,7 +63,10 @@ impl Pair {
     /// Waits until the core's copy of a topic has what its source has.
     async fn mirrored(&self, topic: &str) -> anyhow::Result<()> {
         until(PATIENCE, "the copy to be complete", || async {
-            let (source, copy) = (ends(&self.edge, topic).await?, ends(&self.core, &copy_of(topic)).await?);
+            let (source, copy) = (
+                ends(&self.edge, topic).await?,
+                ends(&self.core, &copy_of(topic)).await?,
+            );
             Ok((source.is_some() && source == copy).then_some(()))
         })
         .await
@@ -73,13 +90,24 @@ async fn ends(node: &Node, topic: &str) -> anyhow::Result<Option<Vec<i64>>> {
     }
     let detail = answer.json()?;
     let partitions = detail["partitions"].as_array().cloned().unwrap_or_default();
-    Ok(Some(partitions.iter().filter_map(|partition| partition["high_watermark"].as_i64()).collect()))
+    Ok(Some(
+        partitions
+            .iter()
+            .filter_map(|partition| partition["high_watermark"].as_i64())
+            .collect(),
+    ))
 }
 
 async fn produce(node: &Node, topic: &str, partition: i32, from: usize, count: usize) -> anyhow::Result<()> {
     let record = |n: usize| json!({ "partition": partition, "key": { "utf8": format!("k{n}") }, "value": { "utf8": format!("value {n}") } });
     let records: Vec<_> = (from..from + count).map(record).collect();
-    node.http().post(&format!("/api/v1/topics/{topic}/records"), &json!({ "records": records })).await?.json()?;
+    node.http()
+        .post(
+            &format!("/api/v1/topics/{topic}/records"),
+            &json!({ "records": records }),
+        )
+        .await?
+        .json()?;
     Ok(())
 }
 
@@ -106,7 +134,12 @@ async fn read_all(node: &Node, topic: &str, partition: i32) -> anyhow::Result<Ve
 async fn same(pair: &Pair, topic: &str, partition: i32) -> anyhow::Result<()> {
     let source = read_all(&pair.edge, topic, partition).await?;
     let copy = read_all(&pair.core, &copy_of(topic), partition).await?;
-    anyhow::ensure!(source == copy, "source has {} records, its copy {}", source.len(), copy.len());
+    anyhow::ensure!(
+        source == copy,
+        "source has {} records, its copy {}",
+        source.len(),
+        copy.len()
+    );
     Ok(())
 }
 
@@ -122,7 +155,11 @@ async fn topics_of_an_edge_are_mirrored_under_their_offsets() -> anyhow::Result<
 
     // What comes later follows, and so do new partitions.
     produce(&pair.edge, "readings", 0, 1000, 10).await?;
-    pair.edge.http().post("/api/v1/topics/readings/partitions", &json!({ "count": 3 })).await?.json()?;
+    pair.edge
+        .http()
+        .post("/api/v1/topics/readings/partitions", &json!({ "count": 3 }))
+        .await?
+        .json()?;
     produce(&pair.edge, "readings", 2, 2000, 5).await?;
     pair.mirrored("readings").await?;
     same(&pair, "readings", 0).await?;
@@ -132,7 +169,10 @@ async fn topics_of_an_edge_are_mirrored_under_their_offsets() -> anyhow::Result<
     let refused = pair
         .core
         .http()
-        .post("/api/v1/topics/harbour.readings/records", &json!({ "records": [{ "value": { "utf8": "x" } }] }))
+        .post(
+            "/api/v1/topics/harbour.readings/records",
+            &json!({ "records": [{ "value": { "utf8": "x" } }] }),
+        )
         .await?;
     anyhow::ensure!(refused.status == 409, "{}", refused.text());
     Ok(())
@@ -152,15 +192,24 @@ async fn a_cut_costs_nothing_but_its_own_time() -> anyhow::Result<()> {
     until(PATIENCE, "the edge to see its backlog", || async {
         let backlog = link(&pair.edge).await?["flows"][0]["partitions"][0]["backlog_records"].clone();
         // What was copied just before the cut may not have been told any more.
-        Ok(backlog.as_i64().is_some_and(|records| records >= 2000).then_some(()))
+        Ok(backlog
+            .as_i64()
+            .is_some_and(|records| records >= 2000)
+            .then_some(()))
     })
     .await?;
-    anyhow::ensure!(ends(&pair.core, "harbour.readings").await? == Some(vec![100]), "the copy went on without a link");
+    anyhow::ensure!(
+        ends(&pair.core, "harbour.readings").await? == Some(vec![100]),
+        "the copy went on without a link"
+    );
 
     pair.cable.mend();
     let mended = Instant::now();
     pair.mirrored("readings").await?;
-    println!("complete {} ms after the cable was mended", mended.elapsed().as_millis());
+    println!(
+        "complete {} ms after the cable was mended",
+        mended.elapsed().as_millis()
+    );
     same(&pair, "readings", 0).await?;
     Ok(())
 }
@@ -201,9 +250,17 @@ async fn a_source_that_lost_its_log_is_reported_at_both_ends_and_its_copy_kept()
         })
         .await?;
         anyhow::ensure!(state["state"] == "diverged", "{state}");
-        anyhow::ensure!(state["detail"].as_str().is_some_and(|text| text.contains("lost its log")), "{state}");
+        anyhow::ensure!(
+            state["detail"]
+                .as_str()
+                .is_some_and(|text| text.contains("lost its log")),
+            "{state}"
+        );
     }
-    anyhow::ensure!(read_all(&pair.core, "harbour.readings", 0).await?.len() == 50, "the copy must be left alone");
+    anyhow::ensure!(
+        read_all(&pair.core, "harbour.readings", 0).await?.len() == 50,
+        "the copy must be left alone"
+    );
     Ok(())
 }
 
@@ -221,14 +278,19 @@ async fn under_the_policy_to_go_on_a_new_log_gets_a_copy_of_its_own() -> anyhow:
         let topics = pair.core.http().get("/api/v1/topics").await?.json()?;
         let names = topics.as_array().cloned().unwrap_or_default();
         let mut names = names.iter().filter_map(|topic| topic["name"].as_str());
-        Ok(names.find(|name| name.starts_with("harbour.readings.")).map(str::to_owned))
+        Ok(names
+            .find(|name| name.starts_with("harbour.readings."))
+            .map(str::to_owned))
     })
     .await?;
     until(PATIENCE, "the second copy to be complete", || async {
         Ok((ends(&pair.core, &successor).await? == Some(vec![3])).then_some(()))
     })
     .await?;
-    anyhow::ensure!(read_all(&pair.core, "harbour.readings", 0).await?.len() == 50, "the first copy must be left alone");
+    anyhow::ensure!(
+        read_all(&pair.core, "harbour.readings", 0).await?.len() == 50,
+        "the first copy must be left alone"
+    );
     Ok(())
 }
 
@@ -248,7 +310,10 @@ async fn records_travel_down_too() -> anyhow::Result<()> {
 async fn a_token_works_once_and_a_revoked_site_is_cut_off() -> anyhow::Result<()> {
     let pair = Pair::linked(None).await?;
     let core = pair.core.http();
-    let invited = core.post("/api/v1/sites/invitations", &json!({ "name": "second" })).await?.json()?;
+    let invited = core
+        .post("/api/v1/sites/invitations", &json!({ "name": "second" }))
+        .await?
+        .json()?;
     let other_site = Site::new()?;
     let other = other_site.start().await?;
     let body = json!({ "token": invited["token"] });
@@ -263,7 +328,13 @@ async fn a_token_works_once_and_a_revoked_site_is_cut_off() -> anyhow::Result<()
         Ok((link(&pair.edge).await?["state"] == "disconnected").then_some(()))
     })
     .await?;
-    let stranger = core.post_bytes("/api/v1/sites/enrol", "application/json", Bytes::from_static(b"{\"token\":\"x\"}")).await?;
+    let stranger = core
+        .post_bytes(
+            "/api/v1/sites/enrol",
+            "application/json",
+            Bytes::from_static(b"{\"token\":\"x\"}"),
+        )
+        .await?;
     anyhow::ensure!(stranger.status == 400, "{}", stranger.text());
     Ok(())
 }
@@ -274,7 +345,11 @@ async fn a_pause_is_obeyed_at_both_ends() -> anyhow::Result<()> {
     pair.edge.create_topic("readings", 1, &[]).await?;
     produce(&pair.edge, "readings", 0, 0, 5).await?;
     pair.mirrored("readings").await?;
-    pair.core.http().post("/api/v1/links/harbour/pause", &json!({})).await?.json()?;
+    pair.core
+        .http()
+        .post("/api/v1/links/harbour/pause", &json!({}))
+        .await?
+        .json()?;
     for node in [&pair.core, &pair.edge] {
         until(PATIENCE, "the pause to be known", || async {
             Ok((link(node).await?["state"] == "paused").then_some(()))
@@ -284,6 +359,10 @@ async fn a_pause_is_obeyed_at_both_ends() -> anyhow::Result<()> {
     produce(&pair.edge, "readings", 0, 5, 5).await?;
     let moved = within(Duration::from_millis(700), "nothing", pair.mirrored("readings")).await;
     anyhow::ensure!(moved.is_err(), "the copy moved while the link was paused");
-    pair.core.http().post("/api/v1/links/harbour/resume", &json!({})).await?.json()?;
+    pair.core
+        .http()
+        .post("/api/v1/links/harbour/resume", &json!({}))
+        .await?
+        .json()?;
     pair.mirrored("readings").await
 }

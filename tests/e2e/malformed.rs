@@ -126,7 +126,10 @@ async fn ten_thousand_malformed_frames_disturb_nobody() -> anyhow::Result<()> {
     // At its first start a node compiles the modules it ships with, which is no leak of anybody's frames.
     until(PATIENCE, "the built-in modules", || async {
         let modules = node.http().get("/api/v1/modules").await?.json()?;
-        Ok(modules.as_array().is_some_and(|modules| modules.len() >= 4).then_some(()))
+        Ok(modules
+            .as_array()
+            .is_some_and(|modules| modules.len() >= 4)
+            .then_some(()))
     })
     .await?;
     let mut witness = Witness::connect(node.addresses.tcp).await?;

@@ -223,8 +223,12 @@ mod tests {
 
     #[test]
     fn a_table_that_is_not_there_is_refused_by_name() {
-        let refused = headwater_guest::testing::configure::<super::Enrich>(&[("table", "none"), ("key", "origin")]);
+        let refused =
+            headwater_guest::testing::configure::<super::Enrich>(&[("table", "none"), ("key", "origin")]);
         let message = refused.err().map(|error| error.to_string());
-        assert_eq!(message.as_deref(), Some("parameter 'table': there is no lookup table 'none'"));
+        assert_eq!(
+            message.as_deref(),
+            Some("parameter 'table': there is no lookup table 'none'")
+        );
     }
 }
