@@ -17,6 +17,7 @@ mod transform;
 use std::path::Path;
 
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::target::Place;
 use super::common::print;
@@ -50,18 +51,30 @@ enum Command {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { place, command } = arguments;
     let sys = Sys::real(Path::new(""));
-    let figures = match command {
-        Command::Produce(arguments) => produce::run(&sys, &place, &arguments).await?,
-        Command::Consume(arguments) => consume::run(&sys, &place, &arguments).await?,
-        Command::EndToEnd(arguments) => end_to_end::run(&sys, &place, &arguments).await?,
-        Command::Transform(arguments) => transform::run(&sys, &place, &arguments).await?,
-        Command::Mirror(arguments) => mirror::run(&sys, &arguments).await?,
-        Command::Startup(arguments) => startup::run(&sys, &arguments).await?,
-        Command::Memory(arguments) => memory::run(&sys, &arguments).await?,
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Told to stop, the nodes that were started go with their workload.
+    let figures = tokio::select! {
+        biased;
+        _ = terminate.recv() => return Err(Failure::new("stopped by SIGTERM")),
+        _ = interrupt.recv() => return Err(Failure::new("stopped")),
+        figures = Box::pin(measure(&sys, arguments)) => figures?,
     };
     say(&figures)
+}
+
+async fn measure(sys: &Sys, arguments: Arguments) -> Result<Value, Failure> {
+    let Arguments { place, command } = arguments;
+    match command {
+        Command::Produce(arguments) => produce::run(sys, &place, &arguments).await,
+        Command::Consume(arguments) => consume::run(sys, &place, &arguments).await,
+        Command::EndToEnd(arguments) => end_to_end::run(sys, &place, &arguments).await,
+        Command::Transform(arguments) => transform::run(sys, &place, &arguments).await,
+        Command::Mirror(arguments) => mirror::run(sys, &arguments).await,
+        Command::Startup(arguments) => startup::run(sys, &arguments).await,
+        Command::Memory(arguments) => memory::run(sys, &arguments).await,
+    }
 }
 
 fn say(figures: &Value) -> Result<(), Failure> {

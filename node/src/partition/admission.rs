@@ -55,6 +55,14 @@ pub(super) async fn admit(
 ) -> Result<Admitted, AppendError> {
     let total = bytes.len();
     let mut batches = split(bytes)?;
+    let idempotent = batches.iter().any(|batch| batch.header().is_idempotent());
+    if idempotent && batches.len() > 1 {
+        // A retry could then be half a duplicate. Kafka refuses it, too.
+        return Err(AppendError::InvalidRecord {
+            index: 0,
+            reason: "an idempotent producer sends one batch per partition and request",
+        });
+    }
     for batch in &batches {
         check_header(batch, config, now_ms)?;
         if batch.header().compression() == Compression::None {
@@ -110,14 +118,6 @@ fn split(mut bytes: Bytes) -> Result<Vec<BatchView>, AppendError> {
     if batches.is_empty() {
         return Err(AppendError::Corrupt {
             reason: "there is no batch".to_owned(),
-        });
-    }
-    let idempotent = batches.iter().any(|batch| batch.header().is_idempotent());
-    if idempotent && batches.len() > 1 {
-        // A retry could then be half a duplicate. Kafka refuses it, too.
-        return Err(AppendError::InvalidRecord {
-            index: 0,
-            reason: "an idempotent producer sends one batch per partition and request",
         });
     }
     Ok(batches)

@@ -179,7 +179,7 @@ impl Deployment {
         if work == Work::Aggregate {
             spec["window_ms"] = json!(3_600_000);
             // The flights come round again and again: none is late.
-            spec["lateness_ms"] = json!(400_i64 * 24 * 3_600_000);
+            spec["lateness_ms"] = json!(30_i64 * 24 * 3_600_000);
         }
         Ok(Self { name, source, spec })
     }

@@ -209,6 +209,12 @@ fn a_copy_keeps_offsets_that_rise() {
         batch(
             BatchOptions {
                 base_offset: Offset(offset),
+                // The source took each by itself; a copy takes what a read brings.
+                producer: ProducerStamp {
+                    id: ProducerId(1),
+                    epoch: ProducerEpoch(0),
+                    base_sequence: offset as i32,
+                },
                 ..BatchOptions::PLAIN
             },
             &[(None, b"v", NOW)],
