@@ -3,6 +3,11 @@
 //! Every route is thin: read the request, call one service, shape the answer. It owns no state but its listener, and
 //! must never do what no service offers.
 
+#![allow(
+    unused_qualifications,
+    reason = "utoipa's macro writes out paths that are in scope already"
+)]
+
 mod cluster;
 mod data;
 mod error;

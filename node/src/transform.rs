@@ -37,7 +37,8 @@ mod deploy;
 mod dry_run;
 #[cfg(feature = "wasm")]
 mod engine;
-#[cfg(all(test, feature = "wasm"))]
+#[cfg(test)]
+#[cfg(feature = "wasm")]
 mod golden;
 #[cfg(feature = "wasm")]
 mod host;
@@ -69,9 +70,11 @@ mod service;
 mod state_log;
 #[cfg(feature = "wasm")]
 mod table;
-#[cfg(all(test, feature = "wasm"))]
+#[cfg(test)]
+#[cfg(feature = "wasm")]
 mod testing;
-#[cfg(all(test, feature = "wasm"))]
+#[cfg(test)]
+#[cfg(feature = "wasm")]
 mod tests;
 #[cfg(feature = "wasm")]
 mod validate;

@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 /// The replicas of `count` new partitions with `factor` replicas each, the first one of each its leader. `present`
 /// partitions of the topic exist already.
-pub fn place(count: i32, factor: i16, present: i32, image: &Image) -> Result<Vec<Vec<NodeId>>, ProposeError> {
+pub(super) fn place(
+    count: i32,
+    factor: i16,
+    present: i32,
+    image: &Image,
+) -> Result<Vec<Vec<NodeId>>, ProposeError> {
     let refuse = |reason: String| ProposeError::InvalidReplicationFactor { factor, reason };
     let replicas = usize::try_from(factor).ok().filter(|replicas| *replicas > 0);
     let replicas = replicas.ok_or_else(|| refuse("at least 1 is needed".to_owned()))?;

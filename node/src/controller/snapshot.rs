@@ -60,7 +60,7 @@ pub(super) fn write(disk: &dyn Disk, image: &Image) -> Result<u64, SnapshotError
     content.extend_from_slice(&body);
     if matches!(disk.list(Path::new(FOLDER)), Err(error) if error.kind() == io::ErrorKind::NotFound) {
         disk.create_folder(Path::new(FOLDER))?;
-        disk.sync_folder(Path::new(FOLDER).parent().unwrap_or(Path::new("")))?;
+        disk.sync_folder(Path::new(FOLDER).parent().unwrap_or_else(|| Path::new("")))?;
     }
     disk::replace(disk, &path(image.offset), &content)?;
     let offsets = offsets(disk)?;

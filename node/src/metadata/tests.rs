@@ -93,12 +93,12 @@ fn records_have_golden_bytes() {
 
 #[test]
 fn modules_are_read_as_they_were_written() {
-    let module = Record::Module(crate::metadata::Module {
+    let module = Record::Module(Module {
         name: "filter".to_owned(),
         version: "0.1.0".to_owned(),
         digest: "d".to_owned(),
         size: 1,
-        world: crate::metadata::World::Filter,
+        world: World::Filter,
         description: String::new(),
         params: Vec::new(),
         imports: Vec::new(),

@@ -31,14 +31,14 @@ pub(super) struct Admitted {
 
 /// Where unfolding is done, and how much of it at once. Shared by all partitions of a node.
 #[derive(Debug, Clone)]
-pub struct Unfolding {
+pub(super) struct Unfolding {
     tasks: Tasks,
     memory: Budget,
 }
 
 impl Unfolding {
     /// Lets `at_once` batches be unfolded at the same time.
-    pub fn new(tasks: Tasks, at_once: usize) -> Self {
+    pub(super) fn new(tasks: Tasks, at_once: usize) -> Self {
         Self {
             tasks,
             memory: Budget::new(UNFOLDED_BYTES_MAX * at_once.max(1)),
@@ -194,7 +194,7 @@ async fn unfold_and_check(
         drop((records, permit));
         checked
     });
-    checked.await.unwrap_or_else(|_| Err(AppendError::Stopped))
+    checked.await.unwrap_or(Err(AppendError::Stopped))
 }
 
 fn refused(error: RecordError) -> AppendError {

@@ -360,10 +360,11 @@ async fn what_was_acknowledged_survives_every_crash() {
             acks: Acks::None,
             ..ALL
         };
-        let _ = partition
+        let ticket = partition
             .submit(plain(written, 2), options)
             .await
             .expect("queued");
+        drop(ticket);
         rig = rig.crash().await;
         let found = consume(&rig.get("t"), 0).await;
         assert!(

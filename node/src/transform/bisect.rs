@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn one_offender_costs_two_calls_a_halving() {
-        let (done, found, calls) = run([0..1024].to_vec(), &[777]);
+        let (done, found, calls) = run(std::iter::once(0..1024).collect(), &[777]);
         assert_eq!(done, (0..1024).collect::<Vec<_>>());
         assert_eq!(found, [777]);
         assert_eq!(calls, 21);

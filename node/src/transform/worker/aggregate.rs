@@ -151,8 +151,8 @@ impl Worker {
             } = output;
             let window = &told[input as usize];
             let record = Outgoing {
-                timestamp_ms: timestamp_ms.unwrap_or(window.end_ms.saturating_sub(1)),
-                key: key.unwrap_or(Some(&window.key)),
+                timestamp_ms: timestamp_ms.unwrap_or_else(|| window.end_ms.saturating_sub(1)),
+                key: key.unwrap_or_else(|| Some(&window.key)),
                 value: value.unwrap_or(None),
                 headers: headers.unwrap_or(Headers::NONE),
             };

@@ -117,10 +117,9 @@ fn drive(worker: &mut Worker) -> Driven {
         driven.calls += 1;
         let ran = match result {
             Ok(ran) => Some(ran),
-            Err(Blame::Range(error)) => match worker.cut(work) {
-                None => None,
-                Some(one) => Some(worker.write_off(one, error.reason(), &error.to_string()).unwrap()),
-            },
+            Err(Blame::Range(error)) => worker
+                .cut(work)
+                .map(|one| worker.write_off(one, error.reason(), &error.to_string()).unwrap()),
             Err(blame) => {
                 driven.stopped = Some(blame);
                 return driven;
