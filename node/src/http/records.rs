@@ -17,7 +17,7 @@ use super::error::{ApiError, Body, Path, Query};
 use super::topics::find;
 use crate::metadata::Topic;
 use crate::partition::{
-    Acks, AppendError, AppendOptions, Isolation, Origin, Partition, ReadError, ReadRequest,
+    Acks, AppendError, AppendOptions, Isolation, Origin, Partition, ReadError, ReadRequest, Unavailable,
 };
 
 const LIMIT_DEFAULT: usize = 100;
@@ -201,9 +201,11 @@ fn read_error(error: ReadError) -> ApiError {
     let message = error.to_string();
     match error {
         ReadError::OutOfRange { .. } => ApiError::bad_request("OFFSET_OUT_OF_RANGE", message),
-        ReadError::NotLeader | ReadError::Epoch(_) => ApiError::unavailable("NOT_LEADER", message),
-        ReadError::Stopped => ApiError::unavailable("STOPPING", message),
-        ReadError::Corrupt { .. } | ReadError::Offline { .. } => {
+        ReadError::Unavailable(Unavailable::NotLeader | Unavailable::Epoch(_)) => {
+            ApiError::unavailable("NOT_LEADER", message)
+        }
+        ReadError::Unavailable(Unavailable::Stopped) => ApiError::unavailable("STOPPING", message),
+        ReadError::Corrupt { .. } | ReadError::Unavailable(Unavailable::Offline { .. }) => {
             ApiError::unavailable("PARTITION_OFFLINE", message)
         }
     }
