@@ -15,10 +15,6 @@ export interface Node {
   url: string;
   /** Calls its API; throws with the answer's text unless it succeeds. */
   call(method: string, path: string, body?: unknown): Promise<unknown>;
-  /** Ends the process in order. */
-  stop(): Promise<void>;
-  /** Starts it again, with its data and at its address. */
-  start(): Promise<void>;
 }
 
 /** The binary under test. */
@@ -39,8 +35,8 @@ export function module(name: string): Buffer {
   throw new Error(`no ${name}: build the modules with \`cargo xtask modules\``);
 }
 
-async function start(data: string, address: string): Promise<{ child: ChildProcess; http: string }> {
-  const flags = ["--data-dir", data, "--listen-tcp", "127.0.0.1:0", "--listen-quic", "127.0.0.1:0", "--listen-http", address];
+async function start(data: string): Promise<{ child: ChildProcess; http: string }> {
+  const flags = ["--data-dir", data, "--listen-tcp", "127.0.0.1:0", "--listen-quic", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
   // Our own HEADWATER_BIN is no setting of the node, which refuses what it does not know.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HEADWATER_")));
   const child = spawn(binary(), ["node", ...flags], { stdio: ["ignore", "pipe", "pipe"], env });
@@ -61,7 +57,7 @@ export const test = base.extend<object, { node: Node }>({
   node: [
     async ({}, use) => {
       const data = mkdtempSync(join(tmpdir(), "headwater-ui-"));
-      let { child, http } = await start(data, "127.0.0.1:0");
+      const { child, http } = await start(data);
       const url = `http://${http}`;
       const call = async (method: string, path: string, body?: unknown) => {
         const response = await fetch(`${url}/api/v1${path}`, {
@@ -73,13 +69,10 @@ export const test = base.extend<object, { node: Node }>({
         if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
         return text === "" ? undefined : (JSON.parse(text) as unknown);
       };
-      const stop = async () => {
-        const gone = new Promise((done) => child.once("exit", done));
-        child.kill("SIGTERM");
-        await gone;
-      };
-      await use({ url, call, stop, start: async () => void ({ child, http } = await start(data, http)) });
-      await stop();
+      await use({ url, call });
+      const gone = new Promise((done) => child.once("exit", done));
+      child.kill("SIGTERM");
+      await gone;
       rmSync(data, { recursive: true, force: true });
     },
     { scope: "worker" },

@@ -17,6 +17,7 @@ mod check;
 mod codegen;
 mod demo;
 mod modules;
+mod pack;
 mod place;
 mod step;
 mod test;
@@ -68,8 +69,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "ui",
-        arguments: "[--types]",
-        about: "build the web UI into web-ui/dist; --types writes the API's description and the UI's types anew",
+        arguments: "",
+        about: "build the web UI into web-ui/dist",
         run: ui::run,
     },
     Command {

@@ -1,5 +1,4 @@
-//! `cargo xtask ui`: the web UI, built by its own tools into `web-ui/dist`, from where the node embeds it; with
-//! `--types`, the API's description beside it and the types made of that, written anew.
+//! `cargo xtask ui`: the web UI, built by its own tools into `web-ui/dist`, from where the node embeds it.
 
 use std::process::Command;
 
@@ -8,7 +7,7 @@ use anyhow::bail;
 use crate::{place, step};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
-    let [types] = crate::flags(args, ["--types"])?;
+    crate::flags(args, [])?;
     if !is_here() {
         bail!("there is no web-ui/package.json in this checkout");
     }
@@ -16,9 +15,6 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         bail!("npm is not installed; the node builds without it and then serves no web UI");
     }
     install()?;
-    if types {
-        return write_types();
-    }
     step::run("web UI", &mut step::program("npm", "web-ui", &["run", "build"]))
 }
 
@@ -40,21 +36,7 @@ pub(crate) fn install() -> anyhow::Result<()> {
     )
 }
 
-/// The node writes what its API is, the UI's tools make types of it.
-fn write_types() -> anyhow::Result<()> {
-    let test = [
-        "test",
-        "--quiet",
-        "--package",
-        "headwater",
-        "--lib",
-        "http::openapi",
-    ];
-    step::run("API's description", step::cargo(test).env("WRITE_OPENAPI", "1"))?;
-    step::run("UI's types", &mut step::program("npm", "web-ui", &["run", "api"]))
-}
-
-/// The check of the UI's types, to be run: that they are those of the API, and that the pages keep to them.
+/// The check of the UI's types, to be run.
 pub(crate) fn types() -> Command {
     step::program("npm", "web-ui", &["run", "check"])
 }

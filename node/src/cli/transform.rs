@@ -10,7 +10,7 @@ use super::common::Common;
 use super::failure::Failure;
 use super::http::{Http, segment};
 use super::show;
-use super::table::{self, Table, count};
+use super::table::{Table, count};
 use super::time;
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run a module on every record of a topic
+    /// Run a module on every record of a topic from now on
     Deploy {
         #[command(flatten)]
         spec: Box<SpecArguments>,
@@ -34,20 +34,11 @@ enum Command {
     /// Show the transforms, how fast and how far behind they are
     List,
     /// Show one transform, partition by partition
-    Describe {
-        /// The transform's name
-        name: String,
-    },
+    Describe { name: String },
     /// Stop at the next batch until it is resumed; nothing is lost
-    Pause {
-        /// The transform's name
-        name: String,
-    },
+    Pause { name: String },
     /// Go on where it was paused
-    Resume {
-        /// The transform's name
-        name: String,
-    },
+    Resume { name: String },
     /// Pass records of the source through the module and show what would come of them; nothing is written
     DryRun {
         #[command(flatten)]
@@ -62,10 +53,7 @@ enum Command {
         limit: u32,
     },
     /// Stop it and forget its position and state; what it wrote stays
-    Delete {
-        /// The transform's name
-        name: String,
-    },
+    Delete { name: String },
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -178,7 +166,7 @@ fn listed(transforms: &Value) -> String {
         "last error",
     ]);
     for transform in transforms.as_array().into_iter().flatten() {
-        let text = |name: &str| table::field(transform, name);
+        let text = |name: &str| transform[name].as_str().unwrap_or("-").to_owned();
         let totals = &transform["totals"];
         table.row([
             text("name"),
@@ -213,7 +201,7 @@ fn sinks_of(transform: &Value) -> String {
 }
 
 fn described(transform: &Value) -> String {
-    let text = |name: &str| table::field(transform, name);
+    let text = |name: &str| transform[name].as_str().unwrap_or("-").to_owned();
     let mut out = format!(
         "transform   {}, revision {}\nstate       {}\nmodule      {}\nfrom, to    {} -> {}\ndead letter {} (on error: {})\n\
          runs at     {}\n",

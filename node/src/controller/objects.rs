@@ -170,12 +170,11 @@ pub(super) fn remove_link(name: String, image: &Image) -> Result<Decision, Propo
         .topics
         .values()
         .filter(is_copy)
-        .map(|topic| {
-            let freed = Topic {
-                mirror: None,
-                ..Topic::clone(topic)
-            };
-            freed.header()
+        .map(|topic| Record::Topic {
+            id: topic.id,
+            name: topic.name.to_string(),
+            internal: topic.internal,
+            mirror: None,
         })
         .collect();
     if image.upstreams.contains_key(&name) {

@@ -49,7 +49,6 @@ pub(super) struct ClusterNode {
     pub tcp: String,
     pub quic: String,
     pub http: String,
-    #[schema(required)]
     pub rack: Option<String>,
 }
 

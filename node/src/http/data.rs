@@ -32,13 +32,6 @@ impl Data {
         }
     }
 
-    /// How long it is as it is written.
-    fn text_bytes(&self) -> usize {
-        match self {
-            Self::Utf8(text) | Self::Base64(text) => text.len(),
-        }
-    }
-
     fn contains(&self, text: &str) -> bool {
         match self {
             Self::Utf8(own) => own.contains(text),
@@ -47,10 +40,9 @@ impl Data {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(super) struct Header {
     pub name: String,
-    #[schema(required)]
     pub value: Option<Data>,
 }
 
@@ -61,19 +53,12 @@ pub(super) struct RecordView {
     pub offset: i64,
     /// Milliseconds since 1970; -1 where the record carries none.
     pub timestamp_ms: i64,
-    #[schema(required)]
     pub key: Option<Data>,
-    #[schema(required)]
     pub value: Option<Data>,
     pub headers: Vec<Header>,
 }
 
 impl RecordView {
-    /// How much it holds, about.
-    pub(super) fn bytes(&self) -> usize {
-        self.key.iter().chain(&self.value).map(Data::text_bytes).sum()
-    }
-
     /// Whether `text` occurs in the key or the value.
     pub(super) fn contains(&self, text: &str) -> bool {
         self.key.iter().chain(&self.value).any(|data| data.contains(text))
@@ -95,11 +80,8 @@ impl RecordView {
     }
 }
 
-/// What the records of one answer may hold, keys and values together; the first one comes whatever its size.
-pub(super) const VIEW_BYTES_MAX: usize = 8 << 20;
-
-/// The records in `batches` from offset `from` on, at most `limit` and within `VIEW_BYTES_MAX`, and the offset to go
-/// on at. Control batches are passed over: they hold marks, not records.
+/// The records in `batches` from offset `from` on, at most `limit`, and the offset to go on at. Control batches are
+/// passed over: they hold marks, not records.
 pub(super) fn decode(
     partition: i32,
     batches: &[Bytes],
@@ -107,8 +89,7 @@ pub(super) fn decode(
     limit: usize,
     keep: impl Fn(&RecordView) -> bool,
 ) -> Result<(Vec<RecordView>, Offset), Error> {
-    let mut views: Vec<RecordView> = Vec::new();
-    let mut bytes = 0;
+    let mut views = Vec::new();
     let mut next = from;
     for batch in batches.iter().cloned().flat_map(Batches::new) {
         let batch = batch?;
@@ -123,8 +104,7 @@ pub(super) fn decode(
             if offset < from {
                 continue;
             }
-            bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-            if views.len() == limit || (bytes > VIEW_BYTES_MAX && !views.is_empty()) {
+            if views.len() == limit {
                 return Ok((views, next));
             }
             let view = RecordView::of(

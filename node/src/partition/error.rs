@@ -113,24 +113,13 @@ pub enum TicketError {
     Stopped,
 }
 
-/// Why a partition answers nothing here and now.
+/// Why a read gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
+pub enum ReadError {
     #[error("this node does not lead the partition")]
     NotLeader,
     #[error(transparent)]
     Epoch(#[from] EpochError),
-    #[error("partition is offline: {reason}")]
-    Offline { reason: String },
-    #[error("the partition is stopping")]
-    Stopped,
-}
-
-/// Why a read gave nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
     #[error("offset {asked} is outside of {start}..={end}")]
     OutOfRange {
         asked: Offset,
@@ -140,13 +129,19 @@ pub enum ReadError {
     /// A batch on disk fails its checksum.
     #[error("log is corrupt at {at}: {reason}")]
     Corrupt { at: Offset, reason: String },
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
 }
 
 /// Why a question about offsets was not answered, or a log was not cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
+    #[error("this node does not lead the partition")]
+    NotLeader,
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Epoch(#[from] EpochError),
     #[error("offset {asked} is outside of {start}..={end}")]
     OutOfRange {
         asked: Offset,
@@ -156,4 +151,8 @@ pub enum LookupError {
     /// The topic's properties forbid it.
     #[error("{0}")]
     Refused(&'static str),
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
 }

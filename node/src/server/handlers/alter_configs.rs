@@ -8,7 +8,8 @@ use headwater_protocol::kafka::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
-use super::configs::{self, Outcome, Resource, Wanted};
+use super::configs::Resource;
+use super::incremental_alter_configs::propose;
 use super::refusal::Refusal;
 use crate::controller::change::{ConfigChange, ConfigOperation};
 use crate::server::request::Context;
@@ -17,27 +18,31 @@ pub(in crate::server) async fn handle(
     context: &Context,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
-    let wanted = request.resources.into_iter().map(|resource| Wanted {
-        kind: resource.resource_type,
-        name: resource.resource_name.clone(),
-        changes: replacement(context, resource),
-    });
-    let outcomes = configs::propose_each(context, wanted, request.validate_only).await;
-    let response = |outcome: Outcome| AlterConfigsResourceResponse {
-        error_code: outcome.code,
-        error_message: outcome.message,
-        resource_type: outcome.kind,
-        resource_name: outcome.name,
-        ..AlterConfigsResourceResponse::default()
-    };
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let mut response = AlterConfigsResourceResponse {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            error_message: None,
+            ..AlterConfigsResourceResponse::default()
+        };
+        if let Err(refusal) = replace(context, resource, request.validate_only).await {
+            response.error_code = refusal.code.0;
+            response.error_message = refusal.text();
+        }
+        responses.push(response);
+    }
     AlterConfigsResponse {
-        responses: outcomes.into_iter().map(response).collect(),
+        responses,
         ..AlterConfigsResponse::default()
     }
 }
 
-/// The changes that leave the resource with what is named and nothing else.
-fn replacement(context: &Context, resource: AlterConfigsResource) -> Result<Vec<ConfigChange>, Refusal> {
+async fn replace(
+    context: &Context,
+    resource: AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
     let mut changes = Vec::with_capacity(resource.configs.len());
     let mut named = BTreeSet::new();
     for config in resource.configs {
@@ -59,7 +64,14 @@ fn replacement(context: &Context, resource: AlterConfigsResource) -> Result<Vec<
         key,
         operation: ConfigOperation::Remove,
     }));
-    Ok(changes)
+    propose(
+        context,
+        resource.resource_type,
+        &resource.resource_name,
+        changes,
+        validate_only,
+    )
+    .await
 }
 
 /// The properties that the resource itself sets.
