@@ -15,7 +15,7 @@ pub mod request;
 mod shared;
 pub mod state;
 
-pub use error::{AppendError, EpochError, LookupError, ReadError, TicketError};
+pub use error::{AppendError, EpochError, LookupError, ReadError, TicketError, Unavailable};
 pub use registry::Registry;
 pub use request::{
     Acks, AppendOptions, Appended, EpochEnd, Isolation, OffsetFound, OffsetQuery, Origin, PartitionName,
@@ -172,23 +172,23 @@ impl Partition {
         self.ask(|reply| Command::RestartAt { offset, reply }).await?
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, LookupError> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Unavailable> {
         let live = self.shared.live.load_full();
         if let Some(reason) = &live.offline {
-            return Err(LookupError::Offline {
+            return Err(Unavailable::Offline {
                 reason: reason.to_string(),
             });
         }
         if !live.is_leader {
-            return Err(LookupError::NotLeader);
+            return Err(Unavailable::NotLeader);
         }
         let (reply, answer) = oneshot::channel();
         self.shared
             .mailbox
             .send(command(reply))
             .await
-            .map_err(|_| LookupError::Stopped)?;
-        answer.await.map_err(|_| LookupError::Stopped)
+            .map_err(|_| Unavailable::Stopped)?;
+        answer.await.map_err(|_| Unavailable::Stopped)
     }
 
     /// Keeps retention from removing what lies at `from` or behind it, as long as the log has `bytes_max` at most:

@@ -150,6 +150,12 @@ impl Admin {
 fn may_try_again(kind: Kind, failure: &Error) -> bool {
     let known_undone = match failure {
         Error::Call(_) | Error::TimedOut { .. } => false,
+        // The controller knows every topic: what it does not know will not come by asking again.
+        Error::Refused { code, .. }
+            if *code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION && kind == Kind::Change =>
+        {
+            false
+        }
         Error::Refused { code, .. } => *code != ErrorCode::REQUEST_TIMED_OUT,
         _ => true,
     };
@@ -167,6 +173,7 @@ mod tests {
         let moved = Error::refused("x", ErrorCode::NOT_CONTROLLER.0, None);
         let late = Error::refused("x", ErrorCode::REQUEST_TIMED_OUT.0, None);
         let exists = Error::refused("x", ErrorCode::TOPIC_ALREADY_EXISTS.0, None);
+        let unknown = Error::refused("x", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0, None);
         let check = |failure: &Error, question, change| {
             assert_eq!(may_try_again(Kind::Question, failure), question, "{failure}");
             assert_eq!(may_try_again(Kind::Change, failure), change, "{failure}");
@@ -175,5 +182,6 @@ mod tests {
         check(&moved, true, true);
         check(&late, true, false);
         check(&exists, false, false);
+        check(&unknown, true, false);
     }
 }

@@ -15,6 +15,10 @@ export interface Node {
   url: string;
   /** Calls its API; throws with the answer's text unless it succeeds. */
   call(method: string, path: string, body?: unknown): Promise<unknown>;
+  /** Ends the process in order. */
+  stop(): Promise<void>;
+  /** Starts it again, with its data and at its address. */
+  start(): Promise<void>;
 }
 
 /** The binary under test. */
@@ -35,8 +39,8 @@ export function module(name: string): Buffer {
   throw new Error(`no ${name}: build the modules with \`cargo xtask modules\``);
 }
 
-async function start(data: string): Promise<{ child: ChildProcess; http: string }> {
-  const flags = ["--data-dir", data, "--listen-tcp", "127.0.0.1:0", "--listen-quic", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
+async function start(data: string, address: string): Promise<{ child: ChildProcess; http: string }> {
+  const flags = ["--data-dir", data, "--listen-tcp", "127.0.0.1:0", "--listen-quic", "127.0.0.1:0", "--listen-http", address];
   // Our own HEADWATER_BIN is no setting of the node, which refuses what it does not know.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HEADWATER_")));
   const child = spawn(binary(), ["node", ...flags], { stdio: ["ignore", "pipe", "pipe"], env });
@@ -57,7 +61,7 @@ export const test = base.extend<object, { node: Node }>({
   node: [
     async ({}, use) => {
       const data = mkdtempSync(join(tmpdir(), "headwater-ui-"));
-      const { child, http } = await start(data);
+      let { child, http } = await start(data, "127.0.0.1:0");
       const url = `http://${http}`;
       const call = async (method: string, path: string, body?: unknown) => {
         const response = await fetch(`${url}/api/v1${path}`, {
@@ -69,10 +73,13 @@ export const test = base.extend<object, { node: Node }>({
         if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
         return text === "" ? undefined : (JSON.parse(text) as unknown);
       };
-      await use({ url, call });
-      const gone = new Promise((done) => child.once("exit", done));
-      child.kill("SIGTERM");
-      await gone;
+      const stop = async () => {
+        const gone = new Promise((done) => child.once("exit", done));
+        child.kill("SIGTERM");
+        await gone;
+      };
+      await use({ url, call, stop, start: async () => void ({ child, http } = await start(data, http)) });
+      await stop();
       rmSync(data, { recursive: true, force: true });
     },
     { scope: "worker" },

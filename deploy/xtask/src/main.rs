@@ -17,7 +17,6 @@ mod check;
 mod codegen;
 mod demo;
 mod modules;
-mod pack;
 mod place;
 mod step;
 mod test;
@@ -69,8 +68,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "ui",
-        arguments: "",
-        about: "build the web UI into web-ui/dist",
+        arguments: "[--types]",
+        about: "build the web UI into web-ui/dist; --types writes the API's description and the UI's types anew",
         run: ui::run,
     },
     Command {

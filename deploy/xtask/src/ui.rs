@@ -1,4 +1,5 @@
-//! `cargo xtask ui`: the web UI, built by its own tools into `web-ui/dist`, from where the node embeds it.
+//! `cargo xtask ui`: the web UI, built by its own tools into `web-ui/dist`, from where the node embeds it; with
+//! `--types`, the API's description beside it and the types made of that, written anew.
 
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use anyhow::bail;
 use crate::{place, step};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
-    crate::flags(args, [])?;
+    let [types] = crate::flags(args, ["--types"])?;
     if !is_here() {
         bail!("there is no web-ui/package.json in this checkout");
     }
@@ -15,6 +16,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         bail!("npm is not installed; the node builds without it and then serves no web UI");
     }
     install()?;
+    if types {
+        return write_types();
+    }
     step::run("web UI", &mut step::program("npm", "web-ui", &["run", "build"]))
 }
 
@@ -36,7 +40,21 @@ pub(crate) fn install() -> anyhow::Result<()> {
     )
 }
 
-/// The check of the UI's types, to be run.
+/// The node writes what its API is, the UI's tools make types of it.
+fn write_types() -> anyhow::Result<()> {
+    let test = [
+        "test",
+        "--quiet",
+        "--package",
+        "headwater",
+        "--lib",
+        "http::openapi",
+    ];
+    step::run("API's description", step::cargo(test).env("WRITE_OPENAPI", "1"))?;
+    step::run("UI's types", &mut step::program("npm", "web-ui", &["run", "api"]))
+}
+
+/// The check of the UI's types, to be run: that they are those of the API, and that the pages keep to them.
 pub(crate) fn types() -> Command {
     step::program("npm", "web-ui", &["run", "check"])
 }

@@ -14,6 +14,8 @@ use crate::sys::disk::{self, os::OsDisk};
 
 const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
 const HTTP_PORT_DEFAULT: u16 = 8080;
+/// Apart from what each command takes for itself.
+const HEADING: &str = "Connection and output";
 const PEM_BYTES_MAX: usize = 1 << 20;
 
 /// Whom to talk to and how to answer.
@@ -21,28 +23,29 @@ const PEM_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Common {
     /// Where the cluster is: host:port (TCP), tls://host:port or quic://host:port; several with commas [default:
     /// 127.0.0.1:9092]
-    #[arg(long, global = true, value_name = "ADDRESS", env = "HEADWATER_BOOTSTRAP")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "ADDRESS", env = "HEADWATER_BOOTSTRAP")]
     bootstrap: Option<String>,
     /// Where a node's HTTP is [default: the bootstrap host, port 8080]
-    #[arg(long, global = true, value_name = "ADDRESS", env = "HEADWATER_HTTP")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "ADDRESS", env = "HEADWATER_HTTP")]
     http: Option<String>,
     /// How to answer
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         value_enum,
         default_value = "text",
         env = "HEADWATER_OUTPUT"
     )]
     output: Format,
     /// Trust certificates of this authority (a PEM file; a node serves its own at /api/v1/cluster/ca.pem)
-    #[arg(long, global = true, value_name = "FILE", env = "HEADWATER_CA")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE", env = "HEADWATER_CA")]
     ca: Option<PathBuf>,
     /// Trust the certificate with this SHA-256 fingerprint
-    #[arg(long, global = true, value_name = "HEX", conflicts_with = "ca")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "HEX", conflicts_with = "ca")]
     fingerprint: Option<String>,
     /// Trust any certificate: whoever is in the middle can read along
-    #[arg(long, global = true, conflicts_with_all = ["ca", "fingerprint"])]
+    #[arg(long, global = true, help_heading = HEADING, conflicts_with_all = ["ca", "fingerprint"])]
     insecure: bool,
 }
 

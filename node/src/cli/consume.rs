@@ -22,6 +22,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Arguments {
     #[command(flatten)]
     common: Common,
+    /// Whose records to print
     topic: String,
     /// Where to begin: beginning, end, an offset, or a time (2001-01-01T17:00:00Z, or @ and milliseconds) [default:
     /// beginning; with --follow, end]

@@ -128,6 +128,10 @@ impl From<SendError> for Failure {
         match error {
             SendError::Client(error) => Self::from(*error),
             SendError::UnknownTopic(name) => Self::from(Error::UnknownTopic(name)),
+            SendError::Refused { code, .. } if code == ErrorCode::POLICY_VIOLATION => {
+                Self::new(error.to_string())
+                    .hint("a mirror's copy is written by its link only; write to the source")
+            }
             SendError::Refused { code, .. } => {
                 let failure = Self::new(error.to_string());
                 match hint_for(code) {
@@ -154,7 +158,6 @@ fn hint_for(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::INVALID_TOPIC_EXCEPTION => {
             "use letters, digits, dots, dashes and underscores, at most 249"
         }
-        ErrorCode::POLICY_VIOLATION => "a mirror's copy is written by its link only; write to the source",
         ErrorCode::MESSAGE_TOO_LARGE => "the topic's max.message.bytes is the limit",
         _ => return None,
     })

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::common::Common;
 use super::failure::Failure;
 use super::http::segment;
-use super::table::{Table, bytes, count};
+use super::table::{self, Table, bytes, count};
 use super::{time, units};
 
 #[derive(Debug, clap::Args)]
@@ -31,13 +31,25 @@ enum Command {
     /// Show the links and their backlog
     List,
     /// Show one link, partition by partition
-    Describe { name: String },
+    Describe {
+        /// The link's name
+        name: String,
+    },
     /// Stop copying until it is resumed; nothing is lost
-    Pause { name: String },
+    Pause {
+        /// The link's name
+        name: String,
+    },
     /// Go on where copying stopped
-    Resume { name: String },
+    Resume {
+        /// The link's name
+        name: String,
+    },
     /// Forget the link; what was copied stays
-    Delete { name: String },
+    Delete {
+        /// The link's name
+        name: String,
+    },
 }
 
 /// One flow, as flags say it.
@@ -119,7 +131,7 @@ fn listed(links: &Value) -> String {
         "error",
     ]);
     for link in links.as_array().into_iter().flatten() {
-        let text = |name: &str| link[name].as_str().unwrap_or("-").to_owned();
+        let text = |name: &str| table::field(link, name);
         let backlog = partitions(link)
             .filter_map(|partition| partition["backlog_records"].as_u64())
             .sum();
@@ -128,9 +140,7 @@ fn listed(links: &Value) -> String {
             text("site"),
             text("role"),
             text("state"),
-            link["last_seen_ms"]
-                .as_i64()
-                .map_or_else(|| "-".to_owned(), time::format),
+            table::moment(&link["last_seen_ms"]),
             partitions(link).count().to_string(),
             count(backlog),
             text("error"),
@@ -140,7 +150,7 @@ fn listed(links: &Value) -> String {
 }
 
 fn described(link: &Value) -> String {
-    let text = |name: &str| link[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| table::field(link, name);
     let figure = |name: &str| link[name].as_u64().unwrap_or(0);
     let mut out = format!(
         "link       {} to site {}, this is the {} side\n",

@@ -13,8 +13,7 @@ use self::new::World;
 use super::common::{Common, read_file};
 use super::failure::Failure;
 use super::http::{Http, segment};
-use super::table::{Table, bytes};
-use super::time;
+use super::table::{self, Table, bytes};
 use super::transform::newest;
 
 const MODULE_BYTES_MAX: usize = 256 << 20;
@@ -188,7 +187,7 @@ pub(super) async fn upload(
 fn listed(modules: &Value) -> String {
     let mut table = Table::new(&["module", "version", "world", ">size", "used by", "description"]);
     for module in modules.as_array().into_iter().flatten() {
-        let text = |name: &str| module[name].as_str().unwrap_or("-").to_owned();
+        let text = |name: &str| table::field(module, name);
         let description: String = text("description").chars().take(60).collect();
         table.row([
             text("name"),
@@ -217,7 +216,7 @@ fn words(list: &Value) -> String {
 }
 
 fn described(module: &Value) -> String {
-    let text = |name: &str| module[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| table::field(module, name);
     let mut out = format!(
         "module       {}@{}\nworld        {}\nsize         {}\ndigest       {}\nadded        {}\npermissions  {}\n\
          used by      {}\n\n{}\n",
@@ -226,9 +225,7 @@ fn described(module: &Value) -> String {
         text("world"),
         bytes(module["size"].as_u64().unwrap_or(0)),
         text("digest"),
-        module["created_ms"]
-            .as_i64()
-            .map_or_else(|| "-".to_owned(), time::format),
+        table::moment(&module["created_ms"]),
         words(&module["imports"]),
         words(&module["used_by"]),
         text("description"),

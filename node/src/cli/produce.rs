@@ -22,6 +22,7 @@ const DELIVERIES_MAX: usize = 256;
 pub(super) struct Arguments {
     #[command(flatten)]
     common: Common,
+    /// Where the records go
     topic: String,
     /// What stands between key and value; without it a line is a value [for a tab: $'\t']
     #[arg(long, short = 'k', value_name = "TEXT")]

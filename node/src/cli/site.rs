@@ -8,7 +8,7 @@ use super::common::{Common, Format, note};
 use super::failure::Failure;
 use super::http::segment;
 use super::link::FlowArguments;
-use super::table::Table;
+use super::table::{self, Table};
 use super::{time, units};
 
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
@@ -25,6 +25,7 @@ pub(super) struct Arguments {
 enum Command {
     /// On the core: make a one-time token that lets a site in
     Invite {
+        /// What to call the site
         name: String,
         /// How long the token can be used
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = units::duration_ms)]
@@ -46,7 +47,10 @@ enum Command {
     /// Show the sites and whether they are connected
     List,
     /// Shut a site out for good
-    Revoke { name: String },
+    Revoke {
+        /// The site's name
+        name: String,
+    },
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -120,7 +124,7 @@ fn listed(sites: &Value) -> String {
         "fingerprint",
     ]);
     for site in sites.as_array().into_iter().flatten() {
-        let text = |name: &str| site[name].as_str().unwrap_or("-").to_owned();
+        let text = |name: &str| table::field(site, name);
         let fingerprint: String = text("fingerprint").chars().take(16).collect();
         table.row([
             text("name"),
@@ -131,9 +135,7 @@ fn listed(sites: &Value) -> String {
                 "no"
             }
             .to_owned(),
-            site["last_seen_ms"]
-                .as_i64()
-                .map_or_else(|| "-".to_owned(), time::format),
+            table::moment(&site["last_seen_ms"]),
             text("address"),
             site["rtt_ms"]
                 .as_f64()

@@ -2,6 +2,10 @@
 //!
 //! Pure. It must never know what the columns mean.
 
+use serde_json::Value;
+
+use super::time;
+
 /// Rows under headings, columns as wide as they need to be.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -54,6 +58,16 @@ impl Table {
         }
         text
     }
+}
+
+/// A text of an answer, or a dash where there is none.
+pub(super) fn field(object: &Value, name: &str) -> String {
+    object[name].as_str().unwrap_or("-").to_owned()
+}
+
+/// A time of an answer, or a dash where there is none.
+pub(super) fn moment(unix_ms: &Value) -> String {
+    unix_ms.as_i64().map_or_else(|| "-".to_owned(), time::format)
 }
 
 /// `1.2 MB`: bytes in powers of 1000.

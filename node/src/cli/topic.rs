@@ -27,6 +27,7 @@ pub(super) struct Arguments {
 enum Command {
     /// Make a topic
     Create {
+        /// What to call the topic
         name: String,
         /// How many partitions [default: the broker's num.partitions]
         #[arg(long, short, value_name = "N")]
@@ -49,6 +50,7 @@ enum Command {
     },
     /// Show partitions, offsets and properties
     Describe {
+        /// The topic's name
         name: String,
         /// Properties that nobody has set, too
         #[arg(long)]
@@ -56,6 +58,7 @@ enum Command {
     },
     /// Change properties, or the number of partitions
     Alter {
+        /// The topic's name
         name: String,
         /// Set a property; may be given again
         #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
@@ -69,6 +72,7 @@ enum Command {
     },
     /// Delete topics with everything in them
     Delete {
+        /// The topics' names
         #[arg(required = true)]
         names: Vec<String>,
         /// Do not ask

@@ -10,7 +10,7 @@ use super::common::Common;
 use super::failure::Failure;
 use super::http::{Http, segment};
 use super::show;
-use super::table::{Table, count};
+use super::table::{self, Table, count};
 use super::time;
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run a module on every record of a topic from now on
+    /// Run a module on every record of a topic
     Deploy {
         #[command(flatten)]
         spec: Box<SpecArguments>,
@@ -34,11 +34,20 @@ enum Command {
     /// Show the transforms, how fast and how far behind they are
     List,
     /// Show one transform, partition by partition
-    Describe { name: String },
+    Describe {
+        /// The transform's name
+        name: String,
+    },
     /// Stop at the next batch until it is resumed; nothing is lost
-    Pause { name: String },
+    Pause {
+        /// The transform's name
+        name: String,
+    },
     /// Go on where it was paused
-    Resume { name: String },
+    Resume {
+        /// The transform's name
+        name: String,
+    },
     /// Pass records of the source through the module and show what would come of them; nothing is written
     DryRun {
         #[command(flatten)]
@@ -53,7 +62,10 @@ enum Command {
         limit: u32,
     },
     /// Stop it and forget its position and state; what it wrote stays
-    Delete { name: String },
+    Delete {
+        /// The transform's name
+        name: String,
+    },
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -166,7 +178,7 @@ fn listed(transforms: &Value) -> String {
         "last error",
     ]);
     for transform in transforms.as_array().into_iter().flatten() {
-        let text = |name: &str| transform[name].as_str().unwrap_or("-").to_owned();
+        let text = |name: &str| table::field(transform, name);
         let totals = &transform["totals"];
         table.row([
             text("name"),
@@ -201,7 +213,7 @@ fn sinks_of(transform: &Value) -> String {
 }
 
 fn described(transform: &Value) -> String {
-    let text = |name: &str| transform[name].as_str().unwrap_or("-").to_owned();
+    let text = |name: &str| table::field(transform, name);
     let mut out = format!(
         "transform   {}, revision {}\nstate       {}\nmodule      {}\nfrom, to    {} -> {}\ndead letter {} (on error: {})\n\
          runs at     {}\n",

@@ -86,18 +86,28 @@ impl Property {
                 bounded(units::parse_ms(value), min, max, "a number of milliseconds").map_err(refuse)
             }
             Kind::Ratio => match value.parse::<f64>() {
-                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(value.to_owned()),
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio.to_string()),
                 Ok(_) | Err(_) => Err(refuse("a number from 0 to 1".to_owned())),
             },
             Kind::OneOf(choices) => one_of(value, choices).map_err(refuse),
             Kind::ListOf(choices) => {
-                let items: Result<Vec<_>, _> = list_items(value).map(|item| one_of(item, choices)).collect();
-                Ok(items.map_err(refuse)?.join(","))
+                let mut items = Vec::with_capacity(choices.len());
+                for item in list_items(value) {
+                    let item = one_of(item, choices).map_err(refuse)?;
+                    // What is kept is bounded, whatever was written: said twice is said once.
+                    if !items.contains(&item) {
+                        items.push(item);
+                    }
+                }
+                Ok(items.join(","))
             }
             Kind::Text => Ok(value.to_owned()),
         }
     }
 }
+
+/// The longest text that is compared with the names.
+const NAME_BYTES_MEANT: usize = 100;
 
 /// The items of a list property.
 pub fn list_items(value: &str) -> impl Iterator<Item = &str> {
@@ -126,9 +136,41 @@ fn one_of(value: &str, choices: &[&str]) -> Result<String, String> {
 
 /// The declared name nearest to what was written, if any is near enough to be meant.
 pub fn nearest(written: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    // Likeness costs the product of the lengths, and nobody means a name by a page of text.
+    if written.len() > NAME_BYTES_MEANT {
+        return None;
+    }
     names
         .map(|name| (strsim::jaro_winkler(written, name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_short_however_long_it_was_written() {
+        let property = |kind| Property {
+            name: "x",
+            kind,
+            default: "",
+            doc: "",
+        };
+        let list = property(Kind::ListOf(&["delete", "compact"]));
+        let long = "compact, delete,".repeat(10_000);
+        assert_eq!(list.normalize(&long), Ok("compact,delete".to_owned()));
+        let ratio = property(Kind::Ratio);
+        let long = format!("0.5{}", "0".repeat(10_000));
+        assert_eq!(ratio.normalize(&long), Ok("0.5".to_owned()));
+    }
+
+    #[test]
+    fn a_name_is_guessed_from_what_may_be_one() {
+        let names = || ["retention.ms", "retention.bytes"].into_iter();
+        assert_eq!(nearest("retention.mss", names()), Some("retention.ms"));
+        assert_eq!(nearest(&"retention.ms".repeat(100), names()), None);
+    }
 }

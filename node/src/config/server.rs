@@ -475,7 +475,7 @@ impl NodeConfig {
         let data_dir = text("data.dir").ok_or_else(|| PropertyError::Invalid {
             key: "data.dir".to_owned(),
             value: String::new(),
-            reason: "a folder must be named".to_owned(),
+            reason: "name a folder by --data-dir, HEADWATER_DATA_DIR or data.dir in the file".to_owned(),
         })?;
         Ok(Self {
             node_id: NodeId(i32::try_from(broker.number("node.id")).unwrap_or(i32::MAX)),

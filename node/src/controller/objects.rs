@@ -170,11 +170,12 @@ pub(super) fn remove_link(name: String, image: &Image) -> Result<Decision, Propo
         .topics
         .values()
         .filter(is_copy)
-        .map(|topic| Record::Topic {
-            id: topic.id,
-            name: topic.name.to_string(),
-            internal: topic.internal,
-            mirror: None,
+        .map(|topic| {
+            let freed = Topic {
+                mirror: None,
+                ..Topic::clone(topic)
+            };
+            freed.header()
         })
         .collect();
     if image.upstreams.contains_key(&name) {

@@ -79,7 +79,7 @@ pub(super) fn create(new: NewTopic, image: &Image, context: &Context) -> Result<
         });
     }
     Ok(Decision {
-        records: topic_records(&topic),
+        records: topic.records().collect(),
         tell: Tell::Topic(new.name),
     })
 }
@@ -153,34 +153,6 @@ fn fresh_partition(replicas: Vec<NodeId>) -> PartitionState {
         isr: replicas.clone(),
         replicas,
         partition_epoch: 0,
-    }
-}
-
-fn topic_records(topic: &Topic) -> Vec<Record> {
-    let mut records = vec![header_record(topic)];
-    for (index, state) in topic.indexes().zip(&topic.partitions) {
-        records.push(Record::Partition {
-            topic: topic.id,
-            index,
-            state: state.clone(),
-        });
-    }
-    for (key, value) in &topic.configs {
-        records.push(Record::TopicConfig {
-            topic: topic.id,
-            key: key.clone(),
-            value: Some(value.clone()),
-        });
-    }
-    records
-}
-
-fn header_record(topic: &Topic) -> Record {
-    Record::Topic {
-        id: topic.id,
-        name: topic.name.to_string(),
-        internal: topic.internal,
-        mirror: topic.mirror.clone(),
     }
 }
 
@@ -280,7 +252,7 @@ pub(super) fn set_mirror(
     }
     topic.mirror = mirror;
     Ok(Decision {
-        records: vec![header_record(&topic)],
+        records: vec![topic.header()],
         tell: Tell::Topic(name.to_owned()),
     })
 }

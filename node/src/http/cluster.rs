@@ -49,6 +49,7 @@ pub(super) struct ClusterNode {
     pub tcp: String,
     pub quic: String,
     pub http: String,
+    #[schema(required)]
     pub rack: Option<String>,
 }
 

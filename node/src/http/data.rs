@@ -32,6 +32,13 @@ impl Data {
         }
     }
 
+    /// How long it is as it is written.
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Utf8(text) | Self::Base64(text) => text.len(),
+        }
+    }
+
     fn contains(&self, text: &str) -> bool {
         match self {
             Self::Utf8(own) => own.contains(text),
@@ -40,9 +47,10 @@ impl Data {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Header {
     pub name: String,
+    #[schema(required)]
     pub value: Option<Data>,
 }
 
@@ -53,12 +61,19 @@ pub(super) struct RecordView {
     pub offset: i64,
     /// Milliseconds since 1970; -1 where the record carries none.
     pub timestamp_ms: i64,
+    #[schema(required)]
     pub key: Option<Data>,
+    #[schema(required)]
     pub value: Option<Data>,
     pub headers: Vec<Header>,
 }
 
 impl RecordView {
+    /// How much it holds, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.key.iter().chain(&self.value).map(Data::text_bytes).sum()
+    }
+
     /// Whether `text` occurs in the key or the value.
     pub(super) fn contains(&self, text: &str) -> bool {
         self.key.iter().chain(&self.value).any(|data| data.contains(text))
@@ -80,8 +95,11 @@ impl RecordView {
     }
 }
 
-/// The records in `batches` from offset `from` on, at most `limit`, and the offset to go on at. Control batches are
-/// passed over: they hold marks, not records.
+/// What the records of one answer may hold, keys and values together; the first one comes whatever its size.
+pub(super) const VIEW_BYTES_MAX: usize = 8 << 20;
+
+/// The records in `batches` from offset `from` on, at most `limit` and within `VIEW_BYTES_MAX`, and the offset to go
+/// on at. Control batches are passed over: they hold marks, not records.
 pub(super) fn decode(
     partition: i32,
     batches: &[Bytes],
@@ -89,7 +107,8 @@ pub(super) fn decode(
     limit: usize,
     keep: impl Fn(&RecordView) -> bool,
 ) -> Result<(Vec<RecordView>, Offset), Error> {
-    let mut views = Vec::new();
+    let mut views: Vec<RecordView> = Vec::new();
+    let mut bytes = 0;
     let mut next = from;
     for batch in batches.iter().cloned().flat_map(Batches::new) {
         let batch = batch?;
@@ -104,7 +123,8 @@ pub(super) fn decode(
             if offset < from {
                 continue;
             }
-            if views.len() == limit {
+            bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+            if views.len() == limit || (bytes > VIEW_BYTES_MAX && !views.is_empty()) {
                 return Ok((views, next));
             }
             let view = RecordView::of(

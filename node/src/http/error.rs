@@ -27,6 +27,7 @@ pub(super) struct ErrorDetail {
     /// For people.
     pub message: String,
     /// What to do about it.
+    #[schema(required)]
     pub hint: Option<String>,
 }
 

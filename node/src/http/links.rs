@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::error::{ApiError, Body, Path};
+use super::error::{ApiError, Body, ErrorBody, Path};
 use crate::controller::Change;
-use crate::link::{LinkReport, PartitionReport};
+use crate::link::{FlowState, LinkReport, LinkState, PartitionReport};
 use crate::metadata::{Direction, Flow, FlowMode, GapPolicy, Link as Declared, LinkRole};
 
 /// What a source holds back for a copy that is offline, unless the flow says otherwise.
@@ -59,7 +59,7 @@ fn hold() -> OnGap {
 }
 
 /// One direction of copying.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FlowSpec {
     pub direction: FlowDirection,
@@ -123,12 +123,12 @@ pub(super) struct CreateLink {
 pub(super) struct Link {
     pub name: String,
     pub site: String,
-    /// Which end this node is: `core` or `edge`.
-    pub role: String,
-    /// `connected`, `disconnected`, `paused` or `stuck`.
-    pub state: String,
+    pub role: LinkRoleName,
+    pub state: LinkStateName,
     pub since_ms: i64,
+    #[schema(required)]
     pub last_seen_ms: Option<i64>,
+    #[schema(required)]
     pub rtt_ms: Option<f64>,
     /// UDP payload since the node was started.
     pub bytes_sent: u64,
@@ -136,8 +136,39 @@ pub(super) struct Link {
     /// Bytes of record batches copied to this end since the node was started.
     pub payload_bytes: u64,
     pub reconnects: u64,
+    #[schema(required)]
     pub error: Option<String>,
     pub flows: Vec<LinkFlow>,
+}
+
+/// Which end of a link this node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LinkRoleName {
+    Core,
+    Edge,
+}
+
+/// How a link is doing as a whole.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LinkStateName {
+    Connected,
+    Disconnected,
+    Paused,
+    /// Connected or not: some partition cannot go on without a person.
+    Stuck,
+}
+
+/// How the copy of one partition is doing.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FlowStateName {
+    Waiting,
+    CatchingUp,
+    CaughtUp,
+    Gap,
+    Diverged,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -147,6 +178,7 @@ pub(super) struct LinkFlow {
     pub topics: Vec<String>,
     pub prefix: String,
     pub on_gap: OnGap,
+    #[schema(required)]
     pub hold_bytes: Option<u64>,
     pub partitions: Vec<FlowPartition>,
 }
@@ -161,10 +193,12 @@ pub(super) struct FlowPartition {
     pub copied: i64,
     pub backlog_records: i64,
     /// Known at the source only.
+    #[schema(required)]
     pub backlog_bytes: Option<u64>,
-    /// `waiting`, `catching-up`, `caught-up`, `gap` or `diverged`.
-    pub state: String,
+    pub state: FlowStateName,
+    #[schema(required)]
     pub detail: Option<String>,
+    #[schema(required)]
     pub last_progress_ms: Option<i64>,
 }
 
@@ -175,7 +209,7 @@ pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Link>> {
 
 #[utoipa::path(
     get, path = "/api/v1/links/{link}", tag = "links", params(("link" = String, Path)),
-    responses((status = 200, body = Link), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Link), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn describe(
     State(api): State<Api>,
@@ -186,7 +220,7 @@ pub(super) async fn describe(
 
 #[utoipa::path(
     post, path = "/api/v1/links", tag = "links", request_body = CreateLink,
-    responses((status = 201, body = Link), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 201, body = Link), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn create(
     State(api): State<Api>,
@@ -214,21 +248,23 @@ pub(super) async fn create(
 
 #[utoipa::path(
     delete, path = "/api/v1/links/{link}", tag = "links", params(("link" = String, Path)),
-    responses((status = 204), (status = 404, body = super::error::ErrorBody))
+    responses((status = 204), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
-    if api.view.image().upstreams.contains_key(&name) {
-        api.controller
-            .propose(Change::RemoveUpstream { link: name.clone() })
-            .await?;
-    }
-    api.controller.propose(Change::RemoveLink { name }).await?;
+    let image = api.view.image();
+    // An edge that has not met its core yet knows the way there and not the link.
+    let change = if image.links.contains_key(&name) || !image.upstreams.contains_key(&name) {
+        Change::RemoveLink { name }
+    } else {
+        Change::RemoveUpstream { link: name }
+    };
+    api.controller.propose(change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(
     post, path = "/api/v1/links/{link}/pause", tag = "links", params(("link" = String, Path)),
-    responses((status = 200, body = Link), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Link), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Link>, ApiError> {
     set_paused(&api, name, true).await
@@ -236,7 +272,7 @@ pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> R
 
 #[utoipa::path(
     post, path = "/api/v1/links/{link}/resume", tag = "links", params(("link" = String, Path)),
-    responses((status = 200, body = Link), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Link), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Link>, ApiError> {
     set_paused(&api, name, false).await
@@ -244,7 +280,7 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> 
 
 async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Link>, ApiError> {
     let link = find(api, &name)?;
-    if link.role == "edge" {
+    if link.role == LinkRoleName::Edge {
         return Err(
             ApiError::conflict("DECLARED_ON_CORE", "the link is declared on its core")
                 .hint("Pause and resume it there."),
@@ -275,11 +311,15 @@ fn shape(report: LinkReport) -> Link {
         name: report.link.name,
         site: report.link.site,
         role: match report.link.role {
-            LinkRole::Core => "core",
-            LinkRole::Edge => "edge",
-        }
-        .to_owned(),
-        state: report.state.name().to_owned(),
+            LinkRole::Core => LinkRoleName::Core,
+            LinkRole::Edge => LinkRoleName::Edge,
+        },
+        state: match report.state {
+            LinkState::Connected => LinkStateName::Connected,
+            LinkState::Disconnected => LinkStateName::Disconnected,
+            LinkState::Paused => LinkStateName::Paused,
+            LinkState::Stuck => LinkStateName::Stuck,
+        },
         since_ms: report.since_ms,
         last_seen_ms: report.last_seen_ms,
         rtt_ms: report.rtt_ms,
@@ -326,7 +366,13 @@ fn partition_shape(partition: PartitionReport) -> FlowPartition {
         copied: partition.copied.0,
         backlog_records: partition.backlog_records,
         backlog_bytes: partition.backlog_bytes,
-        state: partition.state.name().to_owned(),
+        state: match partition.state {
+            FlowState::Waiting => FlowStateName::Waiting,
+            FlowState::CatchingUp => FlowStateName::CatchingUp,
+            FlowState::CaughtUp => FlowStateName::CaughtUp,
+            FlowState::Gap => FlowStateName::Gap,
+            FlowState::Diverged => FlowStateName::Diverged,
+        },
         detail: partition.detail,
         last_progress_ms: partition.last_progress_ms,
     }

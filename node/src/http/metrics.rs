@@ -19,15 +19,33 @@ pub(super) fn routes() -> Router<Api> {
         .route("/readyz", get(ready))
 }
 
-async fn scrape(State(api): State<Api>) -> impl IntoResponse {
+#[utoipa::path(
+    get, path = "/metrics", tag = "telemetry",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn scrape(State(api): State<Api>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], api.metrics.render())
 }
 
-async fn alive(State(api): State<Api>) -> impl IntoResponse {
+#[utoipa::path(
+    get, path = "/healthz", tag = "telemetry",
+    responses(
+        (status = 200, description = "The node is alive: one line per part", body = String, content_type = "text/plain"),
+        (status = 503, description = "A part has failed for good", body = String, content_type = "text/plain")
+    )
+)]
+pub(super) async fn alive(State(api): State<Api>) -> impl IntoResponse {
     answer(api.health.is_alive(), &api)
 }
 
-async fn ready(State(api): State<Api>) -> impl IntoResponse {
+#[utoipa::path(
+    get, path = "/readyz", tag = "telemetry",
+    responses(
+        (status = 200, description = "The node takes requests: one line per part", body = String, content_type = "text/plain"),
+        (status = 503, description = "A part is not ready", body = String, content_type = "text/plain")
+    )
+)]
+pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
     answer(api.health.is_ready(), &api)
 }
 

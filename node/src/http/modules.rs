@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::error::{ApiError, Path, Query};
+use super::error::{ApiError, ErrorBody, Path, Query};
 use crate::metadata::{self, ParamKind, World};
 use crate::transform::ModuleError;
 
 /// A little above what the engine takes, so that its own, better refusal is heard.
-const UPLOAD_BYTES_MAX: usize = 40 << 20;
+pub(super) const UPLOAD_BYTES_MAX: usize = 40 << 20;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -38,7 +38,6 @@ pub(super) struct Module {
     /// SHA-256 of the component, in hex.
     digest: String,
     size: u64,
-    /// `filter`, `map` or `aggregate`.
     world: WorldName,
     description: String,
     params: Vec<Param>,
@@ -64,6 +63,7 @@ pub(super) struct Param {
     name: String,
     kind: ParamKindName,
     required: bool,
+    #[schema(required)]
     default: Option<String>,
     description: String,
 }
@@ -80,9 +80,12 @@ pub(super) enum ParamKindName {
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(super) struct UploadQuery {
     /// In place of what the module calls itself.
+    #[param(nullable = false)]
     name: Option<String>,
+    #[param(nullable = false)]
     version: Option<String>,
 }
 
@@ -95,16 +98,17 @@ pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Module>> {
 #[utoipa::path(
     post, path = "/api/v1/modules", tag = "modules", params(UploadQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component of one of the module worlds"),
-    responses((status = 201, body = Module), (status = 422, body = super::error::ErrorBody))
+    responses((status = 201, body = Module), (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody))
 )]
 pub(super) async fn upload(
     State(api): State<Api>,
     Query(query): Query<UploadQuery>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<(StatusCode, Json<Module>), ApiError> {
+    let wasm = Vec::from(body?);
     let module = api
         .transforms
-        .upload(body?, query.name, query.version)
+        .upload(wasm, query.name, query.version)
         .await
         .map_err(|error| {
             let status = match error.code() {
@@ -121,7 +125,7 @@ pub(super) async fn upload(
 #[utoipa::path(
     get, path = "/api/v1/modules/{name}/{version}", tag = "modules",
     params(("name" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Module), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Module), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn describe(
     State(api): State<Api>,
@@ -133,7 +137,7 @@ pub(super) async fn describe(
 #[utoipa::path(
     get, path = "/api/v1/modules/{name}/{version}/wasm", tag = "modules",
     params(("name" = String, Path), ("version" = String, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/wasm"), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Vec<u8>, content_type = "application/wasm"), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(super) async fn download(
     State(api): State<Api>,
@@ -146,7 +150,7 @@ pub(super) async fn download(
 #[utoipa::path(
     delete, path = "/api/v1/modules/{name}/{version}", tag = "modules",
     params(("name" = String, Path), ("version" = String, Path)),
-    responses((status = 204), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn remove(
     State(api): State<Api>,

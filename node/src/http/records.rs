@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::data::{self, Data, Header, RecordView};
-use super::error::{ApiError, Body, Path, Query};
+use super::data::{self, Data, RecordView};
+use super::error::{ApiError, Body, ErrorBody, Path, Query};
 use super::topics::find;
 use crate::metadata::Topic;
 use crate::partition::{
-    Acks, AppendError, AppendOptions, Isolation, Origin, Partition, ReadError, ReadRequest,
+    Acks, AppendError, AppendOptions, Isolation, Origin, Partition, ReadError, ReadRequest, Unavailable,
 };
 
 const LIMIT_DEFAULT: usize = 100;
@@ -33,13 +33,19 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(super) struct BrowseQuery {
     /// All partitions if absent.
+    #[param(nullable = false)]
     pub partition: Option<i32>,
-    /// `earliest`, `latest` (the newest ones), or an offset.
+    /// `earliest`, `latest` (the newest ones), or an offset; `earliest` if absent.
+    #[param(nullable = false, pattern = "^(earliest|latest|[0-9]{1,18})$")]
     pub offset: Option<String>,
+    /// How many at most, over all partitions; 100 if absent, never more than 1000.
+    #[param(nullable = false)]
     pub limit: Option<usize>,
     /// Only records whose key or value contains this text.
+    #[param(nullable = false)]
     pub filter: Option<String>,
 }
 
@@ -60,6 +66,7 @@ pub(super) struct PagePosition {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Produce {
+    #[schema(min_items = 1, max_items = 1000)]
     pub records: Vec<ProduceRecord>,
 }
 
@@ -71,9 +78,16 @@ pub(super) struct ProduceRecord {
     pub key: Option<Data>,
     pub value: Option<Data>,
     #[serde(default)]
-    pub headers: Vec<Header>,
+    pub headers: Vec<ProduceHeader>,
     /// Now if absent.
     pub timestamp_ms: Option<i64>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProduceHeader {
+    pub name: String,
+    pub value: Option<Data>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,7 +104,7 @@ pub(super) struct ProducedOffset {
 
 #[utoipa::path(
     get, path = "/api/v1/topics/{topic}/records", tag = "records", params(("topic" = String, Path), BrowseQuery),
-    responses((status = 200, body = RecordPage), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 200, body = RecordPage), (status = 404, body = ErrorBody), (status = 500, body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(super) async fn browse(
     State(api): State<Api>,
@@ -105,10 +119,17 @@ pub(super) async fn browse(
         records: Vec::new(),
         partitions: Vec::new(),
     };
+    let mut bytes = 0;
     for partition in partitions {
         let watermarks = *partition.watermarks().borrow();
         let from = begin(query.offset.as_deref(), &partition, share)?;
-        let (records, next) = read(&api, &partition, from, share, query.filter.clone()).await?;
+        // A page that is full says of the other partitions where they go on.
+        let (records, next) = if bytes < data::VIEW_BYTES_MAX {
+            read(&api, &partition, from, share, query.filter.clone()).await?
+        } else {
+            (Vec::new(), from)
+        };
+        bytes += records.iter().map(RecordView::bytes).sum::<usize>();
         page.partitions.push(PagePosition {
             partition: partition.name().index.0,
             next_offset: next.0,
@@ -201,9 +222,11 @@ fn read_error(error: ReadError) -> ApiError {
     let message = error.to_string();
     match error {
         ReadError::OutOfRange { .. } => ApiError::bad_request("OFFSET_OUT_OF_RANGE", message),
-        ReadError::NotLeader | ReadError::Epoch(_) => ApiError::unavailable("NOT_LEADER", message),
-        ReadError::Stopped => ApiError::unavailable("STOPPING", message),
-        ReadError::Corrupt { .. } | ReadError::Offline { .. } => {
+        ReadError::Unavailable(Unavailable::NotLeader | Unavailable::Epoch(_)) => {
+            ApiError::unavailable("NOT_LEADER", message)
+        }
+        ReadError::Unavailable(Unavailable::Stopped) => ApiError::unavailable("STOPPING", message),
+        ReadError::Corrupt { .. } | ReadError::Unavailable(Unavailable::Offline { .. }) => {
             ApiError::unavailable("PARTITION_OFFLINE", message)
         }
     }
@@ -212,7 +235,7 @@ fn read_error(error: ReadError) -> ApiError {
 #[utoipa::path(
     post, path = "/api/v1/topics/{topic}/records", tag = "records", params(("topic" = String, Path)),
     request_body = Produce,
-    responses((status = 200, body = Produced), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 200, body = Produced), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 507, body = ErrorBody))
 )]
 pub(super) async fn produce(
     State(api): State<Api>,
@@ -245,14 +268,15 @@ pub(super) async fn produce(
         };
         records.len()
     ];
+    // Looked up before anything is written: a partition that is not there refuses all of it.
+    let mut batches = Vec::with_capacity(by_partition.len());
     for (partition, indexes) in by_partition {
-        let base = append(
-            &api,
-            &topic,
-            partition,
-            indexes.iter().filter_map(|&at| records.get(at)),
-        )
-        .await?;
+        let here = partition_of(&api, &topic, partition)?;
+        let chosen = indexes.iter().filter_map(|&at| records.get(at));
+        batches.push((here, partition, batch(&api, chosen)?, indexes));
+    }
+    for (here, partition, batch, indexes) in batches {
+        let base = append(&here, batch).await?;
         for (delta, &at) in (0..).zip(&indexes) {
             offsets[at] = ProducedOffset {
                 partition,
@@ -300,21 +324,18 @@ fn plain(data: Option<&Data>) -> Result<Option<bytes::Bytes>, ApiError> {
     decoded.map_err(|error| ApiError::bad_request("INVALID_BASE64", error.to_string()))
 }
 
-async fn append<'a>(
-    api: &Api,
-    topic: &Topic,
-    partition: i32,
-    records: impl Iterator<Item = &'a Encoded>,
-) -> Result<Offset, ApiError> {
-    let here = api
-        .registry
-        .get_by_id(topic.id, PartitionIndex(partition))
-        .ok_or_else(|| {
-            ApiError::not_found(
-                "UNKNOWN_PARTITION",
-                format!("topic {:?} has no partition {partition} here", topic.name),
-            )
-        })?;
+fn partition_of(api: &Api, topic: &Topic, index: i32) -> Result<Partition, ApiError> {
+    let here = api.registry.get_by_id(topic.id, PartitionIndex(index));
+    here.ok_or_else(|| {
+        ApiError::not_found(
+            "UNKNOWN_PARTITION",
+            format!("topic {:?} has no partition {index} here", topic.name),
+        )
+    })
+}
+
+/// One batch of all the records.
+fn batch<'a>(api: &Api, records: impl Iterator<Item = &'a Encoded>) -> Result<bytes::Bytes, ApiError> {
     let now_ms = api.sys.clock.unix_ms();
     let mut builder = BatchBuilder::new(BatchOptions::compressed(Compression::None));
     for record in records {
@@ -339,7 +360,10 @@ async fn append<'a>(
     let batch = builder
         .build()
         .map_err(|error| ApiError::bad_request("INVALID_RECORD", error.to_string()))?;
-    let batch = batch.ok_or_else(|| ApiError::bad_request("INVALID_RECORDS", "no record was given"))?;
+    batch.ok_or_else(|| ApiError::bad_request("INVALID_RECORDS", "no record was given"))
+}
+
+async fn append(here: &Partition, batch: bytes::Bytes) -> Result<Offset, ApiError> {
     let options = AppendOptions {
         acks: Acks::All,
         current_epoch: None,

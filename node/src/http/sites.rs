@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::error::{ApiError, Body, Path};
+use super::error::{ApiError, Body, ErrorBody, Path};
 use super::links::FlowSpec;
 use crate::link::{EnrolError, Invitation, InviteError, RevokeError, SiteReport};
 use crate::metadata::SiteState;
@@ -31,12 +31,17 @@ pub(super) struct Site {
     pub state: SiteStateName,
     pub invited_ms: i64,
     pub expires_ms: i64,
+    #[schema(required)]
     pub enrolled_ms: Option<i64>,
     /// SHA-256 of its certificate, in hex.
+    #[schema(required)]
     pub fingerprint: Option<String>,
     pub connected: bool,
+    #[schema(required)]
     pub last_seen_ms: Option<i64>,
+    #[schema(required)]
     pub address: Option<String>,
+    #[schema(required)]
     pub rtt_ms: Option<f64>,
 }
 
@@ -51,6 +56,7 @@ pub(super) enum SiteStateName {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Invite {
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub name: String,
     /// How long the token can be used; a day if absent.
     pub ttl_ms: Option<u64>,
@@ -71,6 +77,7 @@ pub(super) struct InvitationMade {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Enrol {
+    #[schema(pattern = "^hwt_")]
     pub token: String,
     pub link: Option<String>,
 }
@@ -109,7 +116,7 @@ fn shape(report: SiteReport) -> Site {
 
 #[utoipa::path(
     post, path = "/api/v1/sites/invitations", tag = "links", request_body = Invite,
-    responses((status = 201, body = InvitationMade), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 201, body = InvitationMade), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn invite(
     State(api): State<Api>,
@@ -146,7 +153,7 @@ pub(super) async fn invite(
 
 #[utoipa::path(
     post, path = "/api/v1/sites/enrol", tag = "links", request_body = Enrol,
-    responses((status = 200, body = EnrolledSite), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 200, body = EnrolledSite), (status = 409, body = ErrorBody), (status = 502, body = ErrorBody))
 )]
 pub(super) async fn enrol(
     State(api): State<Api>,
@@ -185,7 +192,7 @@ pub(super) async fn enrol(
 
 #[utoipa::path(
     post, path = "/api/v1/sites/{site}/revoke", tag = "links", params(("site" = String, Path)),
-    responses((status = 204), (status = 404, body = super::error::ErrorBody))
+    responses((status = 204), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn revoke(State(api): State<Api>, Path(site): Path<String>) -> Result<StatusCode, ApiError> {
     api.links.revoke(&site).await.map_err(|error| match error {

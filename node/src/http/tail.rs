@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::data::RecordView;
-use super::error::{ApiError, Path, Query};
+use super::error::{ApiError, ErrorBody, Path, Query};
 use super::records::{chosen, read};
 use super::topics::find;
 use crate::partition::Partition;
@@ -26,12 +25,25 @@ const EVENT_RECORDS: usize = 100;
 const BEHIND_RECORDS: i64 = 2000;
 
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TailQuery {
+    /// All partitions if absent.
+    #[param(nullable = false)]
     pub partition: Option<i32>,
-    /// `latest` (what comes from now on) or `earliest`.
-    pub offset: Option<String>,
+    /// `latest` (what comes from now on) if absent.
+    #[param(inline, nullable = false)]
+    pub offset: Option<TailFrom>,
     /// Only records whose key or value contains this text.
+    #[param(nullable = false)]
     pub filter: Option<String>,
+}
+
+/// Where a tail begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TailFrom {
+    Latest,
+    Earliest,
 }
 
 /// Data of the event `skipped`: records that were passed over to keep up.
@@ -43,8 +55,7 @@ pub(super) struct Skipped {
 #[utoipa::path(
     get, path = "/api/v1/topics/{topic}/tail", tag = "records", params(("topic" = String, Path), TailQuery),
     responses(
-        (status = 200, description = "Events `records` (an array of RecordView) and `skipped`", body = [RecordView], content_type = "text/event-stream"),
-        (status = "4XX", body = super::error::ErrorBody)
+        (status = 200, description = "Events `records` (data: an array of RecordView) and `skipped` (data: Skipped)", body = String, content_type = "text/event-stream"), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)
     )
 )]
 pub(super) async fn tail(
@@ -54,7 +65,7 @@ pub(super) async fn tail(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let topic = find(&api, &name)?;
     let partitions = chosen(&api, &topic, query.partition)?;
-    let earliest = query.offset.as_deref() == Some("earliest");
+    let earliest = query.offset == Some(TailFrom::Earliest);
     let follow = |partition: Partition| {
         let watermarks = *partition.watermarks().borrow();
         let next = if earliest {
@@ -74,7 +85,8 @@ pub(super) async fn tail(
         filter: query.filter.filter(|text| !text.is_empty()),
         skips: !earliest,
         turn: 0,
-        ready: VecDeque::new(),
+        // Sent at once: with it the answer's head goes out, and the client knows that it follows.
+        ready: VecDeque::from([Event::default().comment("following")]),
     };
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::error::{ApiError, Body, Path, Query};
+use super::error::{ApiError, Body, ErrorBody, Path, Query};
 use crate::config::topic;
 use crate::controller::change::{ConfigChange, ConfigOperation, TopicRef};
 use crate::controller::{Change, NewTopic};
@@ -33,6 +33,7 @@ pub(super) struct TopicSummary {
     pub replication_factor: usize,
     pub internal: bool,
     pub cleanup_policy: String,
+    #[schema(required)]
     pub mirror: Option<MirrorOf>,
     pub size_bytes: u64,
     /// Offsets between the log's start and its high watermark, over all partitions.
@@ -54,6 +55,7 @@ pub(super) struct TopicDetail {
     pub name: String,
     pub id: String,
     pub internal: bool,
+    #[schema(required)]
     pub mirror: Option<MirrorOf>,
     pub configs: Vec<TopicConfig>,
     pub partitions: Vec<PartitionView>,
@@ -65,9 +67,18 @@ pub(super) struct TopicConfig {
     pub value: String,
     /// Whether the topic itself leaves it unset.
     pub default: bool,
-    /// `topic`, `cluster`, `node` or `default`.
-    pub source: String,
+    pub source: ConfigSource,
     pub doc: String,
+}
+
+/// Who set a property.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ConfigSource {
+    Topic,
+    Cluster,
+    Node,
+    Default,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,6 +95,7 @@ pub(super) struct PartitionView {
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// Also those that the node made for itself.
     #[serde(default)]
@@ -93,9 +105,11 @@ pub(super) struct ListQuery {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateTopic {
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,249}$")]
     pub name: String,
     /// The node's default if absent.
     pub partitions: Option<i32>,
+    #[schema(maximum = 32767)]
     pub replication_factor: Option<i16>,
     #[serde(default)]
     pub configs: BTreeMap<String, String>,
@@ -130,7 +144,7 @@ pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>)
 
 #[utoipa::path(
     post, path = "/api/v1/topics", tag = "topics", request_body = CreateTopic,
-    responses((status = 201, body = TopicDetail), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 201, body = TopicDetail), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn create(
     State(api): State<Api>,
@@ -148,7 +162,7 @@ pub(super) async fn create(
 
 #[utoipa::path(
     get, path = "/api/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
-    responses((status = 200, body = TopicDetail), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = TopicDetail), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn describe(
     State(api): State<Api>,
@@ -159,7 +173,7 @@ pub(super) async fn describe(
 
 #[utoipa::path(
     delete, path = "/api/v1/topics/{topic}", tag = "topics", params(("topic" = String, Path)),
-    responses((status = 204), (status = 404, body = super::error::ErrorBody))
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
     let applied = api
@@ -175,7 +189,7 @@ pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> 
 #[utoipa::path(
     patch, path = "/api/v1/topics/{topic}/configs", tag = "topics", params(("topic" = String, Path)),
     request_body = AlterConfigs,
-    responses((status = 200, body = TopicDetail), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 200, body = TopicDetail), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn alter(
     State(api): State<Api>,
@@ -201,7 +215,7 @@ pub(super) async fn alter(
 #[utoipa::path(
     post, path = "/api/v1/topics/{topic}/partitions", tag = "topics", params(("topic" = String, Path)),
     request_body = Widen,
-    responses((status = 200, body = TopicDetail), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 200, body = TopicDetail), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn widen(
     State(api): State<Api>,
@@ -283,12 +297,11 @@ fn detail(api: &Api, topic: &Topic) -> TopicDetail {
             value: property.value,
             default: property.source != topic::Source::Topic,
             source: match property.source {
-                topic::Source::Topic => "topic",
-                topic::Source::Cluster => "cluster",
-                topic::Source::Node => "node",
-                topic::Source::Default => "default",
-            }
-            .to_owned(),
+                topic::Source::Topic => ConfigSource::Topic,
+                topic::Source::Cluster => ConfigSource::Cluster,
+                topic::Source::Node => ConfigSource::Node,
+                topic::Source::Default => ConfigSource::Default,
+            },
             doc: property.doc.to_owned(),
         });
     let partitions = topic.indexes().zip(&topic.partitions).map(|(index, state)| {

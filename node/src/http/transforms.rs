@@ -13,7 +13,7 @@ use axum::{Json, Router};
 pub(super) use self::dry_run::dry_run;
 use self::model::{GuestLog, Transform, TransformSpec};
 use super::Api;
-use super::error::{ApiError, Body, Path};
+use super::error::{ApiError, Body, ErrorBody, Path};
 use super::modules::module_error;
 use crate::metadata;
 use crate::transform::DeployError;
@@ -45,7 +45,7 @@ pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Transform>> {
 
 #[utoipa::path(
     post, path = "/api/v1/transforms", tag = "transforms", request_body = TransformSpec,
-    responses((status = 201, body = Transform), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 201, body = Transform), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn deploy(
     State(api): State<Api>,
@@ -56,7 +56,7 @@ pub(super) async fn deploy(
             "TRANSFORM_EXISTS",
             format!("transform {:?} exists already", spec.name),
         )
-        .hint("Replace it with PUT, or choose another name."));
+        .hint("Choose another name, or replace it (PUT; --replace on the command line)."));
     }
     Ok((StatusCode::CREATED, put(&api, spec).await?))
 }
@@ -64,7 +64,7 @@ pub(super) async fn deploy(
 #[utoipa::path(
     put, path = "/api/v1/transforms/{name}", tag = "transforms", params(("name" = String, Path)),
     request_body = TransformSpec,
-    responses((status = 200, body = Transform), (status = "4XX", body = super::error::ErrorBody))
+    responses((status = 200, body = Transform), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn replace(
     State(api): State<Api>,
@@ -106,7 +106,7 @@ fn deploy_error(error: DeployError) -> ApiError {
 
 #[utoipa::path(
     get, path = "/api/v1/transforms/{name}", tag = "transforms", params(("name" = String, Path)),
-    responses((status = 200, body = Transform), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Transform), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn describe(
     State(api): State<Api>,
@@ -117,7 +117,7 @@ pub(super) async fn describe(
 
 #[utoipa::path(
     delete, path = "/api/v1/transforms/{name}", tag = "transforms", params(("name" = String, Path)),
-    responses((status = 204), (status = 404, body = super::error::ErrorBody))
+    responses((status = 204), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
     api.transforms.remove(&name).await?;
@@ -126,7 +126,7 @@ pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> 
 
 #[utoipa::path(
     post, path = "/api/v1/transforms/{name}/pause", tag = "transforms", params(("name" = String, Path)),
-    responses((status = 200, body = Transform), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Transform), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn pause(
     State(api): State<Api>,
@@ -138,7 +138,7 @@ pub(super) async fn pause(
 
 #[utoipa::path(
     post, path = "/api/v1/transforms/{name}/resume", tag = "transforms", params(("name" = String, Path)),
-    responses((status = 200, body = Transform), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = Transform), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn resume(
     State(api): State<Api>,
@@ -150,7 +150,7 @@ pub(super) async fn resume(
 
 #[utoipa::path(
     get, path = "/api/v1/transforms/{name}/logs", tag = "transforms", params(("name" = String, Path)),
-    responses((status = 200, body = [GuestLog]), (status = 404, body = super::error::ErrorBody))
+    responses((status = 200, body = [GuestLog]), (status = 404, body = ErrorBody))
 )]
 pub(super) async fn logs(
     State(api): State<Api>,

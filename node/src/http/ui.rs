@@ -18,6 +18,8 @@ pub(super) async fn page(request: Request) -> Response {
     let (found, cache) = match files::get(path) {
         Some(file) if path.starts_with("assets/") => (Some(file), FOR_EVER),
         Some(file) => (Some(file), "no-cache"),
+        // A page of an older binary asks for its own files: it must not take the new page for one of them.
+        None if path.starts_with("assets/") => return StatusCode::NOT_FOUND.into_response(),
         None => (files::get("index.html"), "no-cache"),
     };
     let Some((bytes, kind)) = found else {

@@ -220,7 +220,7 @@ impl Image {
             });
         }
         for topic in self.topics.values() {
-            topic_records(topic, &mut records);
+            records.extend(topic.records());
         }
         records.extend(
             self.modules
@@ -250,29 +250,6 @@ impl Image {
         }
         image.offset = offset;
         image
-    }
-}
-
-fn topic_records(topic: &Topic, records: &mut Vec<Record>) {
-    records.push(Record::Topic {
-        id: topic.id,
-        name: topic.name.to_string(),
-        internal: topic.internal,
-        mirror: topic.mirror.clone(),
-    });
-    for (index, state) in topic.indexes().zip(&topic.partitions) {
-        records.push(Record::Partition {
-            topic: topic.id,
-            index,
-            state: state.clone(),
-        });
-    }
-    for (key, value) in &topic.configs {
-        records.push(Record::TopicConfig {
-            topic: topic.id,
-            key: key.clone(),
-            value: Some(value.clone()),
-        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the metadata says about a topic and its partitions. Values only; no decision is taken here.
 
+use super::Record;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +28,33 @@ pub struct Topic {
 impl Topic {
     pub fn partition(&self, index: PartitionIndex) -> Option<&PartitionState> {
         self.partitions.get(usize::try_from(index.value()).ok()?)
+    }
+
+    /// The record that says it is there, without its partitions and properties.
+    pub fn header(&self) -> Record {
+        Record::Topic {
+            id: self.id,
+            name: self.name.to_string(),
+            internal: self.internal,
+            mirror: self.mirror.clone(),
+        }
+    }
+
+    /// The records that say all of it.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let partition = |(index, state): (PartitionIndex, &PartitionState)| Record::Partition {
+            topic: self.id,
+            index,
+            state: state.clone(),
+        };
+        let config = |(key, value): (&String, &String)| Record::TopicConfig {
+            topic: self.id,
+            key: key.clone(),
+            value: Some(value.clone()),
+        };
+        std::iter::once(self.header())
+            .chain(self.indexes().zip(&self.partitions).map(partition))
+            .chain(self.configs.iter().map(config))
     }
 
     /// The indexes of its partitions, in order.

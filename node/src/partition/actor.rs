@@ -6,7 +6,7 @@
 
 use super::admission::Admitted;
 use super::command::{Append, Command, Kind, Reply, Waiter};
-use super::error::{AppendError, LookupError, TicketError};
+use super::error::{AppendError, LookupError, TicketError, Unavailable};
 use super::producers::{Producers, Undo, Verdict};
 use super::request::{Acks, Appended, Done, Ticket, Watermarks};
 use super::shared::{Live, Shared};
@@ -585,13 +585,13 @@ impl Actor {
             }
             Some(Err(log::ChangeError::Broken(broken))) => {
                 self.go_offline(broken.to_string());
-                Err(LookupError::Offline {
-                    reason: broken.to_string(),
-                })
+                let reason = broken.to_string();
+                Err(Unavailable::Offline { reason }.into())
             }
-            None => Err(LookupError::Offline {
-                reason: LOST.to_owned(),
-            }),
+            None => {
+                let reason = LOST.to_owned();
+                Err(Unavailable::Offline { reason }.into())
+            }
         }
     }
 

@@ -113,13 +113,24 @@ pub enum TicketError {
     Stopped,
 }
 
-/// Why a read gave nothing.
+/// Why a partition answers nothing here and now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum Unavailable {
     #[error("this node does not lead the partition")]
     NotLeader,
     #[error(transparent)]
     Epoch(#[from] EpochError),
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     #[error("offset {asked} is outside of {start}..={end}")]
     OutOfRange {
         asked: Offset,
@@ -129,19 +140,13 @@ pub enum ReadError {
     /// A batch on disk fails its checksum.
     #[error("log is corrupt at {at}: {reason}")]
     Corrupt { at: Offset, reason: String },
-    #[error("partition is offline: {reason}")]
-    Offline { reason: String },
-    #[error("the partition is stopping")]
-    Stopped,
 }
 
 /// Why a question about offsets was not answered, or a log was not cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    #[error("this node does not lead the partition")]
-    NotLeader,
     #[error(transparent)]
-    Epoch(#[from] EpochError),
+    Unavailable(#[from] Unavailable),
     #[error("offset {asked} is outside of {start}..={end}")]
     OutOfRange {
         asked: Offset,
@@ -151,8 +156,4 @@ pub enum LookupError {
     /// The topic's properties forbid it.
     #[error("{0}")]
     Refused(&'static str),
-    #[error("partition is offline: {reason}")]
-    Offline { reason: String },
-    #[error("the partition is stopping")]
-    Stopped,
 }

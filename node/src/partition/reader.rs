@@ -2,7 +2,7 @@
 //! watermarks.
 
 use super::Partition;
-use super::error::{LookupError, ReadError};
+use super::error::{LookupError, ReadError, Unavailable};
 use super::request::{EpochEnd, Isolation, OffsetFound, OffsetQuery, ReadOutcome, ReadRequest, Watermarks};
 use super::state::check_epoch;
 use crate::log::{self, Found, Limits, LogReader, Oversize};
@@ -18,9 +18,9 @@ impl Partition {
         let reader = self.readable()?;
         let live = self.shared.live.load();
         if !live.is_leader {
-            return Err(ReadError::NotLeader);
+            return Err(Unavailable::NotLeader.into());
         }
-        check_epoch(request.current_epoch, live.leader_epoch)?;
+        check_epoch(request.current_epoch, live.leader_epoch).map_err(Unavailable::from)?;
         drop(live);
         let watermarks = *self.shared.watermarks.borrow();
         let until = if request.up_to_log_end {
@@ -116,17 +116,15 @@ impl Partition {
     ) -> Result<Option<Found>, LookupError> {
         let found = self.shared.means.tasks.blocking("look up", work).await;
         found
-            .map_err(|_| LookupError::Stopped)?
+            .map_err(|_| Unavailable::Stopped)?
             .map_err(|error| match error {
                 log::ReadError::OutOfRange { asked, start, end } => {
                     LookupError::OutOfRange { asked, start, end }
                 }
-                log::ReadError::Stopped => LookupError::Stopped,
+                log::ReadError::Stopped => Unavailable::Stopped.into(),
                 log::ReadError::Corrupt { .. } | log::ReadError::Io { .. } => {
                     tracing::error!(partition = %self.shared.name, %error, "log cannot be searched");
-                    LookupError::Offline {
-                        reason: error.to_string(),
-                    }
+                    offline(&error).into()
                 }
             })
     }
@@ -148,34 +146,19 @@ impl Partition {
         })
     }
 
-    fn check_current(&self, current_epoch: Option<LeaderEpoch>) -> Result<(), LookupError> {
+    fn check_current(&self, current_epoch: Option<LeaderEpoch>) -> Result<(), Unavailable> {
         let live = self.shared.live.load();
         if !live.is_leader {
-            return Err(LookupError::NotLeader);
+            return Err(Unavailable::NotLeader);
         }
         Ok(check_epoch(current_epoch, live.leader_epoch)?)
     }
 
-    fn readable(&self) -> Result<&LogReader, Unreadable> {
-        self.shared
-            .reader
-            .as_ref()
-            .ok_or_else(|| Unreadable(self.offline().unwrap_or_default()))
-    }
-}
-
-/// The log could not even be opened.
-struct Unreadable(String);
-
-impl From<Unreadable> for ReadError {
-    fn from(Unreadable(reason): Unreadable) -> Self {
-        Self::Offline { reason }
-    }
-}
-
-impl From<Unreadable> for LookupError {
-    fn from(Unreadable(reason): Unreadable) -> Self {
-        Self::Offline { reason }
+    /// The log, unless it could not even be opened.
+    fn readable(&self) -> Result<&LogReader, Unavailable> {
+        self.shared.reader.as_ref().ok_or_else(|| Unavailable::Offline {
+            reason: self.offline().unwrap_or_default(),
+        })
     }
 }
 
@@ -190,13 +173,17 @@ fn visible_end(watermarks: &Watermarks, isolation: Isolation) -> Offset {
 fn failed(error: log::ReadError, from: Offset) -> ReadError {
     match error {
         log::ReadError::OutOfRange { asked, start, end } => ReadError::OutOfRange { asked, start, end },
-        log::ReadError::Stopped => ReadError::Stopped,
+        log::ReadError::Stopped => Unavailable::Stopped.into(),
         log::ReadError::Corrupt { .. } => ReadError::Corrupt {
             at: from,
             reason: error.to_string(),
         },
-        log::ReadError::Io { .. } => ReadError::Offline {
-            reason: error.to_string(),
-        },
+        log::ReadError::Io { .. } => offline(&error).into(),
+    }
+}
+
+fn offline(error: &log::ReadError) -> Unavailable {
+    Unavailable::Offline {
+        reason: error.to_string(),
     }
 }

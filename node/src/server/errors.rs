@@ -5,7 +5,7 @@ use headwater_protocol::kafka::ErrorCode;
 
 use crate::controller::ProposeError;
 use crate::metadata::{Topic, View};
-use crate::partition::{AppendError, EpochError, LookupError, ReadError, TicketError};
+use crate::partition::{AppendError, EpochError, LookupError, ReadError, TicketError, Unavailable};
 
 /// Why there is no partition to ask here, by what the metadata says of it.
 pub(super) fn absent(topic: Option<&Topic>, index: i32, me: NodeId) -> ErrorCode {
@@ -66,23 +66,27 @@ fn of_ticket(error: &TicketError) -> ErrorCode {
     }
 }
 
+fn of_unavailable(error: &Unavailable) -> ErrorCode {
+    match error {
+        Unavailable::NotLeader | Unavailable::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        Unavailable::Epoch(epoch) => of_epoch(epoch),
+        Unavailable::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
 pub(super) fn of_read(error: &ReadError) -> ErrorCode {
     match error {
-        ReadError::NotLeader | ReadError::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
-        ReadError::Epoch(epoch) => of_epoch(epoch),
+        ReadError::Unavailable(why) => of_unavailable(why),
         ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         ReadError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
-        ReadError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
     }
 }
 
 pub(super) fn of_lookup(error: &LookupError) -> ErrorCode {
     match error {
-        LookupError::NotLeader | LookupError::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
-        LookupError::Epoch(epoch) => of_epoch(epoch),
+        LookupError::Unavailable(why) => of_unavailable(why),
         LookupError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         LookupError::Refused(_) => ErrorCode::POLICY_VIOLATION,
-        LookupError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
     }
 }
 

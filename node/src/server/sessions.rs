@@ -161,6 +161,7 @@ pub(super) enum Scope {
 pub(super) struct Cache {
     sessions: Mutex<BTreeMap<i32, Entry>>,
     sessions_max: usize,
+    partitions_max: usize,
     random: Random,
 }
 
@@ -182,6 +183,7 @@ impl Cache {
         Self {
             sessions: Mutex::default(),
             sessions_max,
+            partitions_max: PARTITIONS_MAX,
             random,
         }
     }
@@ -252,7 +254,7 @@ impl Cache {
         let mut sessions = self.lock();
         let full = |sessions: &BTreeMap<i32, Entry>| {
             let held: usize = sessions.values().map(|entry| entry.partitions).sum();
-            sessions.len() >= self.sessions_max || held + partitions > PARTITIONS_MAX
+            sessions.len() >= self.sessions_max || held + partitions > self.partitions_max
         };
         while full(&sessions) {
             let resting = sessions.iter().filter(|(_, entry)| entry.session.is_some());
@@ -304,7 +306,14 @@ impl Lease<'_> {
             return 0;
         }
         let mut sessions = self.cache.lock();
-        if session.slots.is_empty() {
+        let partitions = session.slots.len();
+        let before = sessions.get(&id).map_or(0, |entry| entry.partitions);
+        // One that grew by its later fetches must not pass the limit either: its client begins a new one.
+        let outgrown = partitions > before && {
+            let held: usize = sessions.values().map(|entry| entry.partitions).sum();
+            held - before + partitions > self.cache.partitions_max
+        };
+        if partitions == 0 || outgrown {
             sessions.remove(&id);
             return 0;
         }
@@ -314,7 +323,7 @@ impl Lease<'_> {
             session.epoch + 1
         };
         if let Some(entry) = sessions.get_mut(&id) {
-            entry.partitions = session.slots.len();
+            entry.partitions = partitions;
             entry.session = Some(session);
         }
         id
@@ -440,6 +449,32 @@ mod tests {
         assert_eq!(
             fetch(&cache, request(id, 1, &[], &[]), now),
             Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+    }
+
+    #[test]
+    fn a_session_that_outgrows_the_limit_is_over() {
+        let now = Clock::manual(0).now();
+        let mut cache = Cache::new(9, Random::seeded(1));
+        cache.partitions_max = 4;
+        let (_, _, first) = fetch(&cache, request(0, 0, &[0, 1], &[]), now).unwrap();
+        let (_, _, second) = fetch(&cache, request(0, 0, &[0], &[]), now).unwrap();
+        assert_eq!(
+            fetch(&cache, request(second, 1, &[1], &[]), now),
+            Ok((vec![0, 1], Scope::News, second))
+        );
+        assert_eq!(
+            fetch(&cache, request(second, 2, &[2], &[]), now),
+            Ok((vec![0, 1, 2], Scope::News, 0))
+        );
+        assert_eq!(
+            fetch(&cache, request(second, 3, &[], &[]), now),
+            Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
+        );
+        // The others go on.
+        assert_eq!(
+            fetch(&cache, request(first, 1, &[], &[]), now),
+            Ok((vec![0, 1], Scope::News, first))
         );
     }
 

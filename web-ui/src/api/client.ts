@@ -1,6 +1,6 @@
 // Calls to the node's HTTP API. Every failure becomes an ApiError that says what to do; nothing here keeps state.
 
-import type * as T from "./types";
+import type * as T from "./generated";
 
 const BASE = "/api/v1";
 
@@ -39,8 +39,8 @@ async function call<R>(method: string, path: string, body?: unknown, signal?: Ab
 async function failure(response: Response): Promise<ApiError> {
   const text = await response.text();
   try {
-    const { error } = JSON.parse(text) as { error: { code: string; message: string; hint?: string | null } };
-    return new ApiError(response.status, error.code, error.message, error.hint ?? null);
+    const { error } = JSON.parse(text) as T.ErrorBody;
+    return new ApiError(response.status, error.code, error.message, error.hint);
   } catch {
     return new ApiError(response.status, `HTTP_${response.status}`, text || response.statusText, null);
   }
@@ -58,16 +58,13 @@ export const api = {
 
   topics: (internal: boolean, signal?: AbortSignal) => call<T.TopicSummary[]>("GET", `/topics${query({ internal })}`, undefined, signal),
   topic: (name: string, signal?: AbortSignal) => call<T.TopicDetail>("GET", `/topics/${e(name)}`, undefined, signal),
-  createTopic: (topic: { name: string; partitions: number; replication_factor: number; configs: Record<string, string> }) =>
-    call<T.TopicDetail>("POST", "/topics", topic),
+  createTopic: (topic: T.CreateTopic) => call<T.TopicDetail>("POST", "/topics", topic),
   deleteTopic: (name: string) => call<void>("DELETE", `/topics/${e(name)}`),
   alterTopic: (name: string, set: Record<string, string>, remove: string[]) =>
-    call<T.TopicDetail>("PATCH", `/topics/${e(name)}/configs`, { set, remove }),
-  records: (name: string, at: { partition?: number; offset?: string | number; limit?: number }, signal?: AbortSignal) =>
+    call<T.TopicDetail>("PATCH", `/topics/${e(name)}/configs`, { set, remove } satisfies T.AlterConfigs),
+  records: (name: string, at: { partition?: number; offset?: string | number; limit?: number; filter?: string }, signal?: AbortSignal) =>
     call<T.RecordPage>("GET", `/topics/${e(name)}/records${query(at)}`, undefined, signal),
-  produce: (name: string, records: { partition?: number; key?: T.Data; value?: T.Data }[]) =>
-    call<{ offsets: { partition: number; offset: number }[] }>("POST", `/topics/${e(name)}/records`, { records }),
-  tailUrl: (name: string, at: { partition?: number; offset?: string | number; filter?: string }) => `${BASE}/topics/${e(name)}/tail${query(at)}`,
+  tailUrl: (name: string, at: { partition?: number; offset?: "latest" | "earliest"; filter?: string }) => `${BASE}/topics/${e(name)}/tail${query(at)}`,
 
   modules: (signal?: AbortSignal) => call<T.Module[]>("GET", "/modules", undefined, signal),
   module: (name: string, version: string, signal?: AbortSignal) => call<T.Module>("GET", `/modules/${e(name)}/${e(version)}`, undefined, signal),
@@ -77,26 +74,18 @@ export const api = {
   transforms: (signal?: AbortSignal) => call<T.Transform[]>("GET", "/transforms", undefined, signal),
   transform: (name: string, signal?: AbortSignal) => call<T.Transform>("GET", `/transforms/${e(name)}`, undefined, signal),
   deploy: (spec: T.TransformSpec) => call<T.Transform>("POST", "/transforms", spec),
-  redeploy: (spec: T.TransformSpec) => call<T.Transform>("PUT", `/transforms/${e(spec.name)}`, spec),
   removeTransform: (name: string) => call<void>("DELETE", `/transforms/${e(name)}`),
-  pause: (name: string) => call<unknown>("POST", `/transforms/${e(name)}/pause`),
-  resume: (name: string) => call<unknown>("POST", `/transforms/${e(name)}/resume`),
+  pause: (name: string) => call<T.Transform>("POST", `/transforms/${e(name)}/pause`),
+  resume: (name: string) => call<T.Transform>("POST", `/transforms/${e(name)}/resume`),
   transformLogs: (name: string, signal?: AbortSignal) => call<T.GuestLog[]>("GET", `/transforms/${e(name)}/logs`, undefined, signal),
-  dryRun: (run: {
-    module: { name: string; version: string };
-    params: Record<string, string>;
-    source: string;
-    limit: number;
-    offset?: string;
-    lookups?: Record<string, string>;
-  }) => call<T.DryRun>("POST", "/transforms/dry-run", run),
+  dryRun: (run: T.DryRun) => call<T.DryRunReport>("POST", "/transforms/dry-run", run),
 
   sites: (signal?: AbortSignal) => call<T.Site[]>("GET", "/sites", undefined, signal),
-  invite: (name: string, ttl_ms: number) => call<{ token: string; expires_ms: number; site: string }>("POST", "/sites/invitations", { name, ttl_ms }),
-  enrol: (token: string) => call<{ site: string; core: string; link: string }>("POST", "/sites/enrol", { token }),
+  invite: (invite: T.Invite) => call<T.InvitationMade>("POST", "/sites/invitations", invite),
+  enrol: (enrol: T.Enrol) => call<T.EnrolledSite>("POST", "/sites/enrol", enrol),
   revoke: (name: string) => call<void>("POST", `/sites/${e(name)}/revoke`),
 
   links: (signal?: AbortSignal) => call<T.Link[]>("GET", "/links", undefined, signal),
-  pauseLink: (name: string) => call<unknown>("POST", `/links/${e(name)}/pause`),
-  resumeLink: (name: string) => call<unknown>("POST", `/links/${e(name)}/resume`),
+  pauseLink: (name: string) => call<T.Link>("POST", `/links/${e(name)}/pause`),
+  resumeLink: (name: string) => call<T.Link>("POST", `/links/${e(name)}/resume`),
 };

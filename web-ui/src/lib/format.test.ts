@@ -25,10 +25,12 @@ describe("durations", () => {
     ["5 parsecs", undefined],
   ])("%s parses", (shown, ms) => expect(parseDuration(shown)).toBe(ms));
   it.each([
+    [0, "0 ms"],
     [0.25, "250 µs"],
     [12, "12 ms"],
     [1500, "1.5 s"],
     [65_000, "1 min 5 s"],
+    [3_600_000, "1 h"],
     [3_700_000, "1 h 1 min"],
     [90_000_000, "1 d 1 h"],
   ])("%d shows", (ms, shown) => expect(duration(ms)).toBe(shown));

@@ -1,6 +1,6 @@
 // Numbers, times and bytes as people read them. Pure.
 
-import type { Data } from "../api/types";
+import type { Data } from "../api/generated";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
@@ -23,14 +23,19 @@ export function compact(n: number): string {
 }
 
 export function duration(ms: number): string {
+  if (ms === 0) return "0 ms";
   if (ms < 1) return `${Math.round(ms * 1000)} µs`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   const s = Math.floor(ms / 1000);
   if (s < 60) return `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
   const m = Math.floor(s / 60);
-  if (m < 60) return `${m} min ${s % 60} s`;
   const h = Math.floor(m / 60);
-  return h < 24 ? `${h} h ${m % 60} min` : `${Math.floor(h / 24)} d ${h % 24} h`;
+  if (m < 60) return two(m, "min", s % 60, "s");
+  return h < 24 ? two(h, "h", m % 60, "min") : two(Math.floor(h / 24), "d", h % 24, "h");
+}
+
+function two(whole: number, unit: string, rest: number, smaller: string): string {
+  return rest === 0 ? `${whole} ${unit}` : `${whole} ${unit} ${rest} ${smaller}`;
 }
 
 export function ago(ms: number | null | undefined, now: number): string {

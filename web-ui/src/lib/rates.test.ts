@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { Rate } from "./rates";
+import { Rate, Rates } from "./rates";
 
 it("is zero until two samples are there", () => {
   const rate = new Rate();
@@ -31,4 +31,14 @@ it("keeps a bounded history", () => {
   const rate = new Rate(5);
   for (let i = 0; i < 50; i++) rate.push(i * 1000, i);
   expect(rate.history().length).toBe(4);
+});
+
+it("tells counters apart", () => {
+  const rates = new Rates();
+  rates.now("a", 1000, 0);
+  rates.now("b", 1000, 500);
+  expect(rates.now("a", 2000, 30)).toBe(30);
+  expect(rates.now("b", 2000, 500)).toBe(0);
+  expect(rates.now("b", 90_000, 900)).toBeGreaterThan(0);
+  expect(rates.now("a", 90_001, 60)).toBe(0);
 });

@@ -33,3 +33,18 @@ export class Rate {
     });
   }
 }
+
+/** A rate for each of several counters, told apart by a key. Counters that are not asked for any more are forgotten. */
+export class Rates {
+  private known = new Map<string, { rate: Rate; at: number }>();
+  constructor(private readonly most = 5) {}
+
+  /** Notes that the counter stood at `value`, and answers how fast it grows. */
+  now(key: string, at: number, value: number): number {
+    const { rate } = this.known.get(key) ?? { rate: new Rate(this.most) };
+    this.known.set(key, { rate, at });
+    for (const [other, seen] of this.known) if (at - seen.at > 60_000) this.known.delete(other);
+    rate.push(at, value);
+    return rate.now();
+  }
+}

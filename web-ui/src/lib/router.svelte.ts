@@ -4,13 +4,22 @@ let path = $state(location.pathname);
 
 addEventListener("popstate", () => (path = location.pathname));
 
+/** What was typed by hand may be no encoding at all: then it stands for itself. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 export const router = {
   /** Path parts, decoded: "/topics/a%2Fb" is ["topics", "a/b"]. */
   get parts(): string[] {
     return path
       .split("/")
       .filter((part) => part !== "")
-      .map(decodeURIComponent);
+      .map(decoded);
   },
   go(to: string): void {
     history.pushState(null, "", to);

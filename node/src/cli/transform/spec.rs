@@ -41,7 +41,7 @@ pub(super) struct SpecArguments {
     /// Which nodes run it [default: any]
     #[arg(long, value_parser = ["any", "edge", "core"])]
     placement: Option<String>,
-    /// Where to begin in the source [default: latest]
+    /// Where to begin in the source [default: earliest]
     #[arg(long, value_parser = ["earliest", "latest"])]
     start: Option<String>,
     /// How long a window of an aggregate is

@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 use super::model::{GuestLog, ModuleName};
 use crate::http::Api;
 use crate::http::data::{Data, Header, RecordView};
-use crate::http::error::{ApiError, Body};
+use crate::http::error::{ApiError, Body, ErrorBody};
 use crate::http::modules::module_error;
 use crate::metadata::ModuleRef;
-use crate::transform::{self, DryRunError, OwnedHeader, Tried, WouldSend};
+use crate::transform::{self, DryRunError, Fate, OwnedHeader, Tried, WouldSend};
 
 const LIMIT_MAX: usize = 1000;
 
@@ -55,24 +55,36 @@ pub(in crate::http) struct DryRunReport {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct DryRunResult {
     input: RecordView,
-    /// `kept`, `dropped`, `mapped` or `failed`.
-    outcome: String,
+    outcome: Outcome,
     outputs: Vec<DryRunOutput>,
+    #[schema(required)]
     error: Option<String>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum Outcome {
+    Kept,
+    Dropped,
+    Mapped,
+    Failed,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct DryRunOutput {
     /// Empty: the transform's first sink.
     topic: String,
+    #[schema(required)]
     key: Option<Data>,
+    #[schema(required)]
     value: Option<Data>,
     headers: Vec<Header>,
 }
 
 #[utoipa::path(
     post, path = "/api/v1/transforms/dry-run", tag = "transforms", request_body = DryRun,
-    responses((status = 200, body = DryRunReport), (status = "4XX", body = crate::http::error::ErrorBody))
+    responses((status = 200, body = DryRunReport), (status = 404, body = ErrorBody))
 )]
 pub(in crate::http) async fn dry_run(
     State(api): State<Api>,
@@ -123,7 +135,12 @@ fn result(tried: Tried) -> DryRunResult {
             value: input.value.as_deref().map(Data::of),
             headers: headers(input.headers),
         },
-        outcome: tried.fate.name().to_owned(),
+        outcome: match tried.fate {
+            Fate::Kept => Outcome::Kept,
+            Fate::Dropped => Outcome::Dropped,
+            Fate::Mapped => Outcome::Mapped,
+            Fate::Failed => Outcome::Failed,
+        },
         outputs: tried.outputs.into_iter().map(output).collect(),
         error: tried.error,
     }

@@ -7,10 +7,12 @@ use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
 use crate::metadata::{self, Emit, ErrorPolicy, ModuleRef, Placement, StartAt};
-use crate::transform::{self, LastError, LimitsSpec, LogLine, PartitionStatus, RunState, TransformStatus};
+use crate::transform::{
+    self, LastError, LimitsSpec, LogLevel, LogLine, PartitionStatus, RunState, TransformStatus,
+};
 
 /// What to deploy.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct TransformSpec {
     pub(in crate::http) name: String,
@@ -21,12 +23,14 @@ pub(in crate::http) struct TransformSpec {
     /// The topic to read.
     source: String,
     /// The topics to write; the first takes what names none. Missing ones are made.
+    #[schema(min_items = 1, max_items = 64)]
     sinks: Vec<String>,
     /// `NAME.dead-letter` of the source if absent.
     dead_letter: Option<String>,
     /// To the dead-letter topic if absent.
     on_error: Option<OnError>,
     /// `any`, `edge`, `core` or `site:SELECTOR`.
+    #[schema(pattern = "^(any|edge|core|site:.+)$")]
     placement: Option<String>,
     limits: Option<LimitSpec>,
     /// The oldest record if absent.
@@ -77,7 +81,7 @@ pub(in crate::http) enum EmitAt {
 }
 
 /// What one instance may use. What is absent has the default.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct LimitSpec {
     memory_bytes: Option<u64>,
@@ -143,20 +147,68 @@ fn placement(text: &str) -> Result<Placement, ApiError> {
     }
 }
 
-/// A transform: what was deployed, and how it is doing.
+/// A transform: what was deployed, with every default filled in, and how it is doing.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct Transform {
-    #[serde(flatten)]
-    spec: TransformSpec,
-    /// `starting`, `running`, `retrying`, `paused` or `stopped`.
-    state: String,
+    name: String,
+    module: ModuleName,
+    params: BTreeMap<String, String>,
+    source: String,
+    sinks: Vec<String>,
+    dead_letter: String,
+    on_error: OnError,
+    placement: String,
+    limits: Limits,
+    start: Start,
+    #[schema(required)]
+    window_ms: Option<i64>,
+    lateness_ms: i64,
+    #[schema(required)]
+    idle_close_ms: Option<i64>,
+    emit: EmitAt,
+    lookups: BTreeMap<String, String>,
+    state: StateName,
     /// Why it retries or has stopped.
+    #[schema(required)]
     reason: Option<String>,
     created_ms: i64,
     revision: i64,
     totals: TransformTotals,
+    #[schema(required)]
     last_error: Option<TransformError>,
     partitions: Vec<TransformPartition>,
+}
+
+/// What one instance may use.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(in crate::http) struct Limits {
+    memory_bytes: u64,
+    cpu_ms_per_batch: u64,
+    output_bytes: u64,
+    batch_bytes: u64,
+}
+
+/// What a transform, or its part on one partition, is doing.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum StateName {
+    Starting,
+    Running,
+    Retrying,
+    Paused,
+    Stopped,
+}
+
+impl StateName {
+    fn of(state: &RunState) -> Self {
+        match state {
+            RunState::Starting => Self::Starting,
+            RunState::Running => Self::Running,
+            RunState::Retrying { .. } => Self::Retrying,
+            RunState::Paused => Self::Paused,
+            RunState::Stopped { .. } => Self::Stopped,
+        }
+    }
 }
 
 /// Counts since the node was started.
@@ -180,13 +232,15 @@ pub(in crate::http) struct TransformError {
     message: String,
     at_ms: i64,
     partition: i32,
+    #[schema(required)]
     offset: Option<i64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct TransformPartition {
     partition: i32,
-    state: String,
+    state: StateName,
+    #[schema(required)]
     reason: Option<String>,
     /// The first offset that is not dealt with.
     position: i64,
@@ -198,24 +252,40 @@ pub(in crate::http) struct TransformPartition {
     dropped: u64,
     late: u64,
     /// Event time up to which windows are closed.
+    #[schema(required)]
     watermark_ms: Option<i64>,
     state_bytes: u64,
+    #[schema(required)]
     last_error: Option<TransformError>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct GuestLog {
     at_ms: i64,
-    level: String,
+    level: Level,
     partition: i32,
     message: String,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
 }
 
 impl GuestLog {
     pub(super) fn of(line: LogLine) -> Self {
         Self {
             at_ms: line.at_ms,
-            level: line.level.name().to_owned(),
+            level: match line.level {
+                LogLevel::Debug => Level::Debug,
+                LogLevel::Info => Level::Info,
+                LogLevel::Warn => Level::Warn,
+                LogLevel::Error => Level::Error,
+            },
             partition: line.partition.0,
             message: line.message,
         }
@@ -243,8 +313,36 @@ impl Transform {
         });
         let since_ms = (now_ms - declared.created_ms.max(started_ms)).max(1);
         Self {
-            spec: spec(declared),
-            state: status.state.name().to_owned(),
+            name: declared.name.clone(),
+            module: ModuleName {
+                name: declared.module.name.clone(),
+                version: declared.module.version.clone(),
+            },
+            params: declared.params.clone(),
+            source: declared.source.clone(),
+            sinks: declared.sinks.clone(),
+            dead_letter: declared.dead_letter.clone(),
+            on_error: on_error(declared.on_error),
+            placement: placement_text(&declared.placement),
+            limits: Limits {
+                memory_bytes: declared.limits.memory_bytes,
+                cpu_ms_per_batch: declared.limits.cpu_ms_per_batch,
+                output_bytes: declared.limits.output_bytes,
+                batch_bytes: declared.limits.batch_bytes,
+            },
+            start: match declared.start {
+                StartAt::Earliest => Start::Earliest,
+                StartAt::Latest => Start::Latest,
+            },
+            window_ms: declared.window_ms,
+            lateness_ms: declared.lateness_ms,
+            idle_close_ms: declared.idle_close_ms,
+            emit: match declared.emit {
+                Emit::Close => EmitAt::Close,
+                Emit::Update => EmitAt::Update,
+            },
+            lookups: declared.lookups.clone(),
+            state: StateName::of(&status.state),
             reason: status.state.reason().map(str::to_owned),
             created_ms: declared.created_ms,
             revision: declared.revision,
@@ -276,7 +374,7 @@ fn error(error: LastError) -> TransformError {
 fn partition(status: PartitionStatus) -> TransformPartition {
     TransformPartition {
         partition: status.partition.0,
-        state: status.state.name().to_owned(),
+        state: StateName::of(&status.state),
         reason: status.state.reason().map(str::to_owned),
         position: status.position.map_or(0, |offset| offset.0),
         high_watermark: status.high_watermark.map_or(0, |offset| offset.0),
@@ -292,46 +390,20 @@ fn partition(status: PartitionStatus) -> TransformPartition {
     }
 }
 
-fn spec(declared: &metadata::Transform) -> TransformSpec {
-    TransformSpec {
-        name: declared.name.clone(),
-        module: ModuleName {
-            name: declared.module.name.clone(),
-            version: declared.module.version.clone(),
-        },
-        params: declared.params.clone(),
-        source: declared.source.clone(),
-        sinks: declared.sinks.clone(),
-        dead_letter: Some(declared.dead_letter.clone()),
-        on_error: Some(match declared.on_error {
-            ErrorPolicy::DeadLetter => OnError::DeadLetter,
-            ErrorPolicy::Skip => OnError::Skip,
-            ErrorPolicy::Stop => OnError::Stop,
-            ErrorPolicy::Retry => OnError::Retry,
-        }),
-        placement: Some(match &declared.placement {
-            Placement::Any => "any".to_owned(),
-            Placement::Edge => "edge".to_owned(),
-            Placement::Core => "core".to_owned(),
-            Placement::Site(selector) => format!("site:{selector}"),
-        }),
-        limits: Some(LimitSpec {
-            memory_bytes: Some(declared.limits.memory_bytes),
-            cpu_ms_per_batch: Some(declared.limits.cpu_ms_per_batch),
-            output_bytes: Some(declared.limits.output_bytes),
-            batch_bytes: Some(declared.limits.batch_bytes),
-        }),
-        start: Some(match declared.start {
-            StartAt::Earliest => Start::Earliest,
-            StartAt::Latest => Start::Latest,
-        }),
-        window_ms: declared.window_ms,
-        lateness_ms: Some(declared.lateness_ms),
-        idle_close_ms: declared.idle_close_ms,
-        emit: Some(match declared.emit {
-            Emit::Close => EmitAt::Close,
-            Emit::Update => EmitAt::Update,
-        }),
-        lookups: declared.lookups.clone(),
+fn on_error(policy: ErrorPolicy) -> OnError {
+    match policy {
+        ErrorPolicy::DeadLetter => OnError::DeadLetter,
+        ErrorPolicy::Skip => OnError::Skip,
+        ErrorPolicy::Stop => OnError::Stop,
+        ErrorPolicy::Retry => OnError::Retry,
+    }
+}
+
+fn placement_text(placement: &Placement) -> String {
+    match placement {
+        Placement::Any => "any".to_owned(),
+        Placement::Edge => "edge".to_owned(),
+        Placement::Core => "core".to_owned(),
+        Placement::Site(selector) => format!("site:{selector}"),
     }
 }

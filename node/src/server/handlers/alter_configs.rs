@@ -8,8 +8,7 @@ use headwater_protocol::kafka::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
-use super::configs::Resource;
-use super::incremental_alter_configs::propose;
+use super::configs::{self, Outcome, Resource, Wanted};
 use super::refusal::Refusal;
 use crate::controller::change::{ConfigChange, ConfigOperation};
 use crate::server::request::Context;
@@ -18,31 +17,27 @@ pub(in crate::server) async fn handle(
     context: &Context,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let mut response = AlterConfigsResourceResponse {
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-            error_message: None,
-            ..AlterConfigsResourceResponse::default()
-        };
-        if let Err(refusal) = replace(context, resource, request.validate_only).await {
-            response.error_code = refusal.code.0;
-            response.error_message = refusal.text();
-        }
-        responses.push(response);
-    }
+    let wanted = request.resources.into_iter().map(|resource| Wanted {
+        kind: resource.resource_type,
+        name: resource.resource_name.clone(),
+        changes: replacement(context, resource),
+    });
+    let outcomes = configs::propose_each(context, wanted, request.validate_only).await;
+    let response = |outcome: Outcome| AlterConfigsResourceResponse {
+        error_code: outcome.code,
+        error_message: outcome.message,
+        resource_type: outcome.kind,
+        resource_name: outcome.name,
+        ..AlterConfigsResourceResponse::default()
+    };
     AlterConfigsResponse {
-        responses,
+        responses: outcomes.into_iter().map(response).collect(),
         ..AlterConfigsResponse::default()
     }
 }
 
-async fn replace(
-    context: &Context,
-    resource: AlterConfigsResource,
-    validate_only: bool,
-) -> Result<(), Refusal> {
+/// The changes that leave the resource with what is named and nothing else.
+fn replacement(context: &Context, resource: AlterConfigsResource) -> Result<Vec<ConfigChange>, Refusal> {
     let mut changes = Vec::with_capacity(resource.configs.len());
     let mut named = BTreeSet::new();
     for config in resource.configs {
@@ -64,14 +59,7 @@ async fn replace(
         key,
         operation: ConfigOperation::Remove,
     }));
-    propose(
-        context,
-        resource.resource_type,
-        &resource.resource_name,
-        changes,
-        validate_only,
-    )
-    .await
+    Ok(changes)
 }
 
 /// The properties that the resource itself sets.

@@ -1,10 +1,14 @@
-//! What the config APIs share: which resource is meant, and what kinds and sources are called on the wire.
+//! What the config APIs share: which resource is meant, how changes are proposed, and what kinds and sources are called
+//! on the wire.
 
 use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::primitives::Str;
 
 use super::refusal::Refusal;
 use crate::config::properties::Kind;
 use crate::config::topic::Source;
+use crate::controller::Change;
+use crate::controller::change::ConfigChange;
 use crate::server::request::Context;
 
 /// Kafka's resource types (`ConfigResource.Type`).
@@ -37,6 +41,71 @@ impl Resource {
             other => refuse(format!("resource type {other} has no properties here")),
         }
     }
+}
+
+/// What a request wants of one resource: its changes, or why they cannot be read.
+pub(super) struct Wanted {
+    pub(super) kind: i8,
+    pub(super) name: Str,
+    pub(super) changes: Result<Vec<ConfigChange>, Refusal>,
+}
+
+/// What became of one resource, as an answer says it.
+pub(super) struct Outcome {
+    pub(super) kind: i8,
+    pub(super) name: Str,
+    pub(super) code: i16,
+    pub(super) message: Option<Str>,
+}
+
+/// Proposes the changes of each resource, one after the other: a refused one stops none behind it. What a resource
+/// wants is asked when its turn has come.
+pub(super) async fn propose_each(
+    context: &Context,
+    wanted: impl Iterator<Item = Wanted>,
+    validate_only: bool,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for Wanted { kind, name, changes } in wanted {
+        let proposed = match changes {
+            Ok(changes) => propose(context, kind, &name, changes, validate_only).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (code, message) = match proposed {
+            Ok(()) => (ErrorCode::NONE.0, None),
+            Err(refusal) => (refusal.code.0, refusal.text()),
+        };
+        outcomes.push(Outcome {
+            kind,
+            name,
+            code,
+            message,
+        });
+    }
+    outcomes
+}
+
+async fn propose(
+    context: &Context,
+    kind: i8,
+    name: &str,
+    changes: Vec<ConfigChange>,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let change = match Resource::read(context, kind, name)? {
+        Resource::Topic(topic) => Change::AlterTopicConfig {
+            topic,
+            changes,
+            validate_only,
+        },
+        // A cluster of one: what is set for this node is set for all.
+        Resource::Broker | Resource::AllBrokers => Change::AlterBrokerConfig {
+            changes,
+            validate_only,
+        },
+    };
+    context.services().controller.propose(change).await?;
+    Ok(())
 }
 
 /// Kafka's `ConfigSource`.

@@ -2,13 +2,12 @@
 
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::incremental_alter_configs::{
-    AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
+    AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 };
 
-use super::configs::Resource;
+use super::configs::{self, Outcome, Wanted};
 use super::refusal::Refusal;
-use crate::controller::Change;
 use crate::controller::change::{ConfigChange, ConfigOperation};
 use crate::server::request::Context;
 
@@ -16,68 +15,23 @@ pub(in crate::server) async fn handle(
     context: &Context,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let mut response = AlterConfigsResourceResponse {
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-            error_message: None,
-            ..AlterConfigsResourceResponse::default()
-        };
-        if let Err(refusal) = alter(context, resource, request.validate_only).await {
-            response.error_code = refusal.code.0;
-            response.error_message = refusal.text();
-        }
-        responses.push(response);
-    }
+    let wanted = request.resources.into_iter().map(|resource| Wanted {
+        kind: resource.resource_type,
+        name: resource.resource_name,
+        changes: resource.configs.into_iter().map(change).collect(),
+    });
+    let outcomes = configs::propose_each(context, wanted, request.validate_only).await;
+    let response = |outcome: Outcome| AlterConfigsResourceResponse {
+        error_code: outcome.code,
+        error_message: outcome.message,
+        resource_type: outcome.kind,
+        resource_name: outcome.name,
+        ..AlterConfigsResourceResponse::default()
+    };
     IncrementalAlterConfigsResponse {
-        responses,
+        responses: outcomes.into_iter().map(response).collect(),
         ..IncrementalAlterConfigsResponse::default()
     }
-}
-
-async fn alter(
-    context: &Context,
-    resource: AlterConfigsResource,
-    validate_only: bool,
-) -> Result<(), Refusal> {
-    let changes = resource
-        .configs
-        .into_iter()
-        .map(change)
-        .collect::<Result<Vec<_>, _>>()?;
-    propose(
-        context,
-        resource.resource_type,
-        &resource.resource_name,
-        changes,
-        validate_only,
-    )
-    .await
-}
-
-/// Proposes the changes of one resource.
-pub(super) async fn propose(
-    context: &Context,
-    kind: i8,
-    name: &str,
-    changes: Vec<ConfigChange>,
-    validate_only: bool,
-) -> Result<(), Refusal> {
-    let change = match Resource::read(context, kind, name)? {
-        Resource::Topic(topic) => Change::AlterTopicConfig {
-            topic,
-            changes,
-            validate_only,
-        },
-        // A cluster of one: what is set for this node is set for all.
-        Resource::Broker | Resource::AllBrokers => Change::AlterBrokerConfig {
-            changes,
-            validate_only,
-        },
-    };
-    context.services().controller.propose(change).await?;
-    Ok(())
 }
 
 fn change(config: AlterableConfig) -> Result<ConfigChange, Refusal> {

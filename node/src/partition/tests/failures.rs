@@ -1,0 +1,155 @@
+//! What outlives crashes, a device that fails, and a disk that is full.
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_every_crash() {
+    let mut rig = Rig::new().await;
+    rig.topic(1, &[("segment.bytes", "2000")]).await;
+    let mut written = 0;
+    for round in 0..30 {
+        let partition = rig.get("t");
+        let count = 1 + round % 7;
+        for _ in 0..4 {
+            let ticket = partition
+                .append(plain(written, count), ALL)
+                .await
+                .expect("appended");
+            ticket.done().await.expect("committed");
+            written += count;
+        }
+        // Nobody waits for this one: it may be there afterwards, whole, or not at all.
+        let options = AppendOptions {
+            acks: Acks::None,
+            ..ALL
+        };
+        let ticket = partition
+            .submit(plain(written, 2), options)
+            .await
+            .expect("queued");
+        drop(ticket);
+        rig = rig.crash().await;
+        let found = consume(&rig.get("t"), 0).await;
+        assert!(
+            found.len() == written || found.len() == written + 2,
+            "{} of {written}",
+            found.len()
+        );
+        assert_eq!(found, numbered(found.len()), "round {round}");
+        written = found.len();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_takes_one_partition_offline_and_no_other() {
+    let mut rig = Rig::new().await;
+    let partition = rig.topic(1, &[]).await;
+    partition
+        .append(plain(0, 1), ALL)
+        .await
+        .expect("appended")
+        .done()
+        .await
+        .expect("committed");
+    rig.disk.fail(Operation::Sync, 0, io::ErrorKind::Other);
+    let ticket = partition
+        .append(plain(1, 1), ALL)
+        .await
+        .expect("it is in the log");
+    assert!(matches!(ticket.done().await, Err(TicketError::Offline { .. })));
+    let error = partition
+        .append(plain(1, 1), ALL)
+        .await
+        .expect_err("not trusted any more");
+    assert!(matches!(error, AppendError::Offline { .. }), "{error}");
+    assert_eq!(consume(&partition, 0).await, numbered(1));
+    let other = rig.any_topic(2, "other", &[], None, false).await;
+    other
+        .append(plain(0, 1), ALL)
+        .await
+        .expect("appended")
+        .done()
+        .await
+        .expect("committed");
+    assert!(rig.health.is_ready() && rig.health.is_alive());
+    let rig = rig.crash().await;
+    let partition = rig.get("t");
+    let committed = consume(&partition, 0).await.len();
+    let ticket = partition
+        .append(plain(committed, 1), ALL)
+        .await
+        .expect("opened anew");
+    ticket.done().await.expect("committed");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_appends_and_recovers_by_itself() {
+    let mut rig = Rig::new().await;
+    let partition = rig.topic(1, &[]).await;
+    partition
+        .append(idempotent(0, 1), ALL)
+        .await
+        .expect("appended")
+        .done()
+        .await
+        .expect("committed");
+    rig.disk.set_capacity(0);
+    for _ in 0..3 {
+        assert_eq!(
+            partition.append(idempotent(1, 1), ALL).await.expect_err("full"),
+            AppendError::DiskFull
+        );
+    }
+    assert!(partition.is_disk_full());
+    assert_eq!(consume(&partition, 0).await, numbered(1));
+    rig.disk.set_capacity(1 << 30);
+    let ticket = partition
+        .append(idempotent(1, 1), ALL)
+        .await
+        .expect("the refused one is not a duplicate");
+    assert!(!ticket.done().await.expect("committed").duplicate);
+    assert!(!partition.is_disk_full());
+    assert_eq!(consume(&partition, 0).await, numbered(2));
+}
+
+#[tokio::test]
+async fn a_stop_syncs_everything_and_the_next_start_checks_nothing() {
+    let mut rig = Rig::new().await;
+    let partition = rig.topic(1, &[("write.caching", "true")]).await;
+    partition.append(idempotent(0, 3), ALL).await.expect("appended");
+    assert_eq!(rig.registry.stop(Duration::from_secs(1)).await, 0);
+    assert_eq!(
+        partition.append(plain(0, 1), ALL).await.expect_err("stopped"),
+        AppendError::Stopped
+    );
+    let rig = rig.crash().await;
+    let partition = rig.get("t");
+    assert_eq!(consume(&partition, 0).await, numbered(3));
+    let again = partition.append(idempotent(0, 3), ALL).await.expect("known");
+    assert!(again.appended.duplicate);
+}
+
+#[tokio::test]
+async fn a_log_that_could_not_be_opened_is_tried_again() {
+    let mut rig = Rig::new().await;
+    rig.disk.fail(Operation::Open, 0, io::ErrorKind::Other);
+    let partition = rig.topic(1, &[]).await;
+    assert!(partition.offline().is_some());
+    let error = partition.append(plain(0, 1), ALL).await.expect_err("offline");
+    assert!(matches!(error, AppendError::Offline { .. }), "{error}");
+    assert!(matches!(
+        partition.read(request(0)).await,
+        Err(ReadError::Unavailable(Unavailable::Offline { .. }))
+    ));
+    rig.sys.clock.advance(Duration::from_secs(11));
+    while rig.get("t").offline().is_some() {
+        tokio::task::yield_now().await;
+    }
+    rig.get("t")
+        .append(plain(0, 1), ALL)
+        .await
+        .expect("appended")
+        .done()
+        .await
+        .expect("committed");
+}
