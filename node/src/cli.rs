@@ -42,6 +42,14 @@ struct Arguments {
 enum Command {
     /// Runs a node until it is told to stop.
     Node(node::Arguments),
+    /// Compiles the component on standard input: for a node, which starts it
+    #[cfg(feature = "wasm")]
+    #[command(hide = true)]
+    CompileModule,
+    /// Writes the built-in modules, compiled: for the build, which puts them behind the binary
+    #[cfg(feature = "wasm")]
+    #[command(hide = true)]
+    PackModules,
     #[command(flatten)]
     Client(commands::Command),
 }
@@ -57,14 +65,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Node(arguments) => match node::run(arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                // If nobody reads it there is nobody to tell.
-                let _ = writeln!(std::io::stderr(), "headwater: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Node(arguments) => ended(node::run(arguments)),
+        #[cfg(feature = "wasm")]
+        Command::CompileModule => crate::transform::compile_stdin(),
+        #[cfg(feature = "wasm")]
+        Command::PackModules => ended(builtin::pack()),
         Command::Client(command) => commands::run(command),
+    }
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If nobody reads it there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "headwater: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

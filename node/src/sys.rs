@@ -1,4 +1,4 @@
-//! The door to the machine: clock, random numbers, tasks, disk and net.
+//! The door to the machine: clock, random numbers, tasks, disk, net and processes.
 //!
 //! Everything that reaches outside the process is handed out here, as a value, so that a whole cluster can
 //! run in a simulator on one seed. It owns the only use of the machine's own interfaces; it must never know
@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod mailbox;
 pub mod net;
+pub mod process;
 pub mod random;
 pub mod task;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use clock::Clock;
 use disk::Disk;
 use net::Net;
+use process::Program;
 use random::Random;
 use task::{Blocking, Tasks};
 
@@ -29,6 +31,8 @@ pub struct Sys {
     pub tasks: Tasks,
     pub disk: Arc<dyn Disk>,
     pub net: Net,
+    /// What heavy work is given to, in a process of its own. None: it is done in this one.
+    pub program: Option<Program>,
 }
 
 impl Sys {
@@ -40,6 +44,7 @@ impl Sys {
             tasks: Tasks::root("node", Blocking::Threads),
             disk: Arc::new(disk::os::OsDisk::new(root)),
             net: Net::real(),
+            program: None,
         }
     }
 
@@ -52,6 +57,7 @@ impl Sys {
             tasks: Tasks::root("node", Blocking::Inline),
             disk: Arc::new(disk::memory::MemoryDisk::new(random.fork())),
             net: Net::real(),
+            program: None,
             random,
         }
     }

@@ -9,8 +9,10 @@
 //! pipeline   one transform on one partition: read, work, append, commit
 //! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
 //! instance   one guest: calls and what their failures mean      engine, host, abi, validate
+//! modules    where a module's code comes from      pack (the binary), store, compiler (a process of its own)
 //! ```
 
+mod embedded;
 mod error;
 mod logs;
 mod params;
@@ -31,6 +33,8 @@ mod builtin;
 mod bytes;
 #[cfg(feature = "wasm")]
 mod changelog;
+#[cfg(feature = "wasm")]
+mod compiler;
 #[cfg(feature = "wasm")]
 mod deploy;
 #[cfg(feature = "wasm")]
@@ -59,6 +63,8 @@ mod modules;
 #[cfg(feature = "wasm")]
 mod outbox;
 #[cfg(feature = "wasm")]
+mod pack;
+#[cfg(feature = "wasm")]
 mod pipeline;
 #[cfg(feature = "wasm")]
 mod plan;
@@ -83,10 +89,15 @@ mod windows;
 #[cfg(feature = "wasm")]
 mod worker;
 
+#[cfg(feature = "wasm")]
+pub use compiler::{CompileError, compile_stdin};
+pub use embedded::builtin_module;
 pub use error::{DeployError, DryRunError, ModuleError, UploadError};
 #[cfg(feature = "wasm")]
 pub use instance::{CallError, StartError};
 pub use logs::{LogLevel, LogLine};
+#[cfg(feature = "wasm")]
+pub use pack::pack_builtin;
 pub use params::ParamError;
 #[cfg(not(feature = "wasm"))]
 pub use refuse::Transforms;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use crate::{modules, place, step, ui};
+use crate::{modules, pack, place, step, ui};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     crate::flags(args, [])?;
@@ -35,7 +35,7 @@ pub(crate) fn embedded(target: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Builds the node's binary with these extra arguments; answers where cargo says it is.
+/// Builds the node's binary with these extra arguments, its modules compiled behind it; answers where cargo says it is.
 pub(crate) fn node(extra: &[&str], configure: fn(&mut Command) -> &mut Command) -> anyhow::Result<PathBuf> {
     let mut command = step::cargo(["build", "--package", "headwater", "--bin", "headwater"]);
     configure(command.args(extra));
@@ -46,7 +46,10 @@ pub(crate) fn node(extra: &[&str], configure: fn(&mut Command) -> &mut Command) 
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;
-    executable(&String::from_utf8_lossy(&output.stdout)).context("cargo named no executable for headwater")
+    let binary = executable(&String::from_utf8_lossy(&output.stdout));
+    let binary = binary.context("cargo named no executable for headwater")?;
+    pack::append(&binary)?;
+    Ok(binary)
 }
 
 /// Finds the path of the `headwater` binary among cargo's messages.

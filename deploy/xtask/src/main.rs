@@ -17,6 +17,7 @@ mod check;
 mod codegen;
 mod demo;
 mod modules;
+mod pack;
 mod place;
 mod step;
 mod test;

@@ -4,6 +4,7 @@ use crate::config::file::Layers;
 use crate::config::{LogFormat, NodeConfig};
 use crate::node::{Bound, Node};
 use crate::sys::Sys;
+use crate::sys::process::Program;
 use crate::telemetry::logging;
 use anyhow::Context as _;
 use std::io::Write as _;
@@ -112,7 +113,10 @@ fn read_file(path: &Path) -> anyhow::Result<String> {
 async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let sys = Sys::real(&config.data_dir);
+    let sys = Sys {
+        program: Some(Program::this().context("cannot find this program")?),
+        ..Sys::real(&config.data_dir)
+    };
     let node = Node::start(config, sys).await?;
     say_ready(node.bound()).context("cannot write the ready line")?;
     let failed = tokio::select! {

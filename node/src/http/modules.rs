@@ -105,10 +105,9 @@ pub(super) async fn upload(
     Query(query): Query<UploadQuery>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<(StatusCode, Json<Module>), ApiError> {
-    let wasm = Vec::from(body?);
     let module = api
         .transforms
-        .upload(wasm, query.name, query.version)
+        .upload(body?, query.name, query.version)
         .await
         .map_err(|error| {
             let status = match error.code() {

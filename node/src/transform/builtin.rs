@@ -1,19 +1,19 @@
 //! The modules inside the binary, made known to the cluster when the node starts.
-//! It owns that list, which is as long as what `cargo xtask modules` had built when the node was compiled.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::embedded;
 use super::modules::Modules;
 use super::store::digest_of;
 use crate::controller::{Change, Controller, ProposeError};
-use crate::metadata::{self, View};
+use crate::metadata::View;
 use crate::sys::clock::Clock;
-
-include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 
 /// Makes every module inside the binary known that is not yet. One that cannot be is logged and left out.
 pub(super) async fn register(modules: &Arc<Modules>, controller: &Controller, view: &View, clock: &Clock) {
-    for (name, wasm) in MODULES {
+    for (name, wasm) in embedded::all() {
         let digest = digest_of(wasm);
         if view
             .image()
@@ -35,23 +35,11 @@ async fn register_one(
     clock: &Clock,
     wasm: &'static [u8],
 ) -> Result<(), String> {
-    let kept = modules.blocking(move |modules| {
-        let validated = modules.validate(wasm).map_err(|error| error.to_string())?;
-        modules.keep(wasm, validated).map_err(|error| error.to_string())
-    });
-    let kept = kept.await.map_err(|error| error.to_string())??;
-    let module = metadata::Module {
-        name: kept.validated.name,
-        version: kept.validated.version,
-        digest: kept.digest,
-        size: kept.size,
-        world: kept.validated.world,
-        description: kept.validated.description,
-        params: kept.validated.params,
-        imports: kept.validated.imports,
-        builtin: true,
-        created_ms: clock.unix_ms(),
-    };
+    let checked = modules.check(Bytes::from_static(wasm)).await;
+    let kept = modules.keep(checked.map_err(|error| error.to_string())?).await;
+    let mut module = kept.map_err(|error| error.to_string())?;
+    module.builtin = true;
+    module.created_ms = clock.unix_ms();
     let (name, version) = (module.name.clone(), module.version.clone());
     match controller.propose(Change::PutModule(module.clone())).await {
         Ok(_) => Ok(()),

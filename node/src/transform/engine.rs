@@ -48,7 +48,15 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts the ticker as a task of `tasks`; it ends, and running guests are stopped, with that scope.
     pub(crate) fn start(tasks: &Tasks, clock: &Clock) -> Result<Self, EngineError> {
-        let wasm = new_engine()?;
+        Self::with(new_engine(config)?, tasks, clock)
+    }
+
+    /// The same, but what it compiles also runs on other machines of this kind.
+    pub(crate) fn start_portable(tasks: &Tasks, clock: &Clock) -> Result<Self, EngineError> {
+        Self::with(new_engine(portable)?, tasks, clock)
+    }
+
+    fn with(wasm: wasmtime::Engine, tasks: &Tasks, clock: &Clock) -> Result<Self, EngineError> {
         let mut linker = Linker::new(&wasm);
         host::link(&mut linker).map_err(|error| EngineError {
             reason: error.to_string(),
@@ -92,24 +100,26 @@ impl Engine {
     }
 
     /// Compiles a component: tens of milliseconds and more, so never on a data path.
-    pub(crate) fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, wasmtime::Error> {
-        self.wasm.precompile_component(wasm)
+    pub(crate) fn compile(&self, wasm: &[u8]) -> Result<Trusted, wasmtime::Error> {
+        self.wasm.precompile_component(wasm).map(Trusted)
     }
 
     /// Loads what [`Engine::compile`] made. The caller has checked that these are the very bytes.
     #[allow(unsafe_code, reason = "the only way to load precompiled code")]
     pub(crate) fn load(&self, trusted: &Trusted) -> Result<Component, wasmtime::Error> {
-        // SAFETY: `Trusted` is only made of bytes that came out of `Engine::compile` of this node: either just now,
-        // or read back with a keyed digest that only this node can compute. wasmtime checks version and settings.
+        // SAFETY: `Trusted` is only made of bytes that the compiler of this very program made: just now, here or in a
+        // process of its own; or before, and read back with a keyed digest that only this node can compute; or when
+        // the program was built, and read from its own file. wasmtime checks version, settings and the machine.
         unsafe { Component::deserialize(&self.wasm, &trusted.0) }
     }
 }
 
-/// Compiled code that this node is known to have written.
+/// Compiled code that is known to come from this program's compiler.
 pub(crate) struct Trusted(Vec<u8>);
 
 impl Trusted {
-    /// Vouches for the bytes: they came straight from [`Engine::compile`], or their keyed digest was checked.
+    /// Vouches for the bytes: a process of this program has just compiled them, they are a part of this program's file,
+    /// or their keyed digest was checked.
     pub(super) fn vouch(compiled: Vec<u8>) -> Self {
         Self(compiled)
     }
@@ -119,7 +129,16 @@ impl Trusted {
     }
 }
 
-fn new_engine() -> Result<wasmtime::Engine, EngineError> {
+/// Compiles a component for the engine of a node on this machine, in a process that does nothing else.
+pub(crate) fn compile_alone(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    // It runs nothing.
+    let engine = wasmtime::Engine::new(&config(1)).map_err(|error| format!("{error:#}"))?;
+    engine
+        .precompile_component(wasm)
+        .map_err(|error| format!("{error:#}"))
+}
+
+fn new_engine(config: fn(u32) -> Config) -> Result<wasmtime::Engine, EngineError> {
     let mut reason = String::new();
     for instances in INSTANCES_MAX {
         match wasmtime::Engine::new(&config(instances)) {
@@ -156,6 +175,23 @@ fn config(instances: u32) -> Config {
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
         .max_wasm_stack(STACK_BYTES_MAX);
+    config
+}
+
+/// The same settings for any machine that is not older than a decade, instead of for this one.
+#[allow(
+    unsafe_code,
+    reason = "a set of CPU features is named by a flag of the compiler"
+)]
+fn portable(instances: u32) -> Config {
+    let mut config = config(instances);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    config.target(&target).expect("the name of this architecture");
+    if cfg!(target_arch = "x86_64") {
+        // SAFETY: the flag names a set of features, and changes nothing else; a machine without them refuses the code
+        // when it is loaded.
+        unsafe { config.cranelift_flag_enable("x86-64-v3") };
+    }
     config
 }
 

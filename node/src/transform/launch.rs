@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::{pending, select_all};
 use headwater_protocol::ids::PartitionIndex;
 
+use super::compiler::CompileError;
 use super::deploy::Means;
 use super::instance::Setup;
 use super::logs::{LogRing, Logger};
@@ -62,17 +63,18 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
         ring,
     } = launch;
     let stopped = |reason: String| End::Stopped { reason };
-    let metadata = Arc::clone(&run.module);
-    let loaded = means
+    let module = means
         .modules
-        .blocking(move |modules| modules.load(&metadata))
-        .await;
-    let module = loaded.and_then(|loaded| loaded).map_err(|error| match error {
-        LoadError::Unfinished => End::Failed {
-            reason: error.to_string(),
-        },
-        LoadError::Engine(_) | LoadError::Store(_) | LoadError::Compile(_) => stopped(error.to_string()),
-    })?;
+        .load(&run.module)
+        .await
+        .map_err(|error| match error {
+            LoadError::Unfinished | LoadError::Compile(CompileError::NoCompiler(_)) => End::Failed {
+                reason: error.to_string(),
+            },
+            LoadError::Engine(_) | LoadError::Store(_) | LoadError::Compile(_) | LoadError::Code(_) => {
+                stopped(error.to_string())
+            }
+        })?;
     let params = params::complete(&run.module.params, &run.transform.params);
     let params = params.map_err(|error| stopped(error.to_string()))?;
     let leases: BTreeMap<_, _> = run

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::error::{DeployError, DryRunError, ModuleError, NO_WASM, UploadError};
 use super::logs::LogLine;
 use super::request::{DryRun, DryRunReport, ModuleFacts, Parts};
@@ -45,13 +47,13 @@ impl Transforms {
         Ok(())
     }
 
-    pub async fn validate(&self, _wasm: Vec<u8>) -> Result<ModuleFacts, UploadError> {
+    pub async fn validate(&self, _wasm: Bytes) -> Result<ModuleFacts, UploadError> {
         Err(UploadError::Unusable(NO_WASM.to_owned()))
     }
 
     pub async fn upload(
         &self,
-        _wasm: Vec<u8>,
+        _wasm: Bytes,
         _name: Option<String>,
         _version: Option<String>,
     ) -> Result<Arc<Module>, UploadError> {

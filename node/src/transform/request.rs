@@ -7,7 +7,7 @@ use headwater_protocol::ids::{NodeId, Offset, PartitionIndex};
 
 use super::logs::LogLine;
 use crate::controller::Controller;
-use crate::metadata::{ModuleRef, ParamSpec, View, World};
+use crate::metadata::{Module, ModuleRef, ParamSpec, View, World};
 use crate::partition::Registry;
 use crate::sys::Sys;
 use crate::telemetry::Metrics;
@@ -33,6 +33,35 @@ pub struct ModuleFacts {
     pub world: World,
     pub params: Vec<ParamSpec>,
     pub imports: Vec<String>,
+}
+
+impl ModuleFacts {
+    pub(crate) fn of(module: &Module) -> Self {
+        Self {
+            name: module.name.clone(),
+            version: module.version.clone(),
+            description: module.description.clone(),
+            world: module.world,
+            params: module.params.clone(),
+            imports: module.imports.clone(),
+        }
+    }
+
+    /// As the metadata has it, but for the time of its making.
+    pub(crate) fn into_module(self, digest: String, size: u64) -> Module {
+        Module {
+            name: self.name,
+            version: self.version,
+            digest,
+            size,
+            world: self.world,
+            description: self.description,
+            params: self.params,
+            imports: self.imports,
+            builtin: false,
+            created_ms: 0,
+        }
+    }
 }
 
 /// A header, with an owned copy of its bytes.

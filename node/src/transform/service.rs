@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::record::{Batches, RECORDS_BYTES_MAX};
 use tokio::sync::watch;
@@ -65,7 +66,7 @@ impl Transforms {
         } = parts;
         let tasks = sys.tasks.child("transform");
         let store = Store::open(Arc::clone(&sys.disk), &folder, &sys.random)?;
-        let modules = Modules::new(store, tasks.clone(), sys.clock.clone());
+        let modules = Modules::new(store, &sys, tasks.clone());
         let tables = Tables::new(
             registry.clone(),
             tasks.clone(),
@@ -104,28 +105,14 @@ impl Transforms {
     }
 
     /// Says what an upload is, or why it would be refused. Keeps nothing.
-    pub async fn validate(&self, wasm: Vec<u8>) -> Result<ModuleFacts, UploadError> {
-        let validated = self
-            .means
-            .modules
-            .blocking(move |modules| modules.validate(&wasm))
-            .await??;
-        let (name, version, description) = (validated.name, validated.version, validated.description);
-        let (world, params, imports) = (validated.world, validated.params, validated.imports);
-        Ok(ModuleFacts {
-            name,
-            version,
-            description,
-            world,
-            params,
-            imports,
-        })
+    pub async fn validate(&self, wasm: Bytes) -> Result<ModuleFacts, UploadError> {
+        Ok(self.means.modules.check(wasm).await?.facts)
     }
 
     /// Checks an upload, keeps it, and makes it known. `name` and `version` stand for those it gives itself.
     pub async fn upload(
         &self,
-        wasm: Vec<u8>,
+        wasm: Bytes,
         name: Option<String>,
         version: Option<String>,
     ) -> Result<Arc<Module>, UploadError> {
@@ -137,23 +124,13 @@ impl Transforms {
             .as_deref()
             .map_or(Ok(()), validate::check_version)
             .map_err(bad)?;
-        let kept = self.means.modules.blocking(move |modules| {
-            let validated = modules.validate(&wasm)?;
-            Ok::<_, UploadError>(modules.keep(&wasm, validated)?)
-        });
-        let kept = kept.await??;
-        let validated = kept.validated;
+        let modules = &self.means.modules;
+        let kept = modules.keep(modules.check(wasm).await?).await?;
         let module = Module {
-            name: name.unwrap_or(validated.name),
-            version: version.unwrap_or(validated.version),
-            digest: kept.digest,
-            size: kept.size,
-            world: validated.world,
-            description: validated.description,
-            params: validated.params,
-            imports: validated.imports,
-            builtin: false,
+            name: name.unwrap_or(kept.name),
+            version: version.unwrap_or(kept.version),
             created_ms: self.means.clock.unix_ms(),
+            ..kept
         };
         match self
             .means
@@ -311,8 +288,8 @@ impl Transforms {
             })
         });
         let limit = dry_run.limit.min(DRY_RUN_RECORDS_MAX);
-        let tried = self.means.modules.blocking(move |modules| {
-            let module = modules.load(&module)?;
+        let module = self.means.modules.load(&module).await?;
+        let tried = self.means.modules.blocking(move |_| {
             let (mut results, mut cpu_us): (Vec<Tried>, u64) = (Vec::new(), 0);
             for (partition, input) in samples {
                 let left = limit - results.len();
@@ -382,9 +359,8 @@ impl Transforms {
             self.means.clock.clone(),
         );
         let setup: Setup = launch::setup(transform, params, tables.collect(), logger);
-        let module = Arc::clone(module);
-        let tried = self.means.modules.blocking(move |modules| {
-            let module = modules.load(&module)?;
+        let module = self.means.modules.load(module).await?;
+        let tried = self.means.modules.blocking(move |_| {
             let started = Instance::start(&module, setup, KeyedStore::new(0));
             started.map(drop).map_err(|(error, _)| DeployError::from(error))
         });

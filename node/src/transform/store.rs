@@ -22,7 +22,7 @@ use crate::sys::random::Random;
 const KEY_BYTES: usize = 32;
 const MARK_BYTES: usize = 32;
 /// Compiled code is a few times as large as what it was compiled from.
-const CODE_BYTES_MAX: usize = 16 * MODULE_BYTES_MAX;
+pub(crate) const CODE_BYTES_MAX: usize = 16 * MODULE_BYTES_MAX;
 
 /// Why a module's file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -67,15 +67,14 @@ impl Store {
         })
     }
 
-    /// Keeps a component, durably. Gives its digest.
-    pub(crate) fn put(&self, wasm: &[u8]) -> Result<String, StoreError> {
-        let digest = digest_of(wasm);
-        let path = self.wasm_path(&digest);
+    /// Keeps a component by its digest, durably.
+    pub(crate) fn put(&self, digest: &str, wasm: &[u8]) -> Result<(), StoreError> {
+        let path = self.wasm_path(digest);
         let is_here = self.disk.open(&path, Open::Read).and_then(|file| file.bytes());
         if !is_here.is_ok_and(|bytes| bytes == wasm.len() as u64) {
             disk::replace(&*self.disk, &path, wasm)?;
         }
-        Ok(digest)
+        Ok(())
     }
 
     pub(crate) fn get(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
@@ -165,7 +164,8 @@ mod tests {
     #[test]
     fn what_was_put_is_there_after_a_restart() {
         let sys = Sys::simulated(1);
-        let digest = store(&sys).put(b"component").unwrap();
+        let digest = digest_of(b"component");
+        store(&sys).put(&digest, b"component").unwrap();
         store(&sys).put_code(&digest, "e1", b"machine code").unwrap();
         let again = store(&sys);
         assert_eq!(again.get(&digest).unwrap(), b"component");
@@ -180,7 +180,8 @@ mod tests {
     fn code_that_somebody_else_wrote_or_changed_is_not_handed_out() {
         let sys = Sys::simulated(1);
         let ours = store(&sys);
-        let digest = ours.put(b"component").unwrap();
+        let digest = digest_of(b"component");
+        ours.put(&digest, b"component").unwrap();
         ours.put_code(&digest, "e1", b"machine code").unwrap();
         let path = Path::new("modules").join(code_name(&digest, "e1"));
         let change = |at: u64| {
@@ -203,7 +204,8 @@ mod tests {
     fn a_damaged_component_is_named() {
         let sys = Sys::simulated(1);
         let store = store(&sys);
-        let digest = store.put(b"component").unwrap();
+        let digest = digest_of(b"component");
+        store.put(&digest, b"component").unwrap();
         let file = sys.disk.open(&store.wasm_path(&digest), Open::Write).unwrap();
         file.write_at(0, &mut [IoSlice::new(b"x")]).unwrap();
         assert!(matches!(store.get(&digest), Err(StoreError::Damaged { .. })));

@@ -50,7 +50,7 @@ pub(crate) fn module(engine: &Arc<Engine>, name: &str) -> Module {
     let component = engine
         .load(&validated.compiled)
         .expect("this engine has compiled it");
-    Module::link(Arc::clone(engine), &component, validated.world).expect("it was validated")
+    Module::link(Arc::clone(engine), &component, validated.facts.world).expect("it was validated")
 }
 
 /// Limits like those of a deployment, and no parameters or tables.

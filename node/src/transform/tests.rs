@@ -144,7 +144,7 @@ impl Rig {
         let called = name.rsplit('/').next().unwrap().replace('_', "-");
         let module = self
             .transforms
-            .upload(wasm(name), Some(called), None)
+            .upload(wasm(name).into(), Some(called), None)
             .await
             .unwrap();
         ModuleRef {

@@ -15,6 +15,7 @@ use super::engine::{Engine, Trusted};
 use super::instance::{self, CallError, Instance, MODULE_INTERFACE, Module, Setup, StartError};
 use super::logs::{LogRing, Logger};
 use super::params::{self, is_plain_name};
+use super::request::ModuleFacts;
 use crate::metadata::{ParamKind, ParamSpec, World};
 use crate::sys::clock::Clock;
 
@@ -116,23 +117,28 @@ impl ValidateError {
 
 /// What a sound upload is.
 pub(crate) struct Validated {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) description: String,
-    pub(crate) params: Vec<ParamSpec>,
-    pub(crate) world: World,
-    pub(crate) imports: Vec<String>,
+    pub(crate) facts: ModuleFacts,
     pub(crate) compiled: Trusted,
 }
 
-/// Checks an upload completely. It compiles and runs the module's `describe`: call it where a thread may be busy for
-/// a second.
+/// Checks an upload completely, and compiles it in this process: call it where a thread may be busy for seconds.
 pub(crate) fn validate(engine: &Arc<Engine>, clock: &Clock, wasm: &[u8]) -> Result<Validated, ValidateError> {
     let (world, imports) = inspect(wasm)?;
     let compiled = engine.compile(wasm).map_err(|error| ValidateError::Compile {
         reason: format!("{error:#}"),
     })?;
-    let compiled = Trusted::vouch(compiled);
+    examine(engine, clock, world, imports, compiled)
+}
+
+/// Checks the code of an upload that was found sound: its functions, and what its `describe` answers. A thread may be
+/// busy with it for a second.
+pub(crate) fn examine(
+    engine: &Arc<Engine>,
+    clock: &Clock,
+    world: World,
+    imports: Vec<String>,
+    compiled: Trusted,
+) -> Result<Validated, ValidateError> {
     let component = engine.load(&compiled);
     let component = component.map_err(|error| ValidateError::Compile {
         reason: format!("{error:#}"),
@@ -147,15 +153,15 @@ pub(crate) fn validate(engine: &Arc<Engine>, clock: &Clock, wasm: &[u8]) -> Resu
         description,
         ..
     } = metadata;
-    Ok(Validated {
+    let facts = ModuleFacts {
         name,
         version,
         description,
-        params,
         world,
+        params,
         imports,
-        compiled,
-    })
+    };
+    Ok(Validated { facts, compiled })
 }
 
 /// Looks at the bytes alone: kind, soundness, imports and exports.

@@ -10,12 +10,12 @@ fn check(engine: &Arc<Engine>, bytes: &[u8]) -> Result<Validated, ValidateError>
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_sound_module_says_what_it_is() {
     let engine = engine();
-    let sound = check(&engine, &wasm("examples/split_lines")).unwrap();
+    let sound = check(&engine, &wasm("examples/split_lines")).unwrap().facts;
     assert_eq!((&*sound.name, sound.world), ("headwater-examples", World::Map));
     assert!(!sound.description.is_empty() && !sound.version.is_empty());
-    let aggregate = check(&engine, &wasm("examples/longest")).unwrap();
+    let aggregate = check(&engine, &wasm("examples/longest")).unwrap().facts;
     assert_eq!(aggregate.world, World::Aggregate);
-    let stateful = check(&engine, &wasm("examples/deduplicate")).unwrap();
+    let stateful = check(&engine, &wasm("examples/deduplicate")).unwrap().facts;
     assert!(
         stateful.imports.contains(&"state".to_owned()),
         "{:?}",
