@@ -1,5 +1,7 @@
 //! DescribeConfigs (key 32): properties of topics and brokers, with where each value comes from.
 
+use std::collections::BTreeSet;
+
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -21,9 +23,12 @@ pub(in crate::server) async fn handle(
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
+    // Named a thousand times, a resource would fill the memory with one small request.
+    let mut told = BTreeSet::new();
     let results = request
         .resources
         .into_iter()
+        .filter(|resource| told.insert((resource.resource_type, resource.resource_name.clone())))
         .map(|resource| describe(context, resource, &shape))
         .collect();
     DescribeConfigsResponse {

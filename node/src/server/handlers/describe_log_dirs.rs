@@ -1,10 +1,10 @@
 //! DescribeLogDirs (key 35, KIP-113): how many bytes each partition takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_protocol::kafka::describe_log_dirs::{
-    DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult,
-    DescribeLogDirsTopic,
+    DescribableLogDirTopic, DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
+    DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use headwater_protocol::primitives::Str;
 
@@ -17,24 +17,28 @@ pub(in crate::server) async fn handle(
     context: &Context,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
-    let wanted = |topic: &str, partition: i32| match &request.topics {
-        None => true,
-        Some(topics) => topics
-            .iter()
-            .any(|each| &*each.topic == topic && each.partitions.contains(&partition)),
-    };
+    let asked: Option<BTreeSet<(Str, i32)>> = request.topics.map(|topics| {
+        let of_topic = |each: DescribableLogDirTopic| {
+            let name = each.topic;
+            each.partitions
+                .into_iter()
+                .map(move |index| (name.clone(), index))
+        };
+        topics.into_iter().flat_map(of_topic).collect()
+    });
     let mut topics: BTreeMap<Str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for partition in context.services().registry.list() {
         let name = partition.name();
-        if wanted(&name.topic, name.index.0) {
-            topics
-                .entry(Str::from(&*name.topic))
-                .or_default()
-                .push(DescribeLogDirsPartition {
-                    partition_index: name.index.0,
-                    partition_size: i64::try_from(partition.size_bytes()).unwrap_or(i64::MAX),
-                    ..DescribeLogDirsPartition::default()
-                });
+        let topic = Str::from(&*name.topic);
+        let wanted = asked
+            .as_ref()
+            .is_none_or(|asked| asked.contains(&(topic.clone(), name.index.0)));
+        if wanted {
+            topics.entry(topic).or_default().push(DescribeLogDirsPartition {
+                partition_index: name.index.0,
+                partition_size: i64::try_from(partition.size_bytes()).unwrap_or(i64::MAX),
+                ..DescribeLogDirsPartition::default()
+            });
         }
     }
     let topics = topics.into_iter().map(|(name, partitions)| DescribeLogDirsTopic {

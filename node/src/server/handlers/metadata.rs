@@ -1,5 +1,6 @@
 //! Metadata: the nodes, the topics, who leads which partition; unknown topics are created when the node is so set.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use headwater_protocol::kafka::ErrorCode;
@@ -38,7 +39,12 @@ pub(in crate::server) async fn handle(context: &Context, request: MetadataReques
     match asked {
         None => topics.extend(image.topics.values().map(|topic| described(topic, operations))),
         Some(asked) => {
+            // Named a thousand times, a large topic would fill the memory with one small request.
+            let mut told = BTreeSet::new();
             for wanted in asked {
+                if !told.insert((wanted.name.clone(), wanted.topic_id)) {
+                    continue;
+                }
                 let mut found = lookup(&image, &wanted, operations);
                 if let (Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), true, Some(name)) =
                     (&found, may_create, &wanted.name)

@@ -1,7 +1,9 @@
 //! Bytes that are not the protocol: the stream they came on is closed, nothing else happens.
 
 use headwater_protocol::kafka::ApiKey;
-use headwater_protocol::kafka::metadata::MetadataRequest;
+use headwater_protocol::kafka::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use headwater_protocol::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
+use headwater_protocol::primitives::Str;
 
 use super::*;
 use crate::sys::random::Random;
@@ -134,6 +136,31 @@ async fn ten_thousand_mutants_harm_nobody() {
         edge.server.shared.answers.capacity()
     );
     assert!(failure.borrow_and_update().is_none());
+}
+
+#[tokio::test]
+async fn what_is_named_often_is_answered_once() {
+    let edge = Edge::new().await;
+    let mut client = edge.client().await;
+    let topic = MetadataRequestTopic {
+        name: Some(Str::from_static("often")),
+        ..MetadataRequestTopic::default()
+    };
+    let request = MetadataRequest {
+        topics: Some(vec![topic; 1000]),
+        ..MetadataRequest::default()
+    };
+    assert_eq!(client.call(&request, 9).await.topics.len(), 1);
+    let resource = DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: Str::from_static("often"),
+        ..DescribeConfigsResource::default()
+    };
+    let request = DescribeConfigsRequest {
+        resources: vec![resource; 1000],
+        ..DescribeConfigsRequest::default()
+    };
+    assert_eq!(client.call(&request, 4).await.results.len(), 1);
 }
 
 /// Changes, drops or repeats a few bytes behind the length, and sets the length right again, mostly.
