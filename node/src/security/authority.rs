@@ -113,7 +113,11 @@ impl Authority {
             .subject_alt_names
             .push(uri_name(format!("{NODE_URI}{node}"))?);
         let key = KeyPair::generate().map_err(key_error)?;
-        let leaf = self.sign(params, &key)?;
+        let usages = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let leaf = self.sign(params, &usages, &key)?;
         let identity = Identity::from_parts(vec![leaf, self.certificate.clone()], key.serialize_der());
         Ok(NodeCertificate {
             identity,
@@ -139,7 +143,9 @@ impl Authority {
         params
             .subject_alt_names
             .push(uri_name(format!("{SITE_URI}{site}"))?);
-        let leaf = self.sign(params, &request.public_key)?;
+        // A site dials and nothing else: whoever trusts this authority must not take it for the core.
+        let usages = [ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = self.sign(params, &usages, &request.public_key)?;
         let fingerprint = Fingerprint::of(&leaf);
         let chain_pem = format!("{}{}", pem_text(&leaf), self.certificate_pem);
         Ok(SiteCertificate {
@@ -164,14 +170,12 @@ impl Authority {
     fn sign(
         &self,
         mut params: CertificateParams,
+        usages: &[ExtendedKeyUsagePurpose],
         public_key: &impl PublicKeyData,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = usages.to_vec();
         let signed = params.signed_by(public_key, &self.issuer).map_err(key_error)?;
         Ok(signed.der().clone())
     }

@@ -3,6 +3,8 @@
 use super::authority::{Authority, AuthorityError, SiteRequest};
 use super::identity::{Fingerprint, Identity, certificates};
 use super::principal::Principal;
+use super::tls::{ALPN_KAFKA, EarlyData, NothingRevoked, ServerTls, Trust, client_config};
+use std::sync::Arc;
 
 const NOW_MS: i64 = 1_790_000_000_000;
 
@@ -108,6 +110,62 @@ fn fingerprints_are_read_in_both_spellings() {
     assert_eq!(Fingerprint::parse(&colons.join(":")), Some(fingerprint));
     assert_eq!(Fingerprint::parse(&plain[1..]), None);
     assert_eq!(Fingerprint::parse("zz"), None);
+}
+
+/// Whether a dialer with this trust believes a server that shows this identity.
+fn is_believed(trust: &Trust, identity: Identity) -> bool {
+    let server = ServerTls {
+        identity,
+        client_authority: None,
+        revocations: Arc::new(NothingRevoked),
+    };
+    let server = Arc::new(server.for_tcp().unwrap());
+    let client = Arc::new(client_config(trust, None, ALPN_KAFKA, EarlyData::Refuse).unwrap());
+    let mut server = rustls::ServerConnection::new(server).unwrap();
+    let mut client = rustls::ClientConnection::new(client, "core.example".try_into().unwrap()).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        while client.wants_write() {
+            client.write_tls(&mut up).unwrap();
+        }
+        let mut up = up.as_slice();
+        while !up.is_empty() {
+            server.read_tls(&mut up).unwrap();
+            server.process_new_packets().unwrap();
+        }
+        while server.wants_write() {
+            server.write_tls(&mut down).unwrap();
+        }
+        let mut down = down.as_slice();
+        while !down.is_empty() {
+            client.read_tls(&mut down).unwrap();
+            if client.process_new_packets().is_err() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[test]
+fn a_site_cannot_pass_for_the_core() {
+    // The system's time: that is when certificates are checked.
+    let now_ms = crate::sys::clock::Clock::system().unix_ms();
+    let authority = Authority::create("lab", now_ms).unwrap();
+    let hosts = ["core.example".to_owned()];
+    let node = authority.issue_node(1, &hosts, now_ms).unwrap().identity;
+    let request = SiteRequest::create("shop").unwrap();
+    let issued = authority
+        .issue_site(&request.request_pem, "shop", now_ms)
+        .unwrap();
+    let site = Identity::from_pem(&issued.chain_pem, &request.key_pem).unwrap();
+    for trust in [
+        Trust::Fingerprint(authority.fingerprint()),
+        Trust::Authorities(vec![authority.certificate().clone()]),
+    ] {
+        assert!(is_believed(&trust, node.clone()), "{trust:?}");
+        assert!(!is_believed(&trust, site.clone()), "{trust:?}");
+    }
 }
 
 #[test]
