@@ -9,6 +9,8 @@ test("what is no module is refused, with the reason", async ({ page, node }) => 
   await expect(page.getByText("empty.wasm was refused:")).toBeVisible();
   await input.setInputFiles(wasm("noise.wasm", Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 131) % 251))));
   await expect(page.getByText("noise.wasm was refused:")).toBeVisible();
+  await input.setInputFiles(wasm("film.wasm", Buffer.alloc(45_000_000)));
+  await expect(page.getByRole("alert")).toContainText("45.0 MB is no module");
   // A core module: the right magic, and no component.
   await input.setInputFiles(wasm("core.wasm", Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])));
   await expect(page.getByText("core.wasm was refused:")).toBeVisible();
