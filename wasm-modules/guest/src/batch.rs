@@ -90,7 +90,7 @@ impl Records<'_> {
 impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Record<'a>> {
         if self.left == 0 {
             return None;

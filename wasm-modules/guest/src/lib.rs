@@ -7,6 +7,7 @@
 mod batch;
 #[doc(hidden)]
 pub mod bindings;
+pub mod bytes;
 mod error;
 #[doc(hidden)]
 pub mod export;

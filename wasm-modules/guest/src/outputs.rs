@@ -3,6 +3,7 @@
 //! an input that failed.
 
 use crate::bindings::services::headwater::module::types::Failure;
+use crate::bytes::{put, same};
 use crate::error::Error;
 use crate::wire::{put_bytes, put_varint, set_count};
 
@@ -24,6 +25,7 @@ pub struct Output<'a> {
     timestamp_ms: Option<i64>,
     key: Option<Option<&'a [u8]>>,
     value: Option<Option<&'a [u8]>>,
+    parts: Option<&'a [&'a [u8]]>,
     headers: Option<&'a [Header<'a>]>,
 }
 
@@ -49,7 +51,14 @@ impl<'a> Output<'a> {
 
     #[must_use]
     pub fn value(mut self, value: Option<&'a [u8]>) -> Self {
-        self.value = Some(value);
+        (self.value, self.parts) = (Some(value), None);
+        self
+    }
+
+    /// A value that is put together from parts, which saves making it first.
+    #[must_use]
+    pub fn value_of(mut self, parts: &'a [&'a [u8]]) -> Self {
+        (self.value, self.parts) = (None, Some(parts));
         self
     }
 
@@ -104,7 +113,7 @@ impl Outputs {
     ///
     /// # Panics
     /// When an input with a higher index came before, this input has failed, or the topic's name is empty.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, input: impl Input, output: Output<'_>) {
         let index = self.enter(input.index());
         self.count += 1;
@@ -127,6 +136,15 @@ impl Outputs {
         if let Some(value) = output.value {
             flags |= CARRIES_VALUE;
             put_bytes(&mut self.buffer, value);
+        }
+        if let Some(parts) = output.parts {
+            flags |= CARRIES_VALUE;
+            let bytes: usize = parts.iter().map(|part| part.len()).sum();
+            put_varint(
+                &mut self.buffer,
+                i64::try_from(bytes).expect("memory is smaller than i64::MAX"),
+            );
+            parts.iter().for_each(|part| put(&mut self.buffer, part));
         }
         if let Some(headers) = output.headers {
             flags |= CARRIES_HEADERS;
@@ -157,7 +175,7 @@ impl Outputs {
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self, index: u32) -> u32 {
         if index != self.last.index {
             assert!(
@@ -178,9 +196,11 @@ impl Outputs {
         index
     }
 
+    #[inline]
     fn put_topic(&mut self, topic: &str) {
         assert!(!topic.is_empty(), "a topic's name cannot be empty");
-        let known = self.topics.iter().position(|known| known == topic);
+        let is_known = |known: &String| same(known.as_bytes(), topic.as_bytes());
+        let known = self.topics.iter().position(is_known);
         let number = known.unwrap_or(self.topics.len()) + 1;
         let number = u16::try_from(number).expect("a transform has fewer than 65536 sinks");
         self.buffer.extend_from_slice(&number.to_le_bytes());
@@ -261,6 +281,18 @@ mod tests {
             &[4, 2, b'h', 2, b'x', 2, b'n', 1],
         ];
         assert_eq!(buffer, expected.concat());
+    }
+
+    #[test]
+    fn a_value_of_parts_is_their_sum() {
+        let (whole, _) = written(1, |records, outputs| {
+            outputs.push(&records[0], Output::default().value(Some(b"one two")));
+        });
+        let (parts, _) = written(1, |records, outputs| {
+            let parts: [&[u8]; 3] = [b"one", b"", b" two"];
+            outputs.push(&records[0], Output::default().value(None).value_of(&parts));
+        });
+        assert_eq!(parts, whole);
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! What is kept of a group for one column, and how it is written down between batches.
 //! Nothing here depends on the order of the records, except which of two texts came first, which nobody can see.
 
-use std::io::Write;
-
-use headwater_expression::{Number, put_json_text, put_number};
+use headwater_expression::{Number, put_json_text, put_number, put_shown};
 
 use crate::exact::ExactSum;
 
@@ -45,6 +43,7 @@ pub(crate) enum Extreme {
 
 impl Accumulator {
     /// Why an input cannot be taken in; asked of every column before any takes it.
+    #[inline]
     pub(crate) fn refuses(&self, input: &Input<'_>) -> Option<&'static str> {
         match (self, input) {
             (
@@ -59,6 +58,7 @@ impl Accumulator {
         }
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, input: &Input<'_>) {
         match (self, input) {
             (_, Input::Nothing) => {}
@@ -86,7 +86,7 @@ impl Accumulator {
             number.map(|number| put_number(to, number)).is_some()
         };
         match self {
-            Self::Count(count) => write!(to, "{count}").expect("a Vec takes everything"),
+            Self::Count(count) => put_shown(to, format_args!("{count}")),
             Self::Share { all: 0, .. } | Self::Least(None) | Self::Greatest(None) => {
                 to.extend_from_slice(b"null")
             }
@@ -97,7 +97,7 @@ impl Accumulator {
                 integers,
                 ..
             }) => {
-                write!(to, "{integers}").expect("a Vec takes everything");
+                put_shown(to, format_args!("{integers}"));
             }
             Self::Sum(sum) => return sum.total().is_some_and(|total| put_float(to, total)),
             Self::Mean(sum) => {

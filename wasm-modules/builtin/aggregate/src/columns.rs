@@ -126,6 +126,7 @@ impl Column {
     }
 
     /// What a record gives to this column; a text is appended to `texts`.
+    #[inline]
     pub(crate) fn input(&self, view: &View<'_>, texts: &mut Vec<u8>) -> Result<Kept, Error> {
         let input = match &self.function {
             Function::Count => Input::Truth(true),

@@ -54,6 +54,7 @@ pub(crate) fn parse(source: &str, fields: &mut Fields) -> Result<Vec<Group>, Par
 }
 
 /// Writes the key of the record's group.
+#[inline]
 pub(crate) fn put_key(
     groups: &[Group],
     view: &View<'_>,
@@ -138,6 +139,7 @@ impl Time {
         Ok(Self::Field(fields.add(&Path::parse(source)?)))
     }
 
+    #[inline]
     pub(crate) fn of(self, view: &View<'_>) -> Result<i64, Error> {
         let slot = match self {
             Self::RecordTimestamp => return Ok(view.record.timestamp_ms()),

@@ -9,7 +9,7 @@ mod columns;
 mod exact;
 mod groups;
 
-use headwater_expression::{Fields, Found, ParseError, put_json_text, put_time};
+use headwater_expression::{Fields, ParseError, put_integer, put_json_text, put_time};
 use headwater_guest::{
     Aggregate, Error, Metadata, Module, Output, Outputs, Param, ParamKind, Params, Record, Window,
     export_aggregate, package_metadata,
@@ -30,7 +30,6 @@ struct Compute {
     /// What `key` looks for, and what `fold` does: each reads a value only as far as it must.
     key_fields: Fields,
     fold_fields: Fields,
-    found: Found,
     texts: Vec<u8>,
     inputs: Vec<Kept>,
     json: Vec<u8>,
@@ -119,7 +118,6 @@ impl Module for Compute {
             window_times,
             key_fields,
             fold_fields,
-            found: Found::default(),
             texts: Vec::new(),
             inputs: Vec::new(),
             json: Vec::new(),
@@ -131,7 +129,7 @@ impl Aggregate for Compute {
     type State = Vec<Accumulator>;
 
     fn key(&mut self, record: &Record<'_>, key: &mut Vec<u8>) -> Result<Option<i64>, Error> {
-        let view = self.key_fields.view(record, &mut self.found)?;
+        let view = self.key_fields.view(record)?;
         let time_ms = self.time.of(&view)?;
         groups::put_key(&self.groups, &view, &mut self.texts, key)?;
         Ok(Some(time_ms))
@@ -160,7 +158,7 @@ impl Aggregate for Compute {
 
     fn fold(&mut self, state: &mut Vec<Accumulator>, record: &Record<'_>) -> Result<(), Error> {
         // All inputs are found and accepted before any is taken in: a record counts in all columns or in none.
-        let view = self.fold_fields.view(record, &mut self.found)?;
+        let view = self.fold_fields.view(record)?;
         self.texts.clear();
         self.inputs.clear();
         for (column, accumulator) in self.columns.iter().zip(state.iter()) {
@@ -208,7 +206,7 @@ impl WindowTimes {
                 put_time(json, time_ms);
                 json.push(b'"');
             }
-            Self::EpochMs => json.extend_from_slice(time_ms.to_string().as_bytes()),
+            Self::EpochMs => put_integer(json, time_ms),
         }
     }
 }

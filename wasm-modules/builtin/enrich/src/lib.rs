@@ -2,15 +2,17 @@
 //! It owns its parameters and the way two JSON objects become one without either being rebuilt: what is added is
 //! spliced in before the closing brace, and a member of the same name is cut out.
 
+mod additions;
 mod splice;
 
-use headwater_expression::{Fields, Found, ParseError, Parser, Path, Slot, Value, View, put_number};
+use headwater_expression::{Fields, ParseError, Parser, Path, Slot, Value, View, put_number};
 use headwater_guest::lookup::Table;
 use headwater_guest::{
-    Batch, Error, ItemsBuilder, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params,
+    Batch, Error, ItemsBuilder, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params, Record,
     export_mapping, package_metadata,
 };
 
+use additions::Additions;
 use splice::{Addition, Selected, Splice};
 
 struct Enrich {
@@ -19,10 +21,27 @@ struct Enrich {
     key: Key,
     addition: Addition,
     on_missing: OnMissing,
-    fields: Fields,
-    found: Found,
+    /// The key alone, and the key with every name that is added: the latter reads a record to its end.
+    key_fields: Fields,
+    all_fields: Fields,
+    added: Vec<Slot>,
+    additions: Additions,
     splice: Splice,
     lookup_key: Vec<u8>,
+    /// What the first pass over a batch found, per record.
+    looked: Vec<Looked>,
+}
+
+/// What the first pass found of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// It is an object without space at its ends and has none of the names that are added.
+    Plain,
+    /// It has a key. What else it is, was not looked at.
+    Keyed,
+    Keyless,
+    /// Its key cannot be used.
+    Failed,
 }
 
 /// Where the lookup key comes from.
@@ -90,12 +109,16 @@ impl Module for Enrich {
 
     fn configure(params: &Params) -> Result<Self, Error> {
         let in_param = |name: &str, error: ParseError| Error::new(format!("parameter '{name}', {error}"));
-        let mut fields = Fields::default();
+        let mut key_fields = Fields::default();
         let key = match params.text("key")?.trim() {
             "key" => Key::Record,
-            path => Key::Field(fields.add(&Path::parse(path).map_err(|error| in_param("key", error))?)),
+            path => Key::Field(key_fields.add(&Path::parse(path).map_err(|error| in_param("key", error))?)),
         };
         let selected = select(params.text("fields")?).map_err(|error| in_param("fields", error))?;
+        let addition = Addition::new(params.text("as")?.trim(), selected);
+        let mut all_fields = key_fields.clone();
+        let added = addition.names().map(|name| all_fields.add(&Path::member(name)));
+        let added = added.collect();
         let on_missing = match params.text("on-missing")?.trim() {
             "keep" => OnMissing::Keep,
             "drop" => OnMissing::Drop,
@@ -110,12 +133,15 @@ impl Module for Enrich {
             table: params.table("table")?,
             table_name: params.text("table")?.trim().into(),
             key,
-            addition: Addition::new(params.text("as")?.trim(), selected),
+            addition,
             on_missing,
-            fields,
-            found: Found::default(),
+            key_fields,
+            all_fields,
+            added,
+            additions: Additions::default(),
             splice: Splice::default(),
             lookup_key: Vec::new(),
+            looked: Vec::new(),
         })
     }
 }
@@ -142,23 +168,18 @@ fn select(source: &str) -> Result<Vec<Selected>, ParseError> {
 impl Mapping for Enrich {
     fn transform(&mut self, batch: &Batch<'_>, outputs: &mut Outputs) {
         let mut keys = ItemsBuilder::with_capacity(batch.len() * 8);
-        // A record whose key cannot be used fails now or in the second pass; both find the same.
+        self.looked.clear();
         for record in batch {
-            self.lookup_key.clear();
-            let key = self
-                .fields
-                .view(&record, &mut self.found)
-                .and_then(|view| put_key(&self.key, &view, &mut self.lookup_key));
-            keys.push(matches!(key, Ok(true)).then_some(self.lookup_key.as_slice()));
+            let looked = self.look(&record);
+            self.looked.push(looked);
+            let is_usable = matches!(looked, Looked::Plain | Looked::Keyed);
+            keys.push(is_usable.then_some(self.lookup_key.as_slice()));
         }
         let entries = self.table.get_many(&keys.finish());
-        for (record, entry) in batch.records().zip(&entries) {
+        for (index, (record, entry)) in batch.records().zip(&entries).enumerate() {
             match (entry, record.value()) {
-                (Some(entry), Some(value)) => match self.splice.join(value, entry, &self.addition) {
-                    Ok(joined) => outputs.push(&record, Output::default().value(Some(joined))),
-                    Err(error) => outputs.fail(&record, error.in_table(&self.table_name)),
-                },
-                _ => self.missing(&record, outputs),
+                (Some(entry), Some(value)) => self.join(&record, value, entry, self.looked[index], outputs),
+                _ => self.missing(&record, self.looked[index], outputs),
             }
         }
     }
@@ -190,24 +211,92 @@ fn put_key(key: &Key, view: &View<'_>, to: &mut Vec<u8>) -> Result<bool, Error> 
 }
 
 impl Enrich {
-    /// A record for which the table has nothing, or whose key cannot be used.
-    fn missing(&mut self, record: &headwater_guest::Record<'_>, outputs: &mut Outputs) {
+    /// Finds the key of a record, and writes it down.
+    #[inline]
+    fn look(&mut self, record: &Record<'_>) -> Looked {
         self.lookup_key.clear();
-        let view = self.fields.view(record, &mut self.found);
-        let key = view.and_then(|view| put_key(&self.key, &view, &mut self.lookup_key));
-        match (key, self.on_missing) {
-            (Err(error), _) => outputs.fail(record, error),
-            (Ok(_), OnMissing::Keep) => outputs.push(record, Output::default()),
-            (Ok(_), OnMissing::Drop) => {}
-            (Ok(true), OnMissing::Fail) => {
-                let key = String::from_utf8_lossy(&self.lookup_key);
-                outputs.fail(
-                    record,
-                    format!("table '{}' has no entry '{key}'", self.table_name),
-                );
-            }
-            (Ok(false), OnMissing::Fail) => outputs.fail(record, "there is no key to look up"),
+        if let Ok(view) = self.all_fields.view(record)
+            && let Ok(true) = put_key(&self.key, &view, &mut self.lookup_key)
+        {
+            let is_plain = view.is_whole()
+                && self.added.iter().all(|slot| view.raw(*slot).is_none())
+                && record.value().is_some_and(is_bare_object);
+            return if is_plain { Looked::Plain } else { Looked::Keyed };
         }
+        // With no key, or with a mistake somewhere behind it.
+        match self.key_of(record) {
+            Ok(true) => Looked::Keyed,
+            Ok(false) => Looked::Keyless,
+            Err(_) => Looked::Failed,
+        }
+    }
+
+    /// As `look`, reading no further than the key.
+    fn key_of(&mut self, record: &Record<'_>) -> Result<bool, Error> {
+        self.lookup_key.clear();
+        let view = self.key_fields.view(record)?;
+        put_key(&self.key, &view, &mut self.lookup_key)
+    }
+
+    #[inline]
+    fn join(
+        &mut self,
+        record: &Record<'_>,
+        value: &[u8],
+        entry: &[u8],
+        looked: Looked,
+        outputs: &mut Outputs,
+    ) {
+        let joined = match (looked, value.split_last()) {
+            (Looked::Plain, Some((_, open))) => self
+                .additions
+                .of(entry, &self.addition, &mut self.splice)
+                .map(|added| {
+                    let comma = &b","[..usize::from(open.len() > 1 && !added.is_empty())];
+                    outputs.push(record, Output::default().value_of(&[open, comma, added, b"}"]));
+                }),
+            _ => self
+                .splice
+                .join(value, entry, &self.addition)
+                .map(|joined| outputs.push(record, Output::default().value(Some(joined)))),
+        };
+        if let Err(error) = joined {
+            outputs.fail(record, error.in_table(&self.table_name));
+        }
+    }
+
+    /// A record for which the table has nothing, or whose key cannot be used.
+    fn missing(&mut self, record: &Record<'_>, looked: Looked, outputs: &mut Outputs) {
+        if looked == Looked::Failed {
+            if let Err(error) = self.key_of(record) {
+                outputs.fail(record, error);
+            }
+            return;
+        }
+        match self.on_missing {
+            OnMissing::Keep => outputs.push(record, Output::default()),
+            OnMissing::Drop => {}
+            OnMissing::Fail => match self.key_of(record) {
+                Ok(true) => {
+                    let key = String::from_utf8_lossy(&self.lookup_key);
+                    outputs.fail(
+                        record,
+                        format!("table '{}' has no entry '{key}'", self.table_name),
+                    );
+                }
+                Ok(false) => outputs.fail(record, "there is no key to look up"),
+                Err(error) => outputs.fail(record, error),
+            },
+        }
+    }
+}
+
+/// Whether an object has no space at its ends, neither outside nor inside of its braces.
+fn is_bare_object(value: &[u8]) -> bool {
+    match value {
+        [b'{', b'}'] => true,
+        [b'{', first, .., last, b'}'] => !first.is_ascii_whitespace() && !last.is_ascii_whitespace(),
+        _ => false,
     }
 }
 

@@ -58,6 +58,15 @@ impl Addition {
     }
 }
 
+impl Addition {
+    /// What the record gets, if that does not depend on the entry.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let selected = self.selected.iter().filter(|_| self.field.is_none());
+        let names = self.field.iter().chain(selected.map(|each| &each.to));
+        names.map(|name| name.plain.as_str())
+    }
+}
+
 /// Why two texts cannot be joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinError {
@@ -107,6 +116,13 @@ impl Splice {
         entry: &[u8],
         addition: &Addition,
     ) -> Result<&[u8], JoinError> {
+        self.add(entry, addition)?;
+        self.copy(record, entry, addition)?;
+        Ok(&self.joined)
+    }
+
+    /// What an entry adds to any record: members, divided by commas.
+    pub(crate) fn add(&mut self, entry: &[u8], addition: &Addition) -> Result<&[u8], JoinError> {
         self.added.clear();
         self.names.clear();
         match &addition.field {
@@ -117,8 +133,7 @@ impl Splice {
             }
             None => self.add_members(entry, &addition.selected)?,
         }
-        self.copy(record, entry, addition)?;
-        Ok(&self.joined)
+        Ok(&self.added)
     }
 
     fn add_field(&mut self, field: &Name, entry: &[u8], selected: &[Selected]) -> Result<(), JoinError> {

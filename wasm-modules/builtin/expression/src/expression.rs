@@ -4,8 +4,9 @@
 use std::cmp::Ordering;
 
 use headwater_guest::Error;
+use headwater_guest::bytes::same;
 
-use crate::fields::{Slot, View};
+use crate::fields::{Simple, Slot, View};
 use crate::number::Number;
 use crate::text::Text;
 use crate::value::Value;
@@ -138,6 +139,15 @@ impl Node {
             }
             Self::Compare(comparison, sides) => compare(*comparison, sides, view),
             Self::In(node, literals) => {
+                if let Self::Field(slot) = **node
+                    && let Some(Simple::Text(text)) = view.simple(slot)
+                {
+                    let is_text = |literal: &Literal| match literal {
+                        Literal::Text(known) => same(text, known.as_bytes()),
+                        Literal::Null | Literal::Boolean(_) | Literal::Number(_) => false,
+                    };
+                    return Ok(literals.iter().any(is_text));
+                }
                 let value = node.value(view)?;
                 for literal in literals {
                     if equal(&value, &literal.value(), node, view)? {
@@ -247,17 +257,60 @@ fn text_or_null(text: Option<&[u8]>) -> Value<'_> {
 
 #[inline]
 fn compare(comparison: Comparison, sides: &[Node; 2], view: &View<'_>) -> Result<bool, Error> {
+    if let Some(truth) = compare_simple(comparison, sides, view) {
+        return Ok(truth);
+    }
+    compare_values(comparison, sides, view)
+}
+
+/// What most conditions are: a field, the timestamp or the offset against a literal of the same kind. Made without
+/// a value on either side.
+#[inline]
+fn compare_simple(comparison: Comparison, [left, right]: &[Node; 2], view: &View<'_>) -> Option<bool> {
+    let Node::Literal(right) = right else { return None };
+    let left = match left {
+        Node::Field(slot) => view.simple(*slot)?,
+        Node::Timestamp => Simple::Integer(view.record.timestamp_ms()),
+        Node::Offset => Simple::Integer(view.record.offset()),
+        _ => return None,
+    };
+    match (left, right) {
+        (Simple::Integer(left), Literal::Number(Number::Integer(right))) => {
+            Some(comparison.holds(left.cmp(right)))
+        }
+        (Simple::Text(left), Literal::Text(right)) => match comparison {
+            Comparison::Equal => Some(same(left, right.as_bytes())),
+            Comparison::NotEqual => Some(!same(left, right.as_bytes())),
+            _ => Some(comparison.holds(left.cmp(right.as_bytes()))),
+        },
+        _ => None,
+    }
+}
+
+fn compare_values(comparison: Comparison, sides: &[Node; 2], view: &View<'_>) -> Result<bool, Error> {
     let [left, right] = sides;
     let (left_value, right_value) = (left.value(view)?, right.value(view)?);
+    let equals = || equal(&left_value, &right_value, if_comparable(sides, &left_value), view);
     match comparison {
-        Comparison::Equal => equal(&left_value, &right_value, if_comparable(sides, &left_value), view),
-        Comparison::NotEqual => {
-            equal(&left_value, &right_value, if_comparable(sides, &left_value), view).map(|equal| !equal)
+        Comparison::Equal => equals(),
+        Comparison::NotEqual => equals().map(|equal| !equal),
+        Comparison::Less | Comparison::LessOrEqual | Comparison::Greater | Comparison::GreaterOrEqual => {
+            order(comparison, sides, left_value, right_value, view)
         }
-        Comparison::Less => order(sides, left_value, right_value, view, Ordering::is_lt),
-        Comparison::LessOrEqual => order(sides, left_value, right_value, view, Ordering::is_le),
-        Comparison::Greater => order(sides, left_value, right_value, view, Ordering::is_gt),
-        Comparison::GreaterOrEqual => order(sides, left_value, right_value, view, Ordering::is_ge),
+    }
+}
+
+impl Comparison {
+    #[inline]
+    fn holds(self, ordering: Ordering) -> bool {
+        match self {
+            Self::Equal => ordering.is_eq(),
+            Self::NotEqual => ordering.is_ne(),
+            Self::Less => ordering.is_lt(),
+            Self::LessOrEqual => ordering.is_le(),
+            Self::Greater => ordering.is_gt(),
+            Self::GreaterOrEqual => ordering.is_ge(),
+        }
     }
 }
 
@@ -282,15 +335,15 @@ fn equal(left: &Value<'_>, right: &Value<'_>, blamed: &Node, view: &View<'_>) ->
 }
 
 fn order(
+    comparison: Comparison,
     [left, right]: &[Node; 2],
     left_value: Value<'_>,
     right_value: Value<'_>,
     view: &View<'_>,
-    holds: fn(Ordering) -> bool,
 ) -> Result<bool, Error> {
     match (&left_value, &right_value) {
-        (Value::Number(left), Value::Number(right)) => Ok(holds(left.cmp(right))),
-        (Value::Text(left), Value::Text(right)) => Ok(holds(left.cmp(right))),
+        (Value::Number(left), Value::Number(right)) => Ok(comparison.holds(left.cmp(right))),
+        (Value::Text(left), Value::Text(right)) => Ok(comparison.holds(left.cmp(right))),
         (Value::Null, _) | (_, Value::Null) => Ok(false),
         // The side that varies from record to record is the one to blame.
         (value, other @ (Value::Number(_) | Value::Text(_))) if !matches!(left, Node::Literal(_)) => {

@@ -4,8 +4,11 @@
 
 use headwater_guest::{Error, Record};
 
-use crate::json::{NotJson, expect_end, member_name, skip_space, skip_value};
+use crate::json::{NotJson, expect_end, skip_and_look, skip_space, skip_value};
+use crate::names::Names;
+use crate::number::{Number, short_integer_in};
 use crate::path::{Path, Step};
+use crate::text::Text;
 use crate::value::Value;
 
 /// Which of the wanted fields.
@@ -17,21 +20,35 @@ pub struct Slot(usize);
 pub struct Fields {
     root: Node,
     paths: Vec<Path>,
+    /// How many nodes have members: each remembers the names of its own objects.
+    objects: usize,
+    found: Found,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Node {
     slot: Option<Slot>,
     members: Vec<(Box<str>, Node)>,
+    /// The number of this node among those with members.
+    object: usize,
     elements: Vec<(usize, Node)>,
 }
 
 /// Where the fields of the last value stand in it. Reused from record to record.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Start and end; an empty span is a field that is missing.
-    spans: Vec<(usize, usize)>,
+struct Found {
+    spans: Vec<Span>,
     missing: usize,
+    names: Vec<Names>,
+}
+
+/// Where a field stands. An empty one is missing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: usize,
+    end: usize,
+    /// A string that has escapes.
+    is_escaped: bool,
 }
 
 impl Fields {
@@ -40,7 +57,13 @@ impl Fields {
         let mut node = &mut self.root;
         for step in &path.steps {
             node = match step {
-                Step::Member(name) => child(&mut node.members, name),
+                Step::Member(name) => {
+                    if node.members.is_empty() {
+                        node.object = self.objects;
+                        self.objects += 1;
+                    }
+                    child(&mut node.members, name)
+                }
                 Step::Element(index) => child(&mut node.elements, index),
             };
         }
@@ -68,23 +91,27 @@ impl Fields {
     /// # Errors
     /// When the value is not JSON, as far as it had to be read.
     #[inline]
-    pub fn view<'a>(&'a self, record: &'a Record<'a>, found: &'a mut Found) -> Result<View<'a>, Error> {
+    pub fn view<'a>(&'a mut self, record: &'a Record<'a>) -> Result<View<'a>, Error> {
         let value = record.value().unwrap_or_default();
-        found.spans.clear();
-        found.spans.resize(self.paths.len(), (0, 0));
-        found.missing = self.paths.len();
-        if !self.is_empty() && record.value().is_some() {
-            let end = scan(&self.root, value, skip_space(value, 0), found)?;
-            if found.missing > 0 {
-                expect_end(value, end)?;
-            }
+        if !self.is_empty() {
+            self.find(record.value())?;
         }
         Ok(View {
             record,
             value,
             fields: self,
-            found,
         })
+    }
+
+    #[inline]
+    fn find(&mut self, value: Option<&[u8]>) -> Result<(), NotJson> {
+        self.found.begin(self.paths.len(), self.objects);
+        let Some(value) = value else { return Ok(()) };
+        let end = scan(&self.root, value, skip_space(value, 0), &mut self.found)?;
+        if self.found.missing > 0 {
+            expect_end(value, end)?;
+        }
+        Ok(())
     }
 }
 
@@ -105,10 +132,18 @@ fn scan(node: &Node, json: &[u8], at: usize, found: &mut Found) -> Result<usize,
     let end = match json.get(at) {
         Some(b'{') if !node.members.is_empty() => scan_object(node, json, at + 1, found)?,
         Some(b'[') if !node.elements.is_empty() => scan_array(node, json, at + 1, found)?,
-        _ => skip_value(json, at)?,
+        _ => return leaf(node, json, at, found),
     };
     // While this node's own field is missing, the scan inside it cannot have ended early.
-    found.note(node, at, end);
+    found.note(node, at, end, false);
+    Ok(end)
+}
+
+/// Passes a value that is wanted as a whole, if at all.
+#[inline]
+fn leaf(node: &Node, json: &[u8], at: usize, found: &mut Found) -> Result<usize, NotJson> {
+    let (end, is_escaped) = skip_and_look(json, at)?;
+    found.note(node, at, end, is_escaped);
     Ok(end)
 }
 
@@ -117,11 +152,15 @@ fn scan_object(node: &Node, json: &[u8], at: usize, found: &mut Found) -> Result
     if json.get(at) == Some(&b'}') {
         return Ok(at + 1);
     }
-    loop {
-        let (name, value_at) = member_name(json, at)?;
-        let wanted = node.members.iter().find(|(member, _)| name.is(member.as_bytes()));
-        at = match wanted {
-            Some((_, child)) => scan(child, json, value_at, found)?,
+    for position in 0.. {
+        let position_of = |name: Text<'_>| {
+            let mut members = node.members.iter();
+            members.position(|(member, _)| name.is(member.as_bytes()))
+        };
+        let (wanted, value_at) = found.names[node.object].read(position, json, at, position_of)?;
+        at = match wanted.map(|wanted| &node.members[wanted].1) {
+            Some(child) if child.is_leaf() => leaf(child, json, value_at, found)?,
+            Some(child) => scan(child, json, value_at, found)?,
             None => skip_value(json, value_at)?,
         };
         if found.missing == 0 {
@@ -134,6 +173,7 @@ fn scan_object(node: &Node, json: &[u8], at: usize, found: &mut Found) -> Result
             _ => return Err(NotJson { at }),
         }
     }
+    Ok(at)
 }
 
 fn scan_array(node: &Node, json: &[u8], at: usize, found: &mut Found) -> Result<usize, NotJson> {
@@ -159,13 +199,39 @@ fn scan_array(node: &Node, json: &[u8], at: usize, found: &mut Found) -> Result<
     Ok(at)
 }
 
-impl Found {
+impl Node {
     #[inline]
-    fn note(&mut self, node: &Node, start: usize, end: usize) {
+    fn is_leaf(&self) -> bool {
+        self.members.is_empty() && self.elements.is_empty()
+    }
+}
+
+impl Found {
+    /// A value of these fields is about to be read.
+    #[inline]
+    fn begin(&mut self, fields: usize, objects: usize) {
+        if self.spans.len() != fields || self.names.len() != objects {
+            self.spans.resize(fields, Span::default());
+            // A field that was added may have a name that is remembered as nobody's.
+            self.names.clear();
+            self.names.resize(objects, Names::default());
+        }
+        for span in &mut self.spans {
+            *span = Span::default();
+        }
+        self.missing = fields;
+    }
+
+    #[inline]
+    fn note(&mut self, node: &Node, start: usize, end: usize, is_escaped: bool) {
         if let Some(slot) = node.slot
-            && self.spans[slot.0] == (0, 0)
+            && self.spans[slot.0].end == 0
         {
-            self.spans[slot.0] = (start, end);
+            self.spans[slot.0] = Span {
+                start,
+                end,
+                is_escaped,
+            };
             self.missing -= 1;
         }
     }
@@ -177,7 +243,6 @@ pub struct View<'a> {
     pub record: &'a Record<'a>,
     value: &'a [u8],
     fields: &'a Fields,
-    found: &'a Found,
 }
 
 impl<'a> View<'a> {
@@ -185,14 +250,46 @@ impl<'a> View<'a> {
     #[inline]
     #[must_use]
     pub fn raw(&self, slot: Slot) -> Option<&'a [u8]> {
-        let (start, end) = self.found.spans[slot.0];
+        let Span { start, end, .. } = self.fields.found.spans[slot.0];
         (end > start).then(|| &self.value[start..end])
     }
 
     #[inline]
     #[must_use]
     pub fn field(&self, slot: Slot) -> Value<'a> {
+        match self.simple(slot) {
+            Some(Simple::Text(text)) => Value::Text(Text::plain(text)),
+            Some(Simple::Integer(integer)) => Value::Number(Number::Integer(integer)),
+            None => self.rarer(slot),
+        }
+    }
+
+    #[inline(never)]
+    fn rarer(&self, slot: Slot) -> Value<'a> {
         self.raw(slot).map_or(Value::Null, Value::of_json)
+    }
+
+    /// The field as a plain string or as a short integer, if it is one: the commonest kinds, without a `Value`.
+    #[inline]
+    pub(crate) fn simple(&self, slot: Slot) -> Option<Simple<'a>> {
+        let Span {
+            start,
+            end,
+            is_escaped,
+        } = self.fields.found.spans[slot.0];
+        match self.value.get(start)? {
+            b'"' if is_escaped || end < start + 2 => None,
+            b'"' => Some(Simple::Text(&self.value[start + 1..end - 1])),
+            b'-' | b'0'..=b'9' => short_integer_in(self.value, start, end).map(Simple::Integer),
+            _ => None,
+        }
+    }
+
+    /// Whether the value was read to its end, as it is when a field was missing: then all of it is JSON.
+    #[inline]
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.fields.found.missing > 0 && !self.value.is_empty()
     }
 
     /// The path of a slot, for messages.
@@ -200,4 +297,11 @@ impl<'a> View<'a> {
     pub fn path(&self, slot: Slot) -> &'a Path {
         self.fields.path(slot)
     }
+}
+
+/// What most fields are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Simple<'a> {
+    Text(&'a [u8]),
+    Integer(i64),
 }

@@ -20,7 +20,10 @@ impl fmt::Display for NotJson {
 
 impl std::error::Error for NotJson {}
 
-#[inline]
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+#[inline(always)]
 pub(crate) fn skip_space(json: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = json.get(at) {
         at += 1;
@@ -42,8 +45,26 @@ pub(crate) fn skip_value(json: &[u8], at: usize) -> Result<usize, NotJson> {
     }
 }
 
+/// As `skip_value`, and whether it is a string that has escapes.
 #[inline]
+pub(crate) fn skip_and_look(json: &[u8], at: usize) -> Result<(usize, bool), NotJson> {
+    if json.get(at) == Some(&b'"') {
+        let string = string(json, at)?;
+        return Ok((string.end, string.text.as_plain().is_none()));
+    }
+    skip_value(json, at).map(|end| (end, false))
+}
+
+#[inline(always)]
 fn skip_number(json: &[u8], mut at: usize) -> usize {
+    at += 1;
+    // Digits, eight at a time: how many there are is what no processor foresees.
+    if let Some(chunk) = json.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*chunk);
+        // The lowest high bit that is set marks the first byte that is no digit; those above it may be wrong.
+        let others = (word.wrapping_add(ONES * 0x46) | word.wrapping_sub(ONES * 0x30)) & HIGHS;
+        at += (others.trailing_zeros() / 8) as usize;
+    }
     while let Some(b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') = json.get(at) {
         at += 1;
     }
@@ -114,10 +135,8 @@ pub(crate) fn string(json: &[u8], at: usize) -> Result<Quoted<'_>, NotJson> {
 }
 
 /// The position of the next `"` or `\`, or the end. Eight bytes at a time.
-#[inline]
+#[inline(always)]
 fn find_quote_or_backslash(json: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
     const QUOTES: u64 = ONES * b'"' as u64;
     const BACKSLASHES: u64 = ONES * b'\\' as u64;
     // The lowest high bit that is set marks the first zero byte exactly; those above it may be wrong.

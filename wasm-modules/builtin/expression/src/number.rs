@@ -15,20 +15,13 @@ impl Number {
     #[inline]
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let (negative, digits) = match text.split_first()? {
-            (b'-', rest) => (true, rest),
-            _ => (false, text),
-        };
+        if let Some(short) = short_integer(text) {
+            return Some(Self::Integer(short));
+        }
+        let digits = text.strip_prefix(b"-").unwrap_or(text);
         let whole = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if whole == 0 || (whole > 1 && digits[0] == b'0') {
             return None;
-        }
-        // 18 digits cannot overflow.
-        if whole == digits.len() && whole <= 18 {
-            let value = digits
-                .iter()
-                .fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
-            return Some(Self::Integer(if negative { -value } else { value }));
         }
         Self::parse_slow(text, &digits[whole..])
     }
@@ -102,6 +95,56 @@ impl Number {
             Self::Float(value) => Self::Float(-value),
         }
     }
+}
+
+/// An integer of JSON's grammar that is the whole text and cannot overflow.
+pub(crate) fn short_integer(text: &[u8]) -> Option<i64> {
+    const DIGITS_MAX: usize = 18;
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [] | [b'0', _, ..] => return None,
+        _ if digits.len() > DIGITS_MAX => return None,
+        _ => {}
+    }
+    let mut value = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(if is_negative { -value } else { value })
+}
+
+/// As `short_integer` of `json[start..end]`, without a loop or a guess where there are eight bytes to be looked at:
+/// how many digits a number has is what no processor foresees.
+#[inline(always)]
+pub(crate) fn short_integer_in(json: &[u8], start: usize, end: usize) -> Option<i64> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let text = &json[start..end];
+    let is_negative = text.first() == Some(&b'-');
+    let count = text.len() - usize::from(is_negative);
+    let Some(last) = json[..end].last_chunk().filter(|_| (1..=8).contains(&count)) else {
+        return short_integer(text);
+    };
+    // The digits stand in the highest bytes; what is before them becomes zeros.
+    let before = (1u64 << (8 * (8 - count))) - 1;
+    let digits = (u64::from_le_bytes(*last) & !before | ZEROS & before) ^ ZEROS;
+    let first = digits >> (8 * (8 - count)) & 0xff;
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & HIGHS != 0 || (first == 0 && count > 1) {
+        return None;
+    }
+    // Neighbours are joined to pairs, pairs to fours, fours to all eight.
+    let pairs = digits * 10 + (digits >> 8);
+    let low = (pairs & 0xff_0000_00ff).wrapping_mul(1_000_000 << 32 | 100);
+    let high = (pairs >> 16 & 0xff_0000_00ff).wrapping_mul(10_000 << 32 | 1);
+    let value = i64::from((low.wrapping_add(high) >> 32) as u32);
+    Some(if is_negative { -value } else { value })
 }
 
 impl PartialEq for Number {
@@ -185,6 +228,46 @@ mod tests {
             ("0x10", None),
         ] {
             assert_eq!(parsed(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_integer_is_the_same_wherever_it_stands() {
+        let numbers = [
+            "0",
+            "-0",
+            "7",
+            "-7",
+            "00",
+            "01",
+            "10",
+            "33",
+            "-12",
+            "999",
+            "2176",
+            "12345678",
+            "-87654321",
+            "123456789",
+            "1.5",
+            "1e3",
+            "-",
+            "",
+            "1-2",
+            "+1",
+            "12:4",
+            "1/2",
+            "12a",
+            "\u{80}1",
+        ];
+        for number in numbers {
+            for before in ["", "x", "{\"delay\":"] {
+                for behind in ["", ",", "9,\"distance\":1}"] {
+                    let json = format!("{before}{number}{behind}");
+                    let end = before.len() + number.len();
+                    let seen = short_integer_in(json.as_bytes(), before.len(), end);
+                    assert_eq!(seen, short_integer(number.as_bytes()), "{number} in {json}");
+                }
+            }
         }
     }
 

@@ -30,6 +30,14 @@ impl Path {
         Ok(path)
     }
 
+    /// The way to a member of the value itself.
+    #[must_use]
+    pub fn member(name: &str) -> Self {
+        Self {
+            steps: vec![Step::Member(name.into())],
+        }
+    }
+
     /// The name of the last step that has one: what a result is called after.
     #[must_use]
     pub fn last_name(&self) -> Option<&str> {

@@ -3,7 +3,7 @@
 use headwater_guest::testing::{TestRecord, encode_batch};
 use headwater_guest::{Batch, Error};
 
-use crate::{Expression, Fields, Found, Parser, Path};
+use crate::{Expression, Fields, Parser, Path};
 
 fn parse(source: &str, fields: &mut Fields) -> Result<Expression, String> {
     let mut read = || -> Result<Expression, crate::ParseError> {
@@ -21,9 +21,8 @@ fn of_record(source: &str, record: TestRecord) -> Result<String, String> {
     let expression = parse(source, &mut fields).unwrap_or_else(|error| panic!("{source}: {error}"));
     let buffer = encode_batch(&[record]);
     let record = Batch::new(&buffer).records().next().expect("one record");
-    let mut found = Found::default();
     let mut compute = || -> Result<String, Error> {
-        let view = fields.view(&record, &mut found)?;
+        let view = fields.view(&record)?;
         let mut json = Vec::new();
         expression.value(&view)?.put_json(&mut json);
         Ok(String::from_utf8(json).expect("JSON is UTF-8"))

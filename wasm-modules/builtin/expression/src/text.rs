@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::str::Chars;
 
+use headwater_guest::bytes::{put, same};
+
 /// The inside of a JSON string, or a plain text.
 ///
 /// - `escaped` is false only if `raw` holds no escape.
@@ -40,7 +42,7 @@ impl<'a> Text<'a> {
     /// Appends what it means.
     pub fn put(self, to: &mut Vec<u8>) {
         match self.as_plain() {
-            Some(plain) => to.extend_from_slice(plain),
+            Some(plain) => put(to, plain),
             None => to.extend(self.bytes()),
         }
     }
@@ -51,7 +53,7 @@ impl<'a> Text<'a> {
         if self.escaped {
             self.bytes().eq(plain.iter().copied())
         } else {
-            self.raw == plain
+            same(self.raw, plain)
         }
     }
 
@@ -115,7 +117,7 @@ fn starts_with(mut text: Bytes<'_>, prefix: Text<'_>) -> bool {
 impl PartialEq for Text<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self.as_plain(), other.as_plain()) {
-            (Some(left), Some(right)) => left == right,
+            (Some(left), Some(right)) => same(left, right),
             (Some(left), None) => other.is(left),
             (None, Some(right)) => self.is(right),
             (None, None) => self.bytes().eq(other.bytes()),

@@ -1,7 +1,7 @@
 //! Event times as text: ISO 8601 and RFC 3339, read and written without a calendar library. A time without a zone is
 //! taken as UTC.
 
-use std::io::Write;
+use crate::write::put_shown;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -9,6 +9,35 @@ const DAY_MS: i64 = 86_400_000;
 /// such as `+01:00` or without. What is finer than a millisecond is cut off.
 #[must_use]
 pub fn parse_time_ms(text: &[u8]) -> Option<i64> {
+    if let [front @ .., b'Z'] | front = text
+        && let Ok(seconds) = front.try_into()
+        && let Some(time_ms) = parse_seconds(seconds)
+    {
+        return Some(time_ms);
+    }
+    parse_any(text)
+}
+
+/// `2001-01-31T12:34:56`, the commonest form, without a branch per digit.
+#[inline(always)]
+fn parse_seconds(text: &[u8; 19]) -> Option<i64> {
+    let mut is_sound = text[4] == b'-' && text[7] == b'-' && text[10] == b'T';
+    is_sound &= text[13] == b':' && text[16] == b':';
+    let mut pair = |at: usize| {
+        let [tens, ones] = [text[at], text[at + 1]].map(|digit| u32::from(digit.wrapping_sub(b'0')));
+        is_sound &= tens <= 9 && ones <= 9;
+        tens * 10 + ones
+    };
+    let year = pair(0) * 100 + pair(2);
+    let (month, day) = (pair(5), pair(8));
+    let (hour, minute, second) = (pair(11), pair(14), pair(17));
+    is_sound &= (1..=12).contains(&month) && day >= 1 && (day <= 28 || day <= days_in_month(year, month));
+    is_sound &= hour <= 23 && minute <= 59 && second <= 60;
+    let seconds = (hour * 60 + minute) * 60 + second;
+    is_sound.then(|| days_from_civil(year, month, day) * DAY_MS + i64::from(seconds) * 1000)
+}
+
+fn parse_any(text: &[u8]) -> Option<i64> {
     let mut rest = text;
     let year = digits(&mut rest, 4)?;
     let month = after(&mut rest, b'-').and_then(|()| digits(&mut rest, 2))?;
@@ -40,8 +69,8 @@ pub fn parse_time_ms(text: &[u8]) -> Option<i64> {
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let offset_minutes = zone(rest)?;
-    Some(midnight_ms + (hour * 60 + minute - offset_minutes) * 60_000 + second * 1000 + millis)
+    let of_day = i64::from((hour * 60 + minute) * 60 + second) * 1000 + millis;
+    Some(midnight_ms + of_day - zone(rest)? * 60_000)
 }
 
 fn after(rest: &mut &[u8], sign: u8) -> Option<()> {
@@ -49,13 +78,13 @@ fn after(rest: &mut &[u8], sign: u8) -> Option<()> {
     Some(())
 }
 
-fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
+fn digits(rest: &mut &[u8], count: usize) -> Option<u32> {
     let (digits, behind) = rest.split_at_checked(count)?;
     *rest = behind;
     digits.iter().try_fold(0, |value, digit| {
         digit
             .is_ascii_digit()
-            .then(|| value * 10 + i64::from(digit - b'0'))
+            .then(|| value * 10 + u32::from(digit - b'0'))
     })
 }
 
@@ -77,12 +106,12 @@ fn zone(text: &[u8]) -> Option<i64> {
     let hours = digits(&mut rest, 2)?;
     let _colon = after(&mut rest, b':');
     let minutes = if rest.is_empty() { 0 } else { digits(&mut rest, 2)? };
-    (rest.is_empty() && hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes))
+    (rest.is_empty() && hours < 24 && minutes < 60).then_some(sign * i64::from(hours * 60 + minutes))
 }
 
-fn days_in_month(year: i64, month: i64) -> i64 {
+fn days_in_month(year: u32, month: u32) -> u32 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
@@ -91,13 +120,16 @@ fn days_in_month(year: i64, month: i64) -> i64 {
 
 /// Days since 1970 of a date of the Gregorian calendar. Years are counted from March, so that the leap day is the last
 /// of its year and 400 years are always 146097 days.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
+///
+/// In 32 bits, where dividing by a constant is cheap; one era is added, so that the January of year 0 is not negative.
+#[inline]
+fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
+    let year = year + 400 - u32::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
     let month_from_march = (month + 9) % 12;
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    i64::from(days) - (719_468 + 146_097)
 }
 
 /// The date of a day, by the same count.
@@ -123,13 +155,12 @@ pub fn put_time(to: &mut Vec<u8>, time_ms: i64) {
     let (year, month, day) = civil_from_days(time_ms.div_euclid(DAY_MS));
     let of_day = time_ms.rem_euclid(DAY_MS);
     let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
-    write!(
+    put_shown(
         to,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-    )
-    .expect("a Vec takes everything");
+        format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"),
+    );
     if of_day % 1000 != 0 {
-        write!(to, ".{:03}", of_day % 1000).expect("a Vec takes everything");
+        put_shown(to, format_args!(".{:03}", of_day % 1000));
     }
     to.push(b'Z');
 }
@@ -143,6 +174,10 @@ mod tests {
         for (text, expected) in [
             ("1970-01-01", Some(0)),
             ("2001-01-01T00:01:00", Some(978_307_260_000)),
+            ("2001-01-01T00:01:00Z", Some(978_307_260_000)),
+            ("2001-01-31T00:00:00", Some(980_899_200_000)),
+            ("0000-01-01T00:00:00", Some(-62_167_219_200_000)),
+            ("0000-03-01", Some(-62_162_035_200_000)),
             ("2001-01-01T00:01", Some(978_307_260_000)),
             ("2001-01-01 00:01:00.5", Some(978_307_260_500)),
             ("2001-01-01T00:01:00.123456789Z", Some(978_307_260_123)),

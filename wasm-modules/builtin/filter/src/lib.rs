@@ -1,7 +1,7 @@
 //! The built-in module `filter`: keeps the records for which an expression is true.
 //! It owns the parameter `where`; the language is `headwater-expression`'s.
 
-use headwater_expression::{Expression, Fields, Found, ParseError, Parser};
+use headwater_expression::{Expression, Fields, ParseError, Parser};
 use headwater_guest::{
     Error, Filter, Metadata, Module, Param, ParamKind, Params, Record, export_filter, package_metadata,
 };
@@ -9,7 +9,6 @@ use headwater_guest::{
 struct Where {
     condition: Expression,
     fields: Fields,
-    found: Found,
 }
 
 impl Module for Where {
@@ -31,11 +30,7 @@ impl Module for Where {
         let mut fields = Fields::default();
         let condition = parse(params.text("where")?, &mut fields)
             .map_err(|error| Error::new(format!("parameter 'where', {error}")))?;
-        Ok(Self {
-            condition,
-            fields,
-            found: Found::default(),
-        })
+        Ok(Self { condition, fields })
     }
 }
 
@@ -48,7 +43,7 @@ fn parse(source: &str, fields: &mut Fields) -> Result<Expression, ParseError> {
 
 impl Filter for Where {
     fn keep(&mut self, record: &Record<'_>) -> Result<bool, Error> {
-        let view = self.fields.view(record, &mut self.found)?;
+        let view = self.fields.view(record)?;
         self.condition.test(&view)
     }
 }

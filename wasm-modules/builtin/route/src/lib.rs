@@ -1,7 +1,7 @@
 //! The built-in module `route`: sends each record, unchanged, to the topic of the first rule that holds for it.
 //! It owns the parameter `rules`; the language of the conditions is `headwater-expression`'s.
 
-use headwater_expression::{Expression, Fields, Found, ParseError, Parser, View};
+use headwater_expression::{Expression, Fields, ParseError, Parser, View};
 use headwater_guest::{
     Batch, Error, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params, export_mapping,
     package_metadata,
@@ -11,7 +11,6 @@ struct Route {
     rules: Vec<Rule>,
     rest: Destination,
     fields: Fields,
-    found: Found,
 }
 
 struct Rule {
@@ -44,12 +43,7 @@ impl Module for Route {
         let mut fields = Fields::default();
         let (rules, rest) = parse(params.text("rules")?, &mut fields)
             .map_err(|error| Error::new(format!("parameter 'rules', {error}")))?;
-        Ok(Self {
-            rules,
-            rest,
-            fields,
-            found: Found::default(),
-        })
+        Ok(Self { rules, rest, fields })
     }
 }
 
@@ -108,32 +102,30 @@ impl Destination {
     }
 }
 
-impl Route {
-    fn destination(&self, view: &View<'_>) -> Result<&Destination, Error> {
-        for rule in &self.rules {
-            if rule.condition.test(view)? {
-                return Ok(&rule.destination);
-            }
+/// Where a record goes.
+fn destination<'r>(
+    rules: &'r [Rule],
+    rest: &'r Destination,
+    view: &View<'_>,
+) -> Result<&'r Destination, Error> {
+    for rule in rules {
+        if rule.condition.test(view)? {
+            return Ok(&rule.destination);
         }
-        Ok(&self.rest)
     }
+    Ok(rest)
 }
 
 impl Mapping for Route {
     fn transform(&mut self, batch: &Batch<'_>, outputs: &mut Outputs) {
-        let mut found = std::mem::take(&mut self.found);
         for record in batch {
-            let destination = self
-                .fields
-                .view(&record, &mut found)
-                .and_then(|view| self.destination(&view));
-            match destination {
+            let view = self.fields.view(&record);
+            match view.and_then(|view| destination(&self.rules, &self.rest, &view)) {
                 Ok(Destination::Topic(topic)) => outputs.push(&record, Output::default().topic(topic)),
                 Ok(Destination::Drop) => {}
                 Err(error) => outputs.fail(&record, error),
             }
         }
-        self.found = found;
     }
 }
 
