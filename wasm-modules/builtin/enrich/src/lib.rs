@@ -303,21 +303,4 @@ fn is_bare_object(value: &[u8]) -> bool {
 export_mapping!(Enrich);
 
 #[cfg(test)]
-mod tests {
-    /// The node's tests run the same files through the component.
-    #[test]
-    fn golden_files_hold() {
-        headwater_golden_native::check_mapping::<super::Enrich>("enrich");
-    }
-
-    #[test]
-    fn a_table_that_is_not_there_is_refused_by_name() {
-        let refused =
-            headwater_guest::testing::configure::<super::Enrich>(&[("table", "none"), ("key", "origin")]);
-        let message = refused.err().map(|error| error.to_string());
-        assert_eq!(
-            message.as_deref(),
-            Some("parameter 'table': there is no lookup table 'none'")
-        );
-    }
-}
+mod tests;

@@ -18,6 +18,8 @@ mod value;
 mod write;
 
 #[cfg(test)]
+mod reading;
+#[cfg(test)]
 mod tests;
 
 pub use expression::Expression;
