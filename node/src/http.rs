@@ -60,6 +60,12 @@ pub struct Parts {
     pub health: Health,
 }
 
+/// What came of a dry run, as the API answers it.
+#[cfg(feature = "wasm")]
+pub(crate) fn dry_run_json(report: crate::transform::DryRunReport) -> serde_json::Value {
+    serde_json::to_value(transforms::shown(report)).expect("it is made of texts and numbers")
+}
+
 /// What every handler is given.
 #[derive(Clone)]
 pub(crate) struct Api {

@@ -7,6 +7,7 @@
 //! service    the handle: upload, deploy, status, dry run
 //! deploy     the reconciler: metadata -> pipelines         plan (pure), launch
 //! pipeline   one transform on one partition: read, work, append, commit
+//! offline    a component tried where no node runs
 //! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
 //! instance   one guest: calls and what their failures mean      engine, host, abi, validate
 //! modules    where a module's code comes from      pack (the binary), store, compiler (a process of its own)
@@ -61,6 +62,8 @@ mod lookup;
 #[cfg(feature = "wasm")]
 mod modules;
 #[cfg(feature = "wasm")]
+mod offline;
+#[cfg(feature = "wasm")]
 mod outbox;
 #[cfg(feature = "wasm")]
 mod pack;
@@ -96,6 +99,8 @@ pub use error::{DeployError, DryRunError, ModuleError, UploadError};
 #[cfg(feature = "wasm")]
 pub use instance::{CallError, StartError};
 pub use logs::{LogLevel, LogLine};
+#[cfg(feature = "wasm")]
+pub use offline::{GivenRecord, Offline, OfflineError, OfflineReport, try_offline};
 #[cfg(feature = "wasm")]
 pub use pack::pack_builtin;
 pub use params::ParamError;

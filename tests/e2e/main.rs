@@ -18,5 +18,6 @@ mod librdkafka;
 mod links;
 mod malformed;
 mod malformed_quic;
+mod module_author;
 mod sdk;
 mod start_and_stop;

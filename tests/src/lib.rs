@@ -35,7 +35,7 @@ pub use http::{Answer, Http};
 pub use node::{Addresses, Node};
 pub use random::Random;
 pub use site::{Refused, Site};
-pub use tool::{Finished, Running, headwater, kcat, python};
+pub use tool::{Finished, Running, headwater, headwater_in, kcat, python};
 pub use wait::{until, within};
 
 use std::path::PathBuf;

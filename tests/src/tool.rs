@@ -4,7 +4,7 @@
 //! `cargo xtask test` installs them all.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -52,6 +52,20 @@ pub async fn headwater<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> an
     let mut command = node_binary()?;
     command.args(args).stderr(Stdio::piped());
     within(LIMIT, "headwater", finish(start(command)?, b"")).await?
+}
+
+/// As `headwater`, in a folder and with bytes on its stdin. What cargo builds for it stays in that folder.
+pub async fn headwater_in<I: AsRef<OsStr>>(
+    folder: &Path,
+    args: impl IntoIterator<Item = I>,
+    stdin: &[u8],
+) -> anyhow::Result<Finished> {
+    let mut command = node_binary()?;
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", folder.join("target"));
+    within(LIMIT, "headwater", finish(start(command)?, stdin)).await?
 }
 
 /// Starts a Python script of `tests/` with the packages that `cargo xtask test` installs.

@@ -3,6 +3,7 @@
 mod build;
 mod new;
 mod toolchain;
+mod trial;
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,8 @@ enum Command {
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
+    /// Run a project's tests, then its component on sample records; fails if the module breaks down on one
+    Test(Box<trial::Arguments>),
     /// Add a module to the cluster, or refuse it and say why
     Push {
         /// The component; a project's folder builds it first
@@ -79,7 +82,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             common.answer(&json!({ "folder": shown }), |_| {
                 format!(
                     "{shown}/ is a {} module\n  cargo test                    its tests, without a broker\n  headwater module build        \
-                     the component\n  headwater module push .       onto the cluster\n",
+                     the component\n  headwater module test         both, on sample.jsonl\n  headwater module push .       \
+                     onto the cluster\n",
                     world.name()
                 )
             })
@@ -94,6 +98,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Command::Test(arguments) => trial::run(&common, *arguments).await,
         Command::Push { file, name, version } => {
             let pushed = push(&common.http()?, &file, name.as_deref(), version.as_deref()).await?;
             common.answer(&pushed, |module| {
@@ -140,21 +145,7 @@ async fn path_of(http: &Http, module: &str) -> Result<String, Failure> {
 }
 
 async fn push(http: &Http, file: &Path, name: Option<&str>, version: Option<&str>) -> Result<Value, Failure> {
-    let file = match build::is_project(file) {
-        false => file.to_owned(),
-        true => {
-            let mut built = build::project(file).await?;
-            match (built.pop(), built.is_empty()) {
-                (Some(one), true) => one.file,
-                _ => {
-                    return Err(
-                        Failure::usage(format!("{} builds more than one module", file.display()))
-                            .hint("push the .wasm files that `headwater module build` names"),
-                    );
-                }
-            }
-        }
-    };
+    let file = build::component_of(file).await?;
     upload(
         http,
         Bytes::from(read_file(&file, MODULE_BYTES_MAX)?),

@@ -21,6 +21,9 @@ pub(super) fn tried(answer: &Value) -> String {
                 Some(_) | None => String::new(),
             };
             out.push_str(&format!("      -> {topic}{}\n", record(output)));
+            for change in changes(&result["input"], output) {
+                out.push_str(&format!("         {change}\n"));
+            }
         }
         if let Some(error) = result["error"].as_str() {
             out.push_str(&format!("      !! {error}\n"));
@@ -38,6 +41,25 @@ pub(super) fn tried(answer: &Value) -> String {
         .map_or_else(String::new, |us| format!(", {us} us"));
     out.push_str(&format!("{counts}{time}\n"));
     out
+}
+
+/// What an output has otherwise than its input, where both values are JSON objects: `+ added: 1`, `- taken: 2`,
+/// `~ other: 3 => 4`.
+fn changes(input: &Value, output: &Value) -> Vec<String> {
+    let object = |record: &Value| -> Option<serde_json::Map<String, Value>> {
+        serde_json::from_str(record["value"]["utf8"].as_str()?).ok()
+    };
+    let (Some(before), Some(after)) = (object(input), object(output)) else {
+        return Vec::new();
+    };
+    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
+    let gone = gone.map(|(name, value)| format!("- {name}: {value}"));
+    let there = after.iter().filter_map(|(name, value)| match before.get(name) {
+        None => Some(format!("+ {name}: {value}")),
+        Some(old) if old != value => Some(format!("~ {name}: {old} => {value}")),
+        Some(_) => None,
+    });
+    gone.chain(there).collect()
 }
 
 /// `key = value`, bytes as text where they are text.
@@ -61,6 +83,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn changes_are_shown_field_by_field() {
+        let answer = json!({
+            "results": [{
+                "input": { "value": { "utf8": r#"{"a":1,"b":2,"c":3}"# } }, "outcome": "mapped",
+                "outputs": [{ "value": { "utf8": r#"{"a":1,"b":5,"d":"x"}"# } }],
+            }],
+        });
+        let shown = tried(&answer);
+        let expected = "         - c: 3\n         ~ b: 2 => 5\n         + d: \"x\"\n";
+        assert!(shown.contains(expected), "{shown}");
+        // An aggregate's result has no input to be compared with, a text no fields.
+        assert!(changes(&json!({}), &json!({ "value": { "utf8": "{}" } })).is_empty());
+    }
 
     #[test]
     fn results_are_lines() {

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-pub(super) use self::dry_run::dry_run;
+pub(super) use self::dry_run::{dry_run, shown};
 use self::model::{GuestLog, Transform, TransformSpec};
 use super::Api;
 use super::error::{ApiError, Body, ErrorBody, Path};

@@ -19,6 +19,9 @@ use super::windows::{Closed, Windows};
 use crate::metadata::World;
 
 const STATE_BYTES_MAX: usize = 16 << 20;
+/// What a module is called with at most, as in a deployment with no limits of its own.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+const RECORDS_PER_CALL_MAX: usize = 32 << 10;
 /// Topics that outputs of one trial may name.
 const TOPICS_MAX: usize = 256;
 
@@ -35,6 +38,16 @@ pub(crate) struct Trial {
     results: Vec<Tried>,
     topics: Vec<String>,
     cpu_us: u64,
+    broken: usize,
+}
+
+/// What came of a trial.
+pub(crate) struct Done {
+    /// In the order of the records.
+    pub(crate) results: Vec<Tried>,
+    pub(crate) cpu_us: u64,
+    /// Records, and closings of windows, that the module broke down on.
+    pub(crate) broken: usize,
 }
 
 impl Trial {
@@ -49,7 +62,7 @@ impl Trial {
         let limit = limit.min(input.len());
         // A name that no topic has stands for the first sink.
         let topics = vec![String::new()];
-        let (instance, results, cpu_us) = (None, Vec::new(), 0);
+        let (instance, results, cpu_us, broken) = (None, Vec::new(), 0, 0);
         Self {
             module,
             setup,
@@ -61,19 +74,22 @@ impl Trial {
             results,
             topics,
             cpu_us,
+            broken,
         }
     }
 
-    /// Runs it where a thread may block. Gives the records in order, and the CPU time in microseconds.
-    pub(crate) fn run(mut self) -> Result<(Vec<Tried>, u64), StartError> {
+    /// Runs it where a thread may block.
+    pub(crate) fn run(mut self) -> Result<Done, StartError> {
         self.results = (0..self.limit).map(|index| self.sample(index)).collect();
-        let mut work = Bisect::new(std::iter::once(0..self.limit));
+        let limit = self.limit;
+        let ranges = self.input.ranges(BATCH_BYTES_MAX, RECORDS_PER_CALL_MAX);
+        let ranges = ranges
+            .into_iter()
+            .map(move |range| range.start..range.end.min(limit));
+        let mut work = Bisect::new(ranges.filter(|range| !range.is_empty()));
+        self.start()?;
         while let Some(range) = work.next() {
-            if self.instance.is_none() {
-                let keyed = KeyedStore::new(STATE_BYTES_MAX);
-                let started = Instance::start(&self.module, self.setup.clone(), keyed);
-                self.instance = Some(started.map_err(|(error, _)| error)?);
-            }
+            self.start()?;
             let result = match self.module.world() {
                 World::Filter => self.filter(range.clone()),
                 World::Map => self.map(range.clone()),
@@ -86,11 +102,26 @@ impl Trial {
                 return Err(StartError::Failed(error));
             }
             if let Cut::Found(index) = work.failed(range) {
+                self.broken += 1;
                 self.fail(index, error.to_string());
             }
         }
         self.close()?;
-        Ok((self.results, self.cpu_us))
+        Ok(Done {
+            results: self.results,
+            cpu_us: self.cpu_us,
+            broken: self.broken,
+        })
+    }
+
+    /// Makes the instance if there is none, which shows whether the module accepts its parameters.
+    fn start(&mut self) -> Result<(), StartError> {
+        if self.instance.is_none() {
+            let keyed = KeyedStore::new(STATE_BYTES_MAX);
+            let started = Instance::start(&self.module, self.setup.clone(), keyed);
+            self.instance = Some(started.map_err(|(error, _)| error)?);
+        }
+        Ok(())
     }
 
     fn filter(&mut self, range: std::ops::Range<usize>) -> Result<(), CallError> {
@@ -183,7 +214,10 @@ impl Trial {
         };
         match tell(instance, &closed, &mut self.topics) {
             Ok(sent) => last.outputs.extend(sent),
-            Err(error) => last.error = Some(error.to_string()),
+            Err(error) => {
+                last.error = Some(error.to_string());
+                self.broken += 1;
+            }
         }
         self.count_cpu();
         Ok(())

@@ -301,9 +301,9 @@ impl Transforms {
                     input,
                     left,
                 );
-                let (tried, cpu) = trial.run()?;
-                results.extend(tried);
-                cpu_us += cpu;
+                let done = trial.run()?;
+                results.extend(done.results);
+                cpu_us += done.cpu_us;
             }
             Ok::<_, DryRunError>((results, cpu_us))
         });

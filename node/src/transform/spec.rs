@@ -157,7 +157,7 @@ impl TransformSpec {
 }
 
 impl LimitsSpec {
-    fn complete(self) -> Result<Limits, SpecError> {
+    pub(crate) fn complete(self) -> Result<Limits, SpecError> {
         Ok(Limits {
             memory_bytes: limit(
                 "memory_bytes",

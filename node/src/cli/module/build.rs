@@ -66,6 +66,21 @@ pub(super) async fn project(folder: &Path) -> Result<Vec<Built>, Failure> {
     files.into_iter().map(measured).collect()
 }
 
+/// The component at a path; that of a project's folder is built first.
+pub(super) async fn component_of(path: &Path) -> Result<PathBuf, Failure> {
+    if !is_project(path) {
+        return Ok(path.to_owned());
+    }
+    let mut built = project(path).await?;
+    match (built.pop(), built.is_empty()) {
+        (Some(one), true) => Ok(one.file),
+        _ => Err(
+            Failure::usage(format!("{} builds more than one module", path.display()))
+                .hint("name one of the .wasm files that `headwater module build` shows"),
+        ),
+    }
+}
+
 fn measured(file: PathBuf) -> Result<Built, Failure> {
     let bytes = OsDisk::new(Path::new(""))
         .open(&file, Open::Read)

@@ -104,11 +104,16 @@ pub(in crate::http) async fn dry_run(
         window_ms: body.window_ms,
     };
     let report = api.transforms.dry_run(run).await.map_err(refused)?;
-    Ok(Json(DryRunReport {
+    Ok(Json(shown(report)))
+}
+
+/// A report as the API, and whoever tries a module without a node, shows it.
+pub(in crate::http) fn shown(report: transform::DryRunReport) -> DryRunReport {
+    DryRunReport {
         results: report.results.into_iter().map(result).collect(),
         cpu_us: report.cpu_us,
         log: report.log.into_iter().map(GuestLog::of).collect(),
-    }))
+    }
 }
 
 fn refused(error: DryRunError) -> ApiError {
