@@ -56,6 +56,13 @@ impl Engine {
         Self::with(new_engine(portable)?, tasks, clock)
     }
 
+    /// The same, but what it compiles runs on the oldest machine of this kind, where no vector instruction is newer than
+    /// the architecture itself.
+    #[cfg(test)]
+    pub(crate) fn start_plain(tasks: &Tasks, clock: &Clock) -> Result<Self, EngineError> {
+        Self::with(new_engine(plain)?, tasks, clock)
+    }
+
     fn with(wasm: wasmtime::Engine, tasks: &Tasks, clock: &Clock) -> Result<Self, EngineError> {
         let mut linker = Linker::new(&wasm);
         host::link(&mut linker).map_err(|error| EngineError {
@@ -178,15 +185,21 @@ fn config(instances: u32) -> Config {
     config
 }
 
+/// The same settings for any machine of this architecture.
+fn plain(instances: u32) -> Config {
+    let mut config = config(instances);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    config.target(&target).expect("the name of this architecture");
+    config
+}
+
 /// The same settings for any machine that is not older than a decade, instead of for this one.
 #[allow(
     unsafe_code,
     reason = "a set of CPU features is named by a flag of the compiler"
 )]
 fn portable(instances: u32) -> Config {
-    let mut config = config(instances);
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    config.target(&target).expect("the name of this architecture");
+    let mut config = plain(instances);
     if cfg!(target_arch = "x86_64") {
         // SAFETY: the flag names a set of features, and changes nothing else; a machine without them refuses the code
         // when it is loaded.

@@ -10,19 +10,30 @@ use headwater_protocol::record::{BatchBuilder, BatchOptions, BatchView, HeaderRe
 
 use super::answer::{self, Failures};
 use super::bytes::put_varint;
+use super::engine::Engine;
 use super::input::Input;
 use super::instance::{Instance, Module, StartError};
 use super::keyed::KeyedStore;
 use super::outbox::Sink;
 use super::table::Table;
-use super::testing::{engine, module, setup};
+use super::testing::{engine, module, plain_engine, setup};
 
 /// One output or failure as a line of text, so that a difference can be read.
 type Lines = Vec<String>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn filters_judge_as_written() {
-    each("filter", |golden, instance| {
+    filters(&engine());
+}
+
+/// The modules are built with vector instructions, of which the oldest machines have few: the engine makes do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn old_machines_judge_alike() {
+    filters(&plain_engine());
+}
+
+fn filters(engine: &Arc<Engine>) {
+    each(engine, "filter", |golden, instance| {
         let (buffer, count) = batch(golden);
         let (verdicts, failures) = instance.filter(&buffer, count).unwrap();
         answer::check_verdicts(&verdicts, &failures, count).unwrap();
@@ -43,7 +54,7 @@ async fn filters_judge_as_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn maps_send_as_written() {
     for module in ["enrich", "route"] {
-        each(module, |golden, instance| {
+        each(&engine(), module, |golden, instance| {
             let (buffer, count) = batch(golden);
             let (outputs, failures) = instance.transform(&buffer, count).unwrap();
             let inputs: Vec<_> = golden.records.iter().map(|case| case.record.clone()).collect();
@@ -66,7 +77,7 @@ async fn maps_send_as_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn aggregates_fold_and_emit_as_written() {
-    each("aggregate", |golden, instance| {
+    each(&engine(), "aggregate", |golden, instance| {
         let window_ms = golden.window_ms.expect("an aggregate's file has a window");
         let (buffer, count) = batch(golden);
         let (keys, key_failures) = instance.keys(&buffer, count).unwrap();
@@ -115,9 +126,8 @@ async fn aggregates_fold_and_emit_as_written() {
 }
 
 /// Runs every file of a module in an instance of its own; those that must be refused are refused here.
-fn each(name: &str, mut run: impl FnMut(&Golden, &mut Instance)) {
-    let engine = engine();
-    let module = module(&engine, name);
+fn each(engine: &Arc<Engine>, name: &str, mut run: impl FnMut(&Golden, &mut Instance)) {
+    let module = module(engine, name);
     for golden in of_module(name) {
         match (start(&module, &golden), &golden.refusal) {
             (Ok(mut instance), None) => run(&golden, &mut instance),

@@ -39,6 +39,12 @@ pub(crate) fn engine() -> Arc<Engine> {
     Arc::new(Engine::start(&tasks, &Clock::system()).expect("the engine starts on this machine"))
 }
 
+/// An engine for the oldest machine of this architecture.
+pub(crate) fn plain_engine() -> Arc<Engine> {
+    let tasks = Tasks::root("test", Blocking::Threads);
+    Arc::new(Engine::start_plain(&tasks, &Clock::system()).expect("the engine starts on this machine"))
+}
+
 /// Validates a module that is sound.
 pub(crate) fn validated(engine: &Arc<Engine>, name: &str) -> Validated {
     let validated = validate::validate(engine, &Clock::system(), &wasm(name));
