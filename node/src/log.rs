@@ -57,6 +57,7 @@ use headwater_protocol::record::{BatchHeader, BatchView, HEADER_BYTES};
 use tokio::sync::watch;
 
 use crate::sys::Sys;
+use crate::sys::buffers::Buffers;
 use crate::sys::clock::Clock;
 use crate::sys::disk::{self, Disk};
 use crate::sys::task::Tasks;
@@ -67,6 +68,9 @@ use segment::Segment;
 use snapshot::Snapshots;
 use tail::{Tail, TailBudget};
 
+/// Memory for reads that is kept when nobody reads.
+const UNUSED_BYTES_MAX: usize = 4 << 20;
+
 /// What all logs of a node share: the disk, the workers that sync, the memory for tails. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Logs {
@@ -75,6 +79,8 @@ pub struct Logs {
     tasks: Tasks,
     syncer: Arc<Syncer>,
     tails: Arc<TailBudget>,
+    /// What files are read into.
+    buffers: Buffers,
 }
 
 impl Logs {
@@ -87,6 +93,7 @@ impl Logs {
             syncer: Syncer::new(tasks.clone()),
             tasks,
             tails: TailBudget::new(tail_bytes),
+            buffers: Buffers::new(UNUSED_BYTES_MAX),
         }
     }
 

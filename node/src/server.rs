@@ -29,6 +29,7 @@ use crate::metadata::{Image, View};
 use crate::partition::Registry;
 use crate::sys::Sys;
 use crate::sys::budget::Budget;
+use crate::sys::buffers::Buffers;
 use crate::sys::task::Tasks;
 use crate::telemetry::Metrics;
 use crate::transport::{Listener, Peer, Session, Stream};
@@ -37,6 +38,8 @@ pub use accept::SessionSink;
 
 /// What all fetches together may hold in answers that are not written yet.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Memory for large requests that is kept when nobody needs it.
+const UNUSED_BYTES_MAX: usize = 4 << 20;
 
 /// What the handlers call. Cheap to clone.
 #[derive(Clone)]
@@ -71,6 +74,8 @@ struct Shared {
     services: Services,
     /// Bytes of large requests that are being read or worked on.
     requests: Budget,
+    /// What large requests are read into.
+    buffers: Buffers,
     /// Bytes of fetched records that are being written.
     answers: Budget,
     fetch_sessions: sessions::Cache,
@@ -90,6 +95,7 @@ impl Server {
         let limits = &services.config.server;
         let shared = Shared {
             requests: Budget::new(limits.requests_bytes_max.max(1)),
+            buffers: Buffers::new(UNUSED_BYTES_MAX),
             answers: Budget::new(ANSWER_BYTES_MAX),
             fetch_sessions: sessions::Cache::new(limits.fetch_sessions_max, services.sys.random.fork()),
             producer_ids: handlers::init_producer_id::Ids::default(),

@@ -5,6 +5,7 @@
 //! what the node does with them, and holds nothing global.
 
 pub mod budget;
+pub mod buffers;
 pub mod clock;
 pub mod disk;
 pub mod mailbox;

@@ -19,6 +19,7 @@ use super::flush::Synced;
 use super::read::{Gathered, Limits, Slice};
 use super::scan::{Scan, Trust};
 use super::segment::Segment;
+use crate::sys::buffers::Buffer;
 
 /// One system call brings this much at most.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -221,7 +222,8 @@ impl LogReader {
         let left = (segment.bytes() - position) as usize;
         let mut wanted = gathered.room().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES).min(left);
         loop {
-            let Some(chunk) = load(segment, position, wanted, wait)? else {
+            let buffer = self.shared.logs.buffers.take(wanted);
+            let Some(chunk) = load(segment, position, wanted, wait, buffer)? else {
                 return Ok(Step::NeedsDevice);
             };
             let header = BatchHeader::parse(&chunk).map_err(|error| corrupt(segment, position, error))?;
@@ -310,10 +312,15 @@ fn judge(bytes: &[u8], next: Offset) -> Result<BatchHeader, Unfit> {
 }
 
 /// Brings bytes in, or `None` when they are not in the page cache and the caller may not wait.
-fn load(segment: &Segment, position: u64, wanted: usize, wait: Wait) -> Result<Option<Bytes>, ReadError> {
+fn load(
+    segment: &Segment,
+    position: u64,
+    wanted: usize,
+    wait: Wait,
+    mut buffer: Buffer,
+) -> Result<Option<Bytes>, ReadError> {
     let failed = |cause| failed(segment, cause);
     let file = segment.file().map_err(failed)?;
-    let mut buffer = Vec::with_capacity(wanted);
     match wait {
         Wait::Never => {
             if file
@@ -333,7 +340,7 @@ fn load(segment: &Segment, position: u64, wanted: usize, wait: Wait) -> Result<O
     if buffer.len() < wanted {
         return Err(corrupt(segment, position, "the file is shorter than it was"));
     }
-    Ok(Some(Bytes::from(buffer)))
+    Ok(Some(buffer.freeze()))
 }
 
 pub(super) fn failed(segment: &Segment, cause: io::Error) -> ReadError {

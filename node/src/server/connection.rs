@@ -48,7 +48,11 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, peer: Arc<Peer>) 
     let Stream { reader, writer } = stream;
     let early = reader.early();
     let limits = &shared.services.config.server;
-    let frames = Frames::new(limits.request_bytes_max, shared.requests.clone());
+    let frames = Frames::new(
+        limits.request_bytes_max,
+        shared.requests.clone(),
+        shared.buffers.clone(),
+    );
     let connection = Connection {
         reader,
         frames,

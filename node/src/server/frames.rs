@@ -13,6 +13,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
 use crate::sys::budget::{Budget, Permit};
+use crate::sys::buffers::{Buffer, Buffers};
 
 /// What is read at once; grows with what arrives, so that an idle connection costs little.
 const READ_BYTES_MIN: usize = 4 * 1024;
@@ -49,13 +50,23 @@ pub(super) struct Frames {
     after_large: bool,
     frame_bytes_max: usize,
     budget: Budget,
+    buffers: Buffers,
 }
 
 /// A large frame on its way in.
 struct Large {
-    bytes: BytesMut,
+    /// None before its first byte: while it waits for its share it holds nothing.
+    bytes: Option<Buffer>,
     length: usize,
     permit: Granted,
+}
+
+impl Large {
+    fn is_whole(&self) -> bool {
+        self.bytes
+            .as_ref()
+            .is_some_and(|bytes| bytes.len() == self.length)
+    }
 }
 
 enum Granted {
@@ -64,7 +75,7 @@ enum Granted {
 }
 
 impl Frames {
-    pub(super) fn new(frame_bytes_max: usize, budget: Budget) -> Self {
+    pub(super) fn new(frame_bytes_max: usize, budget: Budget, buffers: Buffers) -> Self {
         let buffer = BytesMut::new();
         Self {
             buffer,
@@ -73,17 +84,18 @@ impl Frames {
             after_large: false,
             frame_bytes_max,
             budget,
+            buffers,
         }
     }
 
     /// Takes the next whole frame, if it is here.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        if let Some(large) = self.large.take_if(|large| large.bytes.len() == large.length) {
-            let Granted::Yes(permit) = large.permit else {
+        if let Some(large) = self.large.take_if(|large| large.is_whole()) {
+            let (Some(bytes), Granted::Yes(permit)) = (large.bytes, large.permit) else {
                 unreachable!("nothing is read before it is granted")
             };
             return Ok(Some(Frame {
-                bytes: large.bytes.freeze(),
+                bytes: bytes.freeze(),
                 permit: Some(permit),
             }));
         }
@@ -125,7 +137,7 @@ impl Frames {
             }
         };
         self.large = Some(Large {
-            bytes: BytesMut::new(),
+            bytes: None,
             length,
             permit,
         });
@@ -144,13 +156,17 @@ impl Frames {
                 if let Granted::Waiting(waiting) = &mut large.permit {
                     large.permit = Granted::Yes(ready!(waiting.as_mut().poll(cx)));
                 }
-                if large.bytes.capacity() == 0 {
-                    large.bytes = BytesMut::with_capacity(large.length);
-                    large.bytes.extend_from_slice(&self.buffer[PREFIX_BYTES..]);
-                    self.buffer.clear();
-                    self.after_large = true;
-                }
-                let rest = large.length - large.bytes.len();
+                let bytes = match &mut large.bytes {
+                    Some(bytes) => bytes,
+                    none => {
+                        let bytes = none.insert(self.buffers.take(large.length));
+                        bytes.extend_from_slice(&self.buffer[PREFIX_BYTES..]);
+                        self.buffer.clear();
+                        self.after_large = true;
+                        bytes
+                    }
+                };
+                let rest = large.length - bytes.len();
                 if rest == 0 {
                     // Whole and not taken yet: whoever takes it comes back.
                     return Poll::Pending;
@@ -158,7 +174,7 @@ impl Frames {
                 ready!(poll_read_buf(
                     Pin::new(reader),
                     cx,
-                    &mut (&mut large.bytes).limit(rest)
+                    &mut (&mut **bytes).limit(rest)
                 ))?
             }
             None => ready!(self.poll_small(reader, cx))?,
@@ -217,7 +233,7 @@ mod tests {
             let _ = near.write_all(&stream).await;
         };
         let read = async move {
-            let mut frames = Frames::new(max, Budget::new(1 << 20));
+            let mut frames = Frames::new(max, Budget::new(1 << 20), Buffers::new(1 << 20));
             let mut found = Vec::new();
             loop {
                 while let Some(frame) = frames.next()? {
@@ -285,7 +301,7 @@ mod tests {
     async fn a_large_frame_waits_for_its_share() {
         let budget = Budget::new(100_000);
         let taken = budget.try_acquire(60_000).unwrap();
-        let mut frames = Frames::new(1 << 20, budget.clone());
+        let mut frames = Frames::new(1 << 20, budget.clone(), Buffers::new(1 << 20));
         let mut stream = frame::prefix(50_000).unwrap().to_vec();
         stream.resize(50_004, 1);
         let mut reader = stream.as_slice();
