@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// How much is written at once, unless a single append is larger.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 const GROUP_APPENDS_MAX: usize = 256;
+/// A group from this size on is written on another thread: copying it takes longer than the way there and back, and
+/// what comes next is read and checked meanwhile.
+const ASIDE_BYTES: usize = 256 << 10;
 /// What a crash leaves to be replayed for the producers' sake.
 const SNAPSHOT_EVERY_BYTES: u64 = 32 << 20;
 /// How far a topic that caches writes may run ahead of the disk.
@@ -108,7 +111,7 @@ impl Actor {
         let mut waiting = Some(command);
         while let Some(command) = waiting.take() {
             match command {
-                Command::Append(append) => waiting = self.append_group(append, mailbox),
+                Command::Append(append) => waiting = self.append_group(append, mailbox).await,
                 Command::Configure {
                     config,
                     leadership,
@@ -135,7 +138,7 @@ impl Actor {
     }
 
     /// Gathers the appends that wait, writes them, answers them. Gives back a command of another kind, if it met one.
-    fn append_group(&mut self, first: Append, mailbox: &mut Mailbox<Command>) -> Option<Command> {
+    async fn append_group(&mut self, first: Append, mailbox: &mut Mailbox<Command>) -> Option<Command> {
         let mut other = None;
         let kind = first.kind;
         let bytes_max = GROUP_BYTES_MAX.min(self.shared.segment_bytes());
@@ -153,7 +156,7 @@ impl Actor {
                 }
             }
         }
-        self.write(group, kind);
+        self.write(group, kind).await;
         other
     }
 
@@ -305,7 +308,7 @@ impl Actor {
     }
 
     /// Writes a group and answers it.
-    fn write(&mut self, group: Group, kind: Kind) {
+    async fn write(&mut self, group: Group, kind: Kind) {
         let Group {
             batches,
             staged,
@@ -319,15 +322,21 @@ impl Actor {
             return;
         }
         let epoch = self.state.leader_epoch();
-        let written = match (&mut self.log, kind) {
-            (None, _) => Err(AppendError::Offline {
-                reason: LOST.to_owned(),
-            }),
-            (Some(log), Kind::Produce) => log.append(batches, epoch).map_err(refused),
-            (Some(log), Kind::Copy) => log
-                .append_copy(batches, CopyEpochs::Stamp(epoch))
-                .map_err(refused),
+        let append = move |log: &mut Log| match kind {
+            Kind::Produce => log.append(batches, epoch),
+            Kind::Copy => log.append_copy(batches, CopyEpochs::Stamp(epoch)),
         };
+        let written = if bytes >= ASIDE_BYTES {
+            self.with_log("write", append).await
+        } else {
+            self.log.as_mut().map(append)
+        };
+        let lost = || AppendError::Offline {
+            reason: LOST.to_owned(),
+        };
+        let written = written
+            .ok_or_else(lost)
+            .and_then(|written| written.map_err(refused));
         match written {
             Ok(appended) => {
                 assert_eq!(appended.next, next, "the log ends where the group does");

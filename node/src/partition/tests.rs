@@ -3,6 +3,7 @@
 mod appending;
 mod failures;
 mod history;
+mod large;
 mod offsets;
 mod topics;
 
@@ -14,6 +15,7 @@ use crate::sys::Sys;
 use crate::sys::disk::Disk;
 use crate::sys::disk::memory::{MemoryDisk, Operation};
 use crate::sys::random::Random;
+use crate::sys::task::{Blocking, Tasks};
 use crate::telemetry::{Health, Metrics};
 use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
 use headwater_protocol::record::{BatchBuilder, BatchOptions, Batches, NewRecord, ProducerStamp};
@@ -52,10 +54,27 @@ impl Rig {
         .await
     }
 
+    /// As a node has it: what waits for the disk runs on threads of its own.
+    async fn threaded() -> Self {
+        let image = Image {
+            offset: Offset(0),
+            ..Image::default()
+        };
+        let sys = Sys {
+            tasks: Tasks::root("node", Blocking::Threads),
+            ..Sys::simulated(9)
+        };
+        Self::boot_on(sys, MemoryDisk::new(Random::seeded(3)), image).await
+    }
+
     async fn boot(disk: MemoryDisk, image: Image) -> Self {
+        Self::boot_on(Sys::simulated(9), disk, image).await
+    }
+
+    async fn boot_on(sys: Sys, disk: MemoryDisk, image: Image) -> Self {
         let sys = Sys {
             disk: Arc::new(disk.clone()),
-            ..Sys::simulated(9)
+            ..sys
         };
         let (publisher, view) = View::new(image.clone());
         let health = Health::default();

@@ -214,8 +214,13 @@ impl Connection {
                     }
                 }
             };
+            let is_submitted = matches!(event, Event::Stepped(Step::Produced(_)));
             if let Err(over) = self.take(event) {
                 return over;
+            }
+            if is_submitted {
+                // Its partition begins now, and not when everything that has arrived is read.
+                tokio::task::yield_now().await;
             }
             if self.out.bytes >= WRITE_BYTES
                 && let Err(over) = self.flush(writer).await
