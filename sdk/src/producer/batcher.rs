@@ -4,11 +4,13 @@
 //! finds no room is told how much he needs, and waits outside the lock.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::{Bytes, BytesMut};
 use headwater_protocol::ids::PartitionIndex;
 use headwater_protocol::partitioner::partition_for_key;
-use headwater_protocol::record::{BatchBuilder, BatchOptions, HEADER_BYTES, NewRecord};
+use headwater_protocol::record::{BatchBuilder, BatchOptions, Compression, HEADER_BYTES, NewRecord};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::delivery::{Completion, Delivery, Duty, Ledger, SendError};
@@ -20,6 +22,9 @@ use crate::partitioner::Sticky;
 const BATCH_BYTES_MIN: usize = 1024;
 /// Builders kept for the next batch, with their codecs' tables. Worth it only when compressing.
 const SPARE_BUILDERS: usize = 8;
+
+/// Smaller buffers are the allocator's.
+const BUFFER_BYTES_MIN: usize = 64 << 10;
 
 /// A topic by the order in which the producer met it, and a partition of it.
 pub(super) type PartitionKey = (u32, u32);
@@ -33,6 +38,56 @@ pub(super) struct Shared {
     signals: Mutex<Signals>,
     signalled: Notify,
     spares: Mutex<Vec<BatchBuilder>>,
+    /// Memory of batches that were acknowledged, for those to come.
+    buffers: Mutex<Buffers>,
+}
+
+/// Unused buffers: memory that was touched once need not be faulted in anew for each batch.
+#[derive(Default)]
+struct Buffers {
+    unused: Vec<BytesMut>,
+    bytes: usize,
+}
+
+/// A finished batch. When it is dropped and nobody else holds it, its memory is used for another.
+pub(super) struct Finished {
+    bytes: Bytes,
+    /// None when the memory is not worth keeping.
+    shared: Option<Arc<Shared>>,
+}
+
+impl Finished {
+    pub(super) fn new(bytes: Bytes, shared: &Arc<Shared>) -> Self {
+        let is_plain = shared.config.compression == Compression::None;
+        Self {
+            bytes,
+            shared: is_plain.then(|| Arc::clone(shared)),
+        }
+    }
+}
+
+impl From<Bytes> for Finished {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, shared: None }
+    }
+}
+
+impl Deref for Finished {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        let Some(shared) = &self.shared else { return };
+        // Whoever else holds it still may be writing it to the network.
+        if let Ok(buffer) = std::mem::take(&mut self.bytes).try_into_mut() {
+            shared.keep(buffer);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -106,6 +161,7 @@ impl Shared {
             signals: Mutex::default(),
             signalled: Notify::new(),
             spares: Mutex::default(),
+            buffers: Mutex::default(),
         })
     }
 
@@ -188,8 +244,38 @@ impl Shared {
                 level: self.config.compression_level,
                 ..BatchOptions::compressed(self.config.compression)
             };
-            BatchBuilder::with_capacity(options, bytes)
+            BatchBuilder::with_buffer(options, self.buffer(bytes))
         })
+    }
+
+    /// An empty buffer with room for `bytes` at least.
+    fn buffer(&self, bytes: usize) -> BytesMut {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        match buffers.unused.pop() {
+            Some(buffer) => {
+                buffers.bytes -= buffer.capacity();
+                // Too small a one is freed: batches have grown since.
+                if buffer.capacity() >= bytes {
+                    buffer
+                } else {
+                    BytesMut::with_capacity(bytes)
+                }
+            }
+            None => BytesMut::with_capacity(bytes),
+        }
+    }
+
+    fn keep(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let capacity = buffer.capacity();
+        if !(BUFFER_BYTES_MIN..=2 * self.config.batch_bytes).contains(&capacity) {
+            return;
+        }
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.bytes + capacity <= self.config.buffer_memory / 8 {
+            buffers.bytes += capacity;
+            buffers.unused.push(buffer);
+        }
     }
 
     /// Keeps a builder whose codec was set up.
@@ -212,8 +298,9 @@ impl Topic {
         record: &Record<'_>,
         spare: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<Delivery, NotTaken> {
+        let now_ms = record.timestamp_ms.unwrap_or_else(door::unix_ms);
         let mut state = self.lock();
-        self.append_locked(&mut state, record, spare)
+        self.append_locked(&mut state, record, now_ms, spare)
     }
 
     /// Takes as many of `records` as there is memory for and says how many, and why it stopped.
@@ -223,9 +310,11 @@ impl Topic {
         spare: &mut Option<OwnedSemaphorePermit>,
         mut taken: impl FnMut(Delivery),
     ) -> (usize, Result<(), NotTaken>) {
+        // One look at the clock for all: they are sent at once.
+        let now_ms = door::unix_ms();
         let mut state = self.lock();
         for (index, record) in records.iter().enumerate() {
-            match self.append_locked(&mut state, record, spare) {
+            match self.append_locked(&mut state, record, now_ms, spare) {
                 Ok(delivery) => taken(delivery),
                 Err(reason) => return (index, Err(reason)),
             }
@@ -238,6 +327,7 @@ impl Topic {
         &self,
         state: &mut TopicState,
         record: &Record<'_>,
+        now_ms: i64,
         spare: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<Delivery, NotTaken> {
         if state.partitions.is_empty() {
@@ -248,7 +338,7 @@ impl Topic {
         let batches = &mut state.partitions[partition as usize];
         self.make_room(batches, partition, bytes, spare)?;
         let open = batches.open.as_mut().expect("room was made in it");
-        let timestamp_ms = record.timestamp_ms.unwrap_or_else(door::unix_ms);
+        let timestamp_ms = record.timestamp_ms.unwrap_or(now_ms);
         let Record {
             key, value, headers, ..
         } = *record;
@@ -452,5 +542,36 @@ impl OpenBatch {
             .filter(|count| *count > 0)?;
         self.duty.covers(count);
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_an_acknowledged_batch_is_used_for_another() {
+        let shared = Shared::new(ProducerConfig::default());
+        let place = |shared: &Arc<Shared>| {
+            let mut builder = shared.builder(100_000);
+            let value = Some(&[7_u8; 90_000][..]);
+            let record = NewRecord {
+                value,
+                ..NewRecord::default()
+            };
+            builder.append(&record).expect("it fits");
+            let bytes = builder.build().expect("it can be written");
+            Finished::new(bytes.expect("there is a record"), shared)
+        };
+        let first = place(&shared);
+        let at = first.as_ptr();
+        let on_its_way = Bytes::clone(&first);
+        drop(first);
+        let second = place(&shared);
+        assert_ne!(second.as_ptr(), at, "the first is still being sent");
+        drop(on_its_way);
+        let at = second.as_ptr();
+        drop(second);
+        assert_eq!(place(&shared).as_ptr(), at);
     }
 }

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerEpoch, ProducerId};
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::draft::{Draft, Entry};
-use super::batcher::{OpenBatch, PartitionKey, Shared, Take, Topic};
+use super::batcher::{Finished, OpenBatch, PartitionKey, Shared, Take, Topic};
 use super::delivery::{Duty, SendError, Written};
 use super::sequencer::{Batch, Identity, Needs, Outcome, Sequencer};
 use super::stamp::{self, Stamp};
@@ -35,6 +36,8 @@ use crate::routing::{Cluster, LeaderHint};
 /// Batches larger than this are compressed away from the task.
 const INLINE_COMPRESSION_BYTES: usize = 16 * 1024;
 
+/// What a builder made of the records in it; nothing when there were none.
+type Built = Result<Option<Bytes>, headwater_protocol::record::Error>;
 /// A node and which of the streams to it.
 type LaneKey = (NodeId, u8);
 
@@ -276,7 +279,11 @@ impl Sender {
         let deadline = created + self.shared.config.delivery_timeout;
         let compressing = self.shared.config.compression != headwater_protocol::record::Compression::None;
         let memory = Arc::new(memory);
-        let finish = move |bytes, duty: Duty| finished(bytes, duty, stamp, count, deadline, memory);
+        let shared = Arc::clone(&self.shared);
+        let finish = move |bytes: Built, duty: Duty| {
+            let bytes = bytes.map(|bytes| bytes.map(|bytes| Finished::new(bytes, &shared)));
+            finished(bytes, duty, stamp, count, deadline, memory)
+        };
         if !compressing || builder.plain_bytes() <= INLINE_COMPRESSION_BYTES {
             let bytes = stamp::build(&mut builder, stamp);
             if let Some(batch) = finish(bytes, duty) {
@@ -588,7 +595,7 @@ impl PopDue for BTreeSet<(Instant, PartitionKey)> {
 
 /// A built batch, ready to be sent; a failure is told to its deliveries.
 fn finished(
-    bytes: Result<Option<bytes::Bytes>, headwater_protocol::record::Error>,
+    bytes: Result<Option<Finished>, headwater_protocol::record::Error>,
     duty: Duty,
     stamp: Stamp,
     count: u32,

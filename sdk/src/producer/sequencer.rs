@@ -16,6 +16,7 @@ use headwater_protocol::ids::{Offset, ProducerEpoch, ProducerId};
 use headwater_protocol::kafka::ErrorCode;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::batcher::Finished;
 use super::delivery::{Duty, SendError, Written};
 use super::stamp::{Stamp, restamped, split};
 use crate::door::Instant;
@@ -24,7 +25,7 @@ use crate::retry::Backoff;
 /// A finished batch.
 pub(super) struct Batch {
     /// As it goes on the wire.
-    pub(super) bytes: Bytes,
+    pub(super) bytes: Finished,
     pub(super) stamp: Stamp,
     pub(super) count: u32,
     pub(super) duty: Duty,
@@ -190,7 +191,7 @@ impl Sequencer {
         let batch = self.queue.pop_front()?;
         let number = self.next_number;
         self.next_number += 1;
-        let bytes = batch.bytes.clone();
+        let bytes = Bytes::clone(&batch.bytes);
         self.in_flight.push_back(Flight {
             number,
             batch,
@@ -359,7 +360,7 @@ impl Sequencer {
                 sequence: self.next_sequence,
             };
             self.next_sequence = stamp.next(batch.count);
-            batch.bytes = restamped(&batch.bytes, stamp);
+            batch.bytes = restamped(&batch.bytes, stamp).into();
             batch.stamp = stamp;
         }
     }
@@ -451,7 +452,7 @@ fn halves(batch: Batch, front: (Bytes, u32), back: (Bytes, u32)) -> [Batch; 2] {
     } = batch;
     let (front_duty, back_stamp) = (duty.split(front.1), stamp.after(front.1));
     let half = |(bytes, count): (Bytes, u32), stamp: Stamp, duty| Batch {
-        bytes: restamped(&bytes, stamp),
+        bytes: restamped(&bytes, stamp).into(),
         stamp,
         count,
         duty,

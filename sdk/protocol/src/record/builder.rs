@@ -124,9 +124,14 @@ impl BatchBuilder {
 
     /// Reserves `bytes` at once, for a caller who knows how large his batches grow.
     pub fn with_capacity(options: BatchOptions, bytes: usize) -> Self {
+        Self::with_buffer(options, BytesMut::with_capacity(bytes))
+    }
+
+    /// Gathers into memory that the caller has, which becomes the finished batch; what is in it is lost.
+    pub fn with_buffer(options: BatchOptions, buffer: BytesMut) -> Self {
         Self {
             options,
-            buffer: BytesMut::with_capacity(bytes),
+            buffer,
             count: 0,
             next_delta: 0,
             base_timestamp: 0,

@@ -109,7 +109,7 @@ impl World {
         let deadline = self.now + TIMEOUT;
         let _memory = Arc::new(memory);
         self.sequencer.push(Batch {
-            bytes,
+            bytes: bytes.into(),
             stamp,
             count,
             duty,
