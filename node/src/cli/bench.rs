@@ -16,7 +16,7 @@ mod transform;
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::target::Place;
@@ -55,12 +55,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Told to stop, the nodes that were started go with their workload.
-    let figures = tokio::select! {
+    let mut figures = tokio::select! {
         biased;
         _ = terminate.recv() => return Err(Failure::new("stopped by SIGTERM")),
         _ = interrupt.recv() => return Err(Failure::new("stopped")),
         figures = Box::pin(measure(&sys, arguments)) => figures?,
     };
+    figures["client_threads"] = json!(1);
     say(&figures)
 }
 

@@ -5,6 +5,14 @@ use bytes::Bytes;
 use super::failure::Failure;
 use crate::transform::builtin_module;
 
+/// The modules that ship with a node.
+const NAMES: [&str; 4] = ["aggregate", "enrich", "filter", "route"];
+
+/// How many of them are inside this binary.
+pub(super) fn count() -> usize {
+    NAMES.iter().filter(|name| component(name).is_ok()).count()
+}
+
 /// A built-in module's component.
 pub(super) fn component(name: &str) -> Result<Bytes, Failure> {
     builtin_module(name).map(Bytes::from_static).ok_or_else(|| {

@@ -33,7 +33,13 @@ pub(super) enum Command {
 
 /// Runs a command to its end; the failure, if there is one, is told here.
 pub(super) fn run(command: Command) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut builder = if matches!(command, Command::Bench(_)) {
+        // What is measured shares the machine with the client that measures: one thread is enough for it.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(act(command)),
         Err(why) => Err(Failure::new(format!("cannot start threads: {why}"))),

@@ -2,13 +2,23 @@
 //!
 //! Owns the node and the topics made for the run; both go when it ends.
 
-use headwater_sdk::{Client, Config, NewTopic, Transport, Trust};
+use std::time::Duration;
 
+use headwater_sdk::{Client, Config, NewTopic, Transport, Trust};
+use serde_json::Value;
+
+use crate::cli::builtin;
 use crate::cli::child::{Folder, NodeProcess};
 use crate::cli::common::Common;
 use crate::cli::failure::Failure;
 use crate::cli::http::Http;
 use crate::sys::Sys;
+
+/// How long a node may take to offer its modules, and how often it is asked.
+const MODULES_PATIENCE: Duration = Duration::from_secs(60);
+const MODULES_PAUSE: Duration = Duration::from_millis(100);
+/// How long the files of a topic that was removed take to be gone.
+const REMOVAL: Duration = Duration::from_millis(700);
 
 /// Flags that say where.
 #[derive(Debug, clap::Args)]
@@ -61,6 +71,7 @@ impl Place {
         let node = NodeProcess::start(sys, &folder.path().join("node"), &properties).await?;
         let client = connect(&node, self.transport).await?;
         let http = node.api()?;
+        await_modules(sys, &http).await?;
         Ok(Target {
             client,
             http,
@@ -70,6 +81,31 @@ impl Place {
             _folder: Some(folder),
         })
     }
+}
+
+/// Waits until a new node offers the modules it ships with: a first start may compile them, and nothing is measured
+/// beside a compiler.
+async fn await_modules(sys: &Sys, http: &Http) -> Result<(), Failure> {
+    let deadline = sys.clock.now() + MODULES_PATIENCE;
+    while builtin::count() > 0 {
+        let modules = http.get("/modules").await?;
+        let offered = modules.as_array().map_or(0, |modules| {
+            let is_builtin = |module: &&Value| module["builtin"] == true;
+            modules.iter().filter(is_builtin).count()
+        });
+        if offered >= builtin::count() {
+            return Ok(());
+        }
+        if sys.clock.now() >= deadline {
+            return Err(Failure::new(format!(
+                "the node offers {offered} of its {} modules after {} s",
+                builtin::count(),
+                MODULES_PATIENCE.as_secs()
+            )));
+        }
+        sys.clock.sleep(MODULES_PAUSE).await;
+    }
+    Ok(())
 }
 
 /// A client of a node of ours.
@@ -93,6 +129,14 @@ impl Target {
         self.client.admin().create_topic(&topic).await?;
         self.topics.push(name.clone());
         Ok(name)
+    }
+
+    /// Removes a topic that has served its purpose, and waits until its files are gone.
+    pub(super) async fn remove(&mut self, topic: &str) -> Result<(), Failure> {
+        self.topics.retain(|name| name != topic);
+        self.client.admin().delete_topic(topic).await?;
+        self.sys.clock.sleep(REMOVAL).await;
+        Ok(())
     }
 
     /// The transport that was used, as figures say it.
