@@ -6,16 +6,14 @@ use std::sync::Arc;
 use headwater_protocol::ids::PartitionIndex;
 use headwater_protocol::record::Headers;
 
-use super::answer::{
-    AnswerError, Failures, NO_GROUP, Output, Outputs, check_verdicts, read_keys, read_states,
-};
+use super::answer::{AnswerError, Failures, NO_GROUP, Outputs, check_verdicts, read_keys, read_states};
 use super::bisect::{Bisect, Cut};
-use super::bytes::put_bytes;
 use super::input::Input;
 use super::instance::{CallError, Instance, Module, Setup, StartError};
 use super::keyed::KeyedStore;
+use super::outbox::Outgoing;
 use super::request::{Fate, OwnedHeader, Sample, Tried, WouldSend};
-use super::windows::{Closed, Windows};
+use super::windows::{self, Closed, Windows};
 use crate::metadata::World;
 
 const STATE_BYTES_MAX: usize = 16 << 20;
@@ -145,14 +143,7 @@ impl Trial {
         self.input.encode(range.clone(), &mut buffer);
         let (answer, failures) = self.instance().transform(&buffer, records)?;
         let sent = read_outputs(&answer, records, &failures, &mut self.topics, |input| {
-            let sample = &self.results[range.start + input as usize].input;
-            WouldSend {
-                topic: None,
-                timestamp_ms: sample.timestamp_ms,
-                key: sample.key.clone(),
-                value: sample.value.clone(),
-                headers: sample.headers.clone(),
-            }
+            Outgoing::of_record(&self.input.record(range.start + input as usize))
         })?;
         for (input, output) in sent {
             let tried = &mut self.results[range.start + input as usize];
@@ -175,12 +166,7 @@ impl Trial {
         let assignment = windows.assign(&keys);
         let mut fold_failures = Failures::default();
         if !assignment.groups.is_empty() {
-            let mut states = (assignment.groups.len() as u32).to_le_bytes().to_vec();
-            assignment
-                .groups
-                .iter()
-                .for_each(|group| put_bytes(&mut states, group.state.as_deref()));
-            let (answer, failures) = instance.fold(&states, &assignment.numbers, &buffer)?;
+            let (answer, failures) = instance.fold(&assignment.states(), &assignment.numbers, &buffer)?;
             let mut states = Vec::new();
             read_states(&answer, assignment.groups.len() as u32, |_| true, &mut states)?;
             windows.apply(&assignment, &states);
@@ -272,34 +258,22 @@ fn tell(
     topics: &mut Vec<String>,
 ) -> Result<Vec<WouldSend>, CallError> {
     let count = closed.len() as u32;
-    let mut buffer = count.to_le_bytes().to_vec();
-    for window in closed {
-        buffer.extend(window.start_ms.to_le_bytes());
-        buffer.extend(window.end_ms.to_le_bytes());
-        put_bytes(&mut buffer, Some(&window.key));
-        put_bytes(&mut buffer, Some(&window.state));
-    }
+    let mut buffer = Vec::new();
+    windows::encode(closed, &mut buffer);
     let (answer, failures) = instance.emit(&buffer, count)?;
     let sent = read_outputs(&answer, count, &failures, topics, |input| {
-        let window = &closed[input as usize];
-        WouldSend {
-            topic: None,
-            timestamp_ms: window.end_ms.saturating_sub(1),
-            key: Some(window.key.to_vec()),
-            value: None,
-            headers: Vec::new(),
-        }
+        Outgoing::of_window(&closed[input as usize])
     })?;
     Ok(sent.into_iter().map(|(_, output)| output).collect())
 }
 
 /// Reads outputs, each upon what it inherits. A topic that was not named before becomes one of `topics`.
-fn read_outputs(
-    answer: &[u8],
+fn read_outputs<'a>(
+    answer: &'a [u8],
     inputs: u32,
     failures: &Failures,
     topics: &mut Vec<String>,
-    inherited: impl Fn(u32) -> WouldSend,
+    inherited: impl Fn(u32) -> Outgoing<'a>,
 ) -> Result<Vec<(u32, WouldSend)>, AnswerError> {
     loop {
         match read_known(answer, inputs, failures, topics, &inherited) {
@@ -309,31 +283,25 @@ fn read_outputs(
     }
 }
 
-fn read_known(
-    answer: &[u8],
+fn read_known<'a>(
+    answer: &'a [u8],
     inputs: u32,
     failures: &Failures,
     topics: &[String],
-    inherited: &impl Fn(u32) -> WouldSend,
+    inherited: &impl Fn(u32) -> Outgoing<'a>,
 ) -> Result<Vec<(u32, WouldSend)>, AnswerError> {
     let mut outputs = Outputs::new(answer, inputs, failures, topics)?;
     let mut sent = Vec::new();
     while let Some(output) = outputs.next()? {
-        let Output {
-            input,
-            sink,
-            timestamp_ms,
-            key,
-            value,
-            headers,
-        } = output;
-        let mut would = inherited(input);
-        would.topic = (sink > 0).then(|| topics[sink].clone());
-        would.timestamp_ms = timestamp_ms.unwrap_or(would.timestamp_ms);
-        would.key = key.map_or(would.key, |key| key.map(<[u8]>::to_vec));
-        would.value = value.map_or(would.value, |value| value.map(<[u8]>::to_vec));
-        would.headers = headers.map_or(would.headers, owned);
-        sent.push((input, would));
+        let record = inherited(output.input).changed_by(&output);
+        let would = WouldSend {
+            topic: (output.sink > 0).then(|| topics[output.sink].clone()),
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: owned(record.headers),
+        };
+        sent.push((output.input, would));
     }
     Ok(sent)
 }

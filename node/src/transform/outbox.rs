@@ -10,6 +10,10 @@ use headwater_protocol::record::{
 };
 use std::sync::Arc;
 
+use super::answer::Output;
+use super::input::Source;
+use super::windows::Closed;
+
 /// A gathered batch is closed when it reaches this size, or the sink's limit if that is smaller.
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -58,6 +62,38 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: Headers<'a>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// A record of the source as it is.
+    pub(crate) fn of_record(source: &Source<'a>) -> Self {
+        Self {
+            timestamp_ms: source.timestamp_ms,
+            key: source.record.key,
+            value: source.record.value,
+            headers: source.record.headers,
+        }
+    }
+
+    /// What the result of a window begins as: its key, in its last millisecond.
+    pub(crate) fn of_window(window: &'a Closed) -> Self {
+        Self {
+            timestamp_ms: window.end_ms.saturating_sub(1),
+            key: Some(&window.key),
+            value: None,
+            headers: Headers::NONE,
+        }
+    }
+
+    /// The same, but for what a module said.
+    pub(crate) fn changed_by(self, output: &Output<'a>) -> Self {
+        Self {
+            timestamp_ms: output.timestamp_ms.unwrap_or(self.timestamp_ms),
+            key: output.key.unwrap_or(self.key),
+            value: output.value.unwrap_or(self.value),
+            headers: output.headers.unwrap_or(self.headers),
+        }
+    }
 }
 
 /// Gathers the output of one step. Its memory is kept from step to step.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::answer::{Keyed, NO_GROUP};
+use super::bytes::put_bytes;
 
 /// What one open group costs in memory beside its key and accumulator.
 const GROUP_OVERHEAD_BYTES: usize = 96;
@@ -53,6 +54,17 @@ pub(crate) struct Assignment<'a> {
     watermark_ms: Option<i64>,
 }
 
+impl Assignment<'_> {
+    /// The accumulators that the groups have, as a guest's `fold` reads them.
+    pub(crate) fn states(&self) -> Vec<u8> {
+        let mut states = (self.groups.len() as u32).to_le_bytes().to_vec();
+        for group in &self.groups {
+            put_bytes(&mut states, group.state.as_deref());
+        }
+        states
+    }
+}
+
 /// A window that has closed, or that was changed and is to be told about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Closed {
@@ -60,6 +72,18 @@ pub(crate) struct Closed {
     pub(crate) end_ms: i64,
     pub(crate) key: Arc<[u8]>,
     pub(crate) state: Arc<[u8]>,
+}
+
+/// Lays windows out as a guest's `emit` reads them.
+pub(crate) fn encode(closed: &[Closed], buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.extend((closed.len() as u32).to_le_bytes());
+    for window in closed {
+        buffer.extend(window.start_ms.to_le_bytes());
+        buffer.extend(window.end_ms.to_le_bytes());
+        put_bytes(buffer, Some(&window.key));
+        put_bytes(buffer, Some(&window.state));
+    }
 }
 
 impl Windows {

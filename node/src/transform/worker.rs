@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_protocol::ids::{Offset, PartitionIndex};
-use headwater_protocol::record::{self, Batches, Headers, RECORDS_BYTES_MAX};
+use headwater_protocol::record::{self, Batches, RECORDS_BYTES_MAX};
 
 use super::answer::{AnswerError, Failures};
 use super::bisect::{Bisect, Cut};
@@ -475,12 +475,7 @@ impl Worker {
             return Ok(());
         }
         let source = self.input.record(index);
-        let record = Outgoing {
-            timestamp_ms: source.timestamp_ms,
-            key: source.record.key,
-            value: source.record.value,
-            headers: source.record.headers,
-        };
+        let record = Outgoing::of_record(&source);
         let cause = Cause {
             reason,
             message,
@@ -499,10 +494,8 @@ impl Worker {
         }
         let window = &self.windows_told[index];
         let record = Outgoing {
-            timestamp_ms: window.end_ms.saturating_sub(1),
-            key: Some(&window.key),
             value: Some(&window.state),
-            headers: Headers::NONE,
+            ..Outgoing::of_window(window)
         };
         let offset = Offset(self.next_offset.value().saturating_sub(1));
         let cause = Cause {

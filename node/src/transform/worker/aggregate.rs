@@ -3,13 +3,12 @@
 
 use std::ops::Range;
 
-use super::super::answer::{Failures, NO_GROUP, Output, Outputs, read_keys, read_states};
-use super::super::bytes::put_bytes;
+use super::super::answer::{Failures, NO_GROUP, Outputs, read_keys, read_states};
 use super::super::outbox::Outgoing;
-use super::super::windows::{Assignment, Windows};
+use super::super::windows::{self, Assignment, Windows};
 use super::{Bisect, Counts, Ran, Trouble, Worker};
 use crate::metadata::Emit;
-use headwater_protocol::record::{Compression, Headers};
+use headwater_protocol::record::Compression;
 
 impl Worker {
     /// Finds windows to tell about when there are none under way.
@@ -96,12 +95,9 @@ impl Worker {
 
     /// Folds the records of the buffer; nothing is called when none belongs to a group.
     fn fold(&mut self, assignment: &Assignment<'_>) -> Result<(Vec<u8>, Failures), Trouble> {
-        let mut states = (assignment.groups.len() as u32).to_le_bytes().to_vec();
+        let states = assignment.states();
         if assignment.groups.is_empty() {
             return Ok((states, Failures::default()));
-        }
-        for group in &assignment.groups {
-            put_bytes(&mut states, group.state.as_deref());
         }
         let instance = self.instance.as_mut().expect("the attempt prepared it");
         Ok(instance.fold(&states, &assignment.numbers, &self.buffer)?)
@@ -121,14 +117,7 @@ impl Worker {
     /// Tells the module about windows and sends what it makes of them.
     pub(super) fn run_emit(&mut self, range: Range<usize>) -> Result<Ran, Trouble> {
         let told = &self.windows_told[range.clone()];
-        self.buffer.clear();
-        self.buffer.extend((told.len() as u32).to_le_bytes());
-        for window in told {
-            self.buffer.extend(window.start_ms.to_le_bytes());
-            self.buffer.extend(window.end_ms.to_le_bytes());
-            put_bytes(&mut self.buffer, Some(&window.key));
-            put_bytes(&mut self.buffer, Some(&window.state));
-        }
+        windows::encode(told, &mut self.buffer);
         let instance = self.instance.as_mut().expect("the attempt prepared it");
         let (answer, failures) = instance.emit(&self.buffer, told.len() as u32)?;
         self.check_strict(range.start, &failures)?;
@@ -141,23 +130,10 @@ impl Worker {
             ..Counts::default()
         };
         while let Some(output) = outputs.next()? {
-            let Output {
-                input,
-                sink,
-                timestamp_ms,
-                key,
-                value,
-                headers,
-            } = output;
-            let window = &told[input as usize];
-            let record = Outgoing {
-                timestamp_ms: timestamp_ms.unwrap_or_else(|| window.end_ms.saturating_sub(1)),
-                key: key.unwrap_or_else(|| Some(&window.key)),
-                value: value.unwrap_or(None),
-                headers: headers.unwrap_or(Headers::NONE),
-            };
-            let pushed = self.outbox.push(sink, &record, Compression::None);
-            pushed.map_err(|error| Trouble::unsendable(range.start + input as usize, &error))?;
+            let input = output.input as usize;
+            let record = Outgoing::of_window(&told[input]).changed_by(&output);
+            let pushed = self.outbox.push(output.sink, &record, Compression::None);
+            pushed.map_err(|error| Trouble::unsendable(range.start + input, &error))?;
             counts.sent += 1;
         }
         for failure in failures.iter() {

@@ -57,13 +57,7 @@ fn send(
         if *verdict != KEEP {
             continue;
         }
-        let source = input.record_of(section, index);
-        let record = Outgoing {
-            timestamp_ms: source.timestamp_ms,
-            key: source.record.key,
-            value: source.record.value,
-            headers: source.record.headers,
-        };
+        let record = Outgoing::of_record(&input.record_of(section, index));
         outbox
             .push(0, &record, compression)
             .map_err(|error| Trouble::unsendable(index, &error))?;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::answer::{Output, Outputs};
+use super::super::answer::Outputs;
 use super::super::outbox::Outgoing;
 use super::{Counts, Ran, Trouble, Worker};
 
@@ -19,33 +19,19 @@ impl Worker {
         let mut at = self.input.section_of(range.start);
         let (mut sent, mut served, mut last) = (0, 0, None);
         while let Some(output) = outputs.next()? {
-            let Output {
-                input,
-                sink,
-                timestamp_ms,
-                key,
-                value,
-                headers,
-            } = output;
-            let index = range.start + input as usize;
+            let index = range.start + output.input as usize;
             // Outputs come in the order of their inputs, and so do the sections.
             while sections[at].records.end <= index {
                 at += 1;
             }
             let section = &sections[at];
-            let source = self.input.record_of(section, index);
-            let record = Outgoing {
-                timestamp_ms: timestamp_ms.unwrap_or(source.timestamp_ms),
-                key: key.unwrap_or(source.record.key),
-                value: value.unwrap_or(source.record.value),
-                headers: headers.unwrap_or(source.record.headers),
-            };
+            let record = Outgoing::of_record(&self.input.record_of(section, index)).changed_by(&output);
             let compression = section.batch.header().compression();
-            let pushed = self.outbox.push(sink, &record, compression);
+            let pushed = self.outbox.push(output.sink, &record, compression);
             pushed.map_err(|error| Trouble::unsendable(index, &error))?;
             sent += 1;
-            served += u64::from(last != Some(input));
-            last = Some(input);
+            served += u64::from(last != Some(output.input));
+            last = Some(output.input);
         }
         self.write_failures(range.start, &failures)?;
         let (taken, failed) = (u64::from(records), failures.len() as u64);
