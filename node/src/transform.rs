@@ -9,6 +9,7 @@
 //! pipeline   one transform on one partition: read, work, append, commit
 //! offline    a component tried where no node runs
 //! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
+//! conduct    how a module behaves, and what of the machine it gets for that (pure)
 //! instance   one guest: calls and what their failures mean      engine, host, abi, validate
 //! modules    where a module's code comes from      pack (the binary), store, compiler (a process of its own)
 //! ```
@@ -36,6 +37,8 @@ mod bytes;
 mod changelog;
 #[cfg(feature = "wasm")]
 mod compiler;
+#[cfg(feature = "wasm")]
+mod conduct;
 #[cfg(feature = "wasm")]
 mod deploy;
 #[cfg(feature = "wasm")]

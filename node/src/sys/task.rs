@@ -5,6 +5,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "the door itself")]
 
+mod background;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -18,6 +20,8 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use background::Background;
 
 /// What the death of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,8 @@ struct Inner {
     tracker: TaskTracker,
     parent: Option<Tasks>,
     blocking: Blocking,
+    /// Shared by the whole tree.
+    background: Arc<Background>,
     /// Where tasks run, when the root was made inside of a runtime; else where the caller is.
     runtime: Option<Handle>,
     failure: watch::Sender<Option<Failure>>,
@@ -122,12 +128,14 @@ impl Tasks {
         let tracker = TaskTracker::new();
         tracker.close();
         let outer = parent.as_ref().and_then(|parent| parent.inner.runtime.clone());
+        let background = parent.as_ref().map(|parent| Arc::clone(&parent.inner.background));
         Self {
             inner: Arc::new(Inner {
                 name,
                 cancel,
                 tracker,
                 blocking,
+                background: background.unwrap_or_default(),
                 runtime: outer.or_else(|| Handle::try_current().ok()),
                 parent,
                 failure,
@@ -210,6 +218,39 @@ impl Tasks {
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
     {
+        let (run, task) = self.work(name, work);
+        match self.inner.blocking {
+            Blocking::Threads => drop(self.runtime().spawn_blocking(run)),
+            Blocking::Inline => run(),
+        }
+        task
+    }
+
+    /// Like [`Tasks::blocking`], for work that nobody else may feel: on a few threads of low priority, behind
+    /// what was handed over before.
+    pub fn background<T, W>(&self, name: &str, work: W) -> Task<T>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let (run, task) = self.work(name, work);
+        match self.inner.blocking {
+            Blocking::Threads => {
+                if let Err(run) = self.inner.background.run(Box::new(run)) {
+                    drop(self.runtime().spawn_blocking(run));
+                }
+            }
+            Blocking::Inline => run(),
+        }
+        task
+    }
+
+    /// What a thread is to do, and the end of it.
+    fn work<T, W>(&self, name: &str, work: W) -> (impl FnOnce() + Send + 'static, Task<T>)
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
         let (sender, output) = oneshot::channel();
         let failure = self.inner.failure.clone();
         let full_name = format!("{}/{name}", self.inner.name);
@@ -221,11 +262,7 @@ impl Tasks {
             }
             drop(alive);
         };
-        match self.inner.blocking {
-            Blocking::Threads => drop(self.runtime().spawn_blocking(run)),
-            Blocking::Inline => run(),
-        }
-        Task { output }
+        (run, Task { output })
     }
 
     /// Asks every task to end and waits until all have, for as long as `clock` allows.
@@ -363,6 +400,8 @@ mod tests {
             let root = Tasks::root("test", blocking);
             assert_eq!(root.blocking("sum", || 2 + 2).await, Ok(4));
             assert!(root.blocking("broken", || panic!("three")).await.is_err());
+            assert_eq!(root.child("a").background("sum", || 2 + 3).await, Ok(5));
+            assert!(root.background("broken", || panic!("four")).await.is_err());
         }
     }
 }

@@ -11,6 +11,8 @@ use headwater_protocol::ids::{Offset, TopicId};
 use tokio_util::sync::CancellationToken;
 
 use super::changelog::{Changes, Commit, Owner, Restored};
+use super::conduct::{Conduct, Offence};
+use super::instance::{CallError, Module, Setup};
 use super::keyed::KeyedStore;
 use super::letter::Origin;
 use super::logs::{LogLevel, Logger};
@@ -20,7 +22,6 @@ use super::state_log::{self, Committer, OWN_APPEND, Step};
 use super::status::{Cells, RunState, Totals};
 use super::windows::{Settings, Windows};
 use super::worker::{Attempt, Blame, Counts, Parts, Ran, Rules, Unreadable, Work, Worker};
-use super::{instance::Module, instance::Setup};
 use crate::metadata::{ErrorPolicy, StartAt, Transform, World};
 use crate::partition::{AppendError, Isolation, Partition, Pending, ReadError, ReadRequest};
 use crate::sys::clock::Clock;
@@ -33,8 +34,6 @@ const STATE_BYTES_MAX: usize = 64 << 20;
 /// The first and the longest pause before a record is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Timeouts in a row after which a module may use a tenth of a core only: one record that loops is found by then.
-const TIMEOUTS_IN_A_ROW_MAX: u32 = 16;
 
 /// Everything one pipeline is started with.
 pub(crate) struct Job {
@@ -116,7 +115,7 @@ struct Pipeline {
     tasks: Tasks,
     cancel: CancellationToken,
     clock: Clock,
-    timeouts_in_a_row: u32,
+    conduct: Conduct,
     retry_pause: Duration,
     last_input: Instant,
     /// Leases keep their tables alive.
@@ -185,7 +184,7 @@ impl Pipeline {
             cells,
             logger,
             cancel,
-            timeouts_in_a_row: 0,
+            conduct: Conduct::default(),
             retry_pause: RETRY_PAUSE_MIN,
             last_input: clock.now(),
             _tables: tables,
@@ -323,15 +322,18 @@ impl Pipeline {
             }
             match result {
                 Ok(ran) => {
-                    self.timeouts_in_a_row = 0;
+                    self.conduct.succeeded();
                     self.deliver(work, ran).await?;
                 }
                 Err(Blame::Range(error)) => {
-                    let (reason, message) = (error.reason(), error.to_string());
-                    if reason == "timeout" {
-                        self.rest(cpu).await?;
+                    let began = self.clock.now();
+                    self.cut(work, error.reason(), error.to_string()).await?;
+                    let took = cpu + self.clock.now().saturating_duration_since(began);
+                    let pause = self.conduct.failed(offence(&error), took);
+                    // Trying again has pauses of its own.
+                    if self.transform.on_error != ErrorPolicy::Retry {
+                        self.pause(pause).await?;
                     }
-                    self.cut(work, reason, message).await?;
                 }
                 Err(Blame::One {
                     index,
@@ -523,18 +525,6 @@ impl Pipeline {
         Changes { groups, entries }
     }
 
-    /// After a timeout: lets others have the core for as long as the module had it, and for much longer when it
-    /// keeps on timing out.
-    async fn rest(&mut self, cpu: Duration) -> Result<(), End> {
-        self.timeouts_in_a_row = self.timeouts_in_a_row.saturating_add(1);
-        let times = if self.timeouts_in_a_row > TIMEOUTS_IN_A_ROW_MAX {
-            9
-        } else {
-            1
-        };
-        self.pause(cpu * times).await
-    }
-
     async fn pause(&mut self, duration: Duration) -> Result<(), End> {
         tokio::select! {
             biased;
@@ -579,10 +569,15 @@ impl Pipeline {
             .worker
             .take()
             .expect("the worker is only away while it is waited for");
-        let done = self.tasks.blocking("guest", move || {
+        let run = move || {
             let result = work(&mut worker);
             (worker, result)
-        });
+        };
+        let done = if self.conduct.is_trusted() {
+            self.tasks.blocking("guest", run)
+        } else {
+            self.tasks.background("guest", run)
+        };
         let (worker, result) = done.await.map_err(|_| End::failed("the worker broke off"))?;
         self.worker = Some(worker);
         Ok(result)
@@ -666,6 +661,18 @@ fn totals(counts: Counts) -> Totals {
         dropped,
         late,
         cpu_ms: 0,
+    }
+}
+
+fn offence(error: &CallError) -> Offence {
+    match error {
+        CallError::Timeout { .. } => Offence::Overran,
+        CallError::Memory { .. }
+        | CallError::Trap { .. }
+        | CallError::AnswerTooLarge { .. }
+        | CallError::Answer(_)
+        | CallError::State { .. }
+        | CallError::Stopping => Offence::Broke,
     }
 }
 
