@@ -27,6 +27,11 @@ const VERSION: u32 = 1;
 /// Changes are cut into batches of about this size.
 const BATCH_BYTES: usize = 512 << 10;
 
+/// What one accumulator or entry may take with its key, so that the changelog can hold it.
+pub(crate) const ENTRY_BYTES_MAX: usize = 8 << 20;
+/// The largest batch that is ever written: one record of that size, or several that are smaller.
+pub(crate) const MESSAGE_BYTES_MAX: usize = ENTRY_BYTES_MAX + BATCH_BYTES + (64 << 10);
+
 /// What a commit says beside its changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Commit {

@@ -50,8 +50,8 @@ pub enum CallError {
     AnswerTooLarge { limit_bytes: u64 },
     #[error("the module broke the contract: {0}")]
     Answer(#[from] AnswerError),
-    #[error("the module's state needs more than {limit_bytes} bytes")]
-    State { limit_bytes: usize },
+    #[error(transparent)]
+    State(#[from] TooMuchState),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -65,7 +65,7 @@ impl CallError {
             Self::Trap { .. } => "trap",
             Self::AnswerTooLarge { .. } => "output-too-large",
             Self::Answer(_) => "bad-answer",
-            Self::State { .. } => "state",
+            Self::State(_) => "state",
             Self::Stopping => "stopping",
         }
     }
@@ -367,8 +367,8 @@ impl Instance {
             Some(Interrupted::Stopping) => return CallError::Stopping,
             None => {}
         }
-        if let Some(TooMuchState { limit }) = error.downcast_ref() {
-            return CallError::State { limit_bytes: *limit };
+        if let Some(too_much) = error.downcast_ref::<TooMuchState>() {
+            return (*too_much).into();
         }
         // The type of this error is not public; a test holds its words.
         if error

@@ -6,17 +6,21 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::changelog::ENTRY_BYTES_MAX;
+
 /// What an entry costs in memory beside its key and value.
 const ENTRY_OVERHEAD_BYTES: usize = 80;
 
 /// A key and its new value; none removes it.
 pub(crate) type Change = (Arc<[u8]>, Option<Arc<[u8]>>);
 
-/// The store would outgrow its bound.
+/// The store, or an entry of it, would outgrow its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the module's state needs more than {limit} bytes")]
-pub(crate) struct TooMuchState {
-    pub(crate) limit: usize,
+pub enum TooMuchState {
+    #[error("the module's state needs more than {limit} bytes")]
+    Store { limit: usize },
+    #[error("an entry of the module's state has {bytes} bytes, the limit is {ENTRY_BYTES_MAX}")]
+    Entry { bytes: usize },
 }
 
 /// The store of one partition of one transform.
@@ -71,10 +75,13 @@ impl KeyedStore {
 
     pub(crate) fn put_many(&mut self, entries: Vec<Change>) -> Result<(), TooMuchState> {
         for (key, value) in entries {
-            self.pending_bytes +=
-                key.len() + value.as_ref().map_or(0, |value| value.len()) + ENTRY_OVERHEAD_BYTES;
+            let bytes = key.len() + value.as_ref().map_or(0, |value| value.len());
+            if bytes > ENTRY_BYTES_MAX {
+                return Err(TooMuchState::Entry { bytes });
+            }
+            self.pending_bytes += bytes + ENTRY_OVERHEAD_BYTES;
             if self.bytes + self.pending_bytes > self.bytes_max {
-                return Err(TooMuchState {
+                return Err(TooMuchState::Store {
                     limit: self.bytes_max,
                 });
             }
@@ -189,7 +196,14 @@ mod tests {
         let mut store = KeyedStore::new(200);
         assert_eq!(
             store.put_many((0..3).map(|key| change(key, Some(0))).collect()),
-            Err(TooMuchState { limit: 200 })
+            Err(TooMuchState::Store { limit: 200 })
+        );
+        let mut store = KeyedStore::new(usize::MAX);
+        let value: Arc<[u8]> = vec![0; ENTRY_BYTES_MAX].into();
+        let (key, bytes) = (Arc::from([1]), ENTRY_BYTES_MAX + 1);
+        assert_eq!(
+            store.put_many(vec![(key, Some(value))]),
+            Err(TooMuchState::Entry { bytes })
         );
     }
 

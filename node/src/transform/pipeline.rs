@@ -671,7 +671,7 @@ fn offence(error: &CallError) -> Offence {
         | CallError::Trap { .. }
         | CallError::AnswerTooLarge { .. }
         | CallError::Answer(_)
-        | CallError::State { .. }
+        | CallError::State(_)
         | CallError::Stopping => Offence::Broke,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use headwater_protocol::ids::{NodeId, PartitionIndex, TopicId};
 
+use super::changelog::MESSAGE_BYTES_MAX;
 use crate::controller::NewTopic;
 use crate::metadata::{ErrorPolicy, Image, Module, ParamKind, Placement, Topic, Transform};
 
@@ -209,10 +210,12 @@ fn missing_topics(transform: &Transform, source: &Topic, image: &Image) -> Vec<N
     }
     let state = state_topic(&transform.name);
     if is_missing(&state) {
+        let bytes = MESSAGE_BYTES_MAX.to_string();
         let configs = [
             ("retention.ms", "-1"),
             ("retention.bytes", "-1"),
             ("cleanup.policy", "delete"),
+            ("max.message.bytes", &bytes),
         ];
         let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned()));
         missing.push(NewTopic {

@@ -408,7 +408,7 @@ impl Worker {
                 }
                 match error {
                     CallError::Stopping => Blame::Stopping,
-                    CallError::State { .. } => Blame::Module {
+                    CallError::State(_) => Blame::Module {
                         reason: error.to_string(),
                     },
                     other => Blame::Range(other),

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::super::answer::{Failures, NO_GROUP, Outputs, read_keys, read_states};
+use super::super::changelog::ENTRY_BYTES_MAX;
 use super::super::outbox::Outgoing;
 use super::super::windows::{self, Assignment, Windows};
 use super::{Bisect, Counts, Ran, Trouble, Worker};
@@ -109,6 +110,13 @@ impl Worker {
         let limit = self.rules.state_bytes_max;
         if kept + growth > limit {
             let reason = format!("the open windows need more than {limit} bytes of state");
+            return Err(Trouble::Module { reason });
+        }
+        let sizes = assignment.groups.iter().zip(states);
+        let mut sizes = sizes.map(|(group, state)| group.key.len() + state.map_or(0, <[u8]>::len));
+        if let Some(bytes) = sizes.find(|bytes| *bytes > ENTRY_BYTES_MAX) {
+            let reason =
+                format!("the accumulator of a group has {bytes} bytes, the limit is {ENTRY_BYTES_MAX}");
             return Err(Trouble::Module { reason });
         }
         Ok(())
