@@ -214,12 +214,13 @@ fn sinks_of(transform: &Value) -> String {
 
 fn described(transform: &Value) -> String {
     let text = |name: &str| table::field(transform, name);
+    let reason = transform["reason"].as_str().map(|reason| format!(": {reason}"));
     let mut out = format!(
         "transform   {}, revision {}\nstate       {}\nmodule      {}\nfrom, to    {} -> {}\ndead letter {} (on error: {})\n\
          runs at     {}\n",
         text("name"),
         transform["revision"],
-        text("state"),
+        text("state") + &reason.unwrap_or_default(),
         module_of(transform),
         text("source"),
         sinks_of(transform),
@@ -294,12 +295,18 @@ mod tests {
     fn a_transform_is_shown_with_its_lag() {
         let transform = json!({
             "name": "late", "module": { "name": "filter", "version": "1.0.0" }, "source": "flights", "sinks": ["late"],
-            "state": "running", "revision": 1, "params": { "where": "delay > 15" },
+            "state": "retrying", "reason": "the sink is offline", "revision": 1, "params": { "where": "delay > 15" },
             "totals": { "records_in": 10_000, "lag": 1_500, "records_per_second": 12.4 },
             "partitions": [{ "partition": 0, "state": "running", "position": 10_000, "lag": 1_500 }]
         });
         let shown = described(&transform);
-        for part in ["filter@1.0.0", "where = delay > 15", "1,500", "10,000 records in"] {
+        for part in [
+            "retrying: the sink is offline",
+            "filter@1.0.0",
+            "where = delay > 15",
+            "1,500",
+            "10,000 records in",
+        ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         assert!(listed(&json!([transform])).contains("flights"));

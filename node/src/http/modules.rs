@@ -116,7 +116,11 @@ pub(super) async fn upload(
                 "UNUSABLE" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::UNPROCESSABLE_ENTITY,
             };
-            ApiError::new(status, error.code(), error.to_string())
+            let refusal = ApiError::new(status, error.code(), error.to_string());
+            match error.hint() {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            }
         })?;
     Ok((StatusCode::CREATED, Json(shape(&api, &module))))
 }
