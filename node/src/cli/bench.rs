@@ -6,6 +6,7 @@
 mod consume;
 mod end_to_end;
 mod histogram;
+mod hostile;
 mod load;
 mod memory;
 mod mirror;
@@ -42,6 +43,8 @@ enum Command {
     EndToEnd(end_to_end::Arguments),
     /// Records through a built-in module: throughput, and what it costs the producer
     Transform(transform::Arguments),
+    /// What modules that misbehave cost a producer on another topic
+    Hostile(hostile::Arguments),
     /// From an edge to its core, live and as a backlog (starts both nodes)
     Mirror(mirror::Arguments),
     /// From the start of a process to its ready line (starts nodes)
@@ -72,6 +75,7 @@ async fn measure(sys: &Sys, arguments: Arguments) -> Result<Value, Failure> {
         Command::Consume(arguments) => consume::run(sys, &place, &arguments).await,
         Command::EndToEnd(arguments) => end_to_end::run(sys, &place, &arguments).await,
         Command::Transform(arguments) => transform::run(sys, &place, &arguments).await,
+        Command::Hostile(arguments) => hostile::run(sys, &place, &arguments).await,
         Command::Mirror(arguments) => mirror::run(sys, &arguments).await,
         Command::Startup(arguments) => startup::run(sys, &arguments).await,
         Command::Memory(arguments) => memory::run(sys, &arguments).await,

@@ -164,7 +164,7 @@ pub(super) async fn send<'a>(
 }
 
 /// Bytes by xorshift from a fixed seed.
-fn pool() -> Vec<u8> {
+pub(super) fn pool() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(POOL_BYTES);
     while bytes.len() < POOL_BYTES {
