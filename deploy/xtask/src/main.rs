@@ -39,7 +39,7 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command {
         name: "demo",
-        arguments: "[--once]",
+        arguments: "[--once] [--flights FILE] [--expected FILE]",
         about: "build it all and run the main job, end to end, on real data; --once checks the answer and exits",
         run: demo::run,
     },

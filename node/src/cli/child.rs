@@ -121,6 +121,12 @@ impl NodeProcess {
         Http::new(&self.http)
     }
 
+    /// Where its web UI and its Kafka listeners are, for a person.
+    pub(super) fn shown(&self, name: &str) -> String {
+        let (http, tcp, quic) = (&self.http, &self.tcp, &self.quic);
+        format!("{name}  http://{http}  kafka {tcp} (TCP), {quic} (QUIC)\n")
+    }
+
     pub(super) fn quic_bootstrap(&self) -> String {
         format!("quic://{}", self.quic)
     }

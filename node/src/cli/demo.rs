@@ -9,13 +9,13 @@ mod load;
 mod pipeline;
 mod progress;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use headwater_sdk::{Batch, Client, Config, Consumer, ConsumerConfig, Start, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::answer::{Answer, Part};
+use self::answer::{Answer, Hours, Part};
 pub(super) use self::data::{Airport, Flight, airports, flights};
 use self::pipeline::{DELAYS, ENRICHED, HOURLY, LATE, at_core};
 use self::progress::Progress;
@@ -38,6 +38,39 @@ pub(super) struct Arguments {
     /// Check the answer against the one that DuckDB gave, and exit: 0 when they agree, 1 when not
     #[arg(long)]
     once: bool,
+    /// Flights in place of the week that is inside, in order of departure: CSV, plain or zstd, with the columns date,
+    /// delay, distance, origin, destination
+    #[arg(long, value_name = "FILE")]
+    flights: Option<PathBuf>,
+    /// The answer to compare with in place of the one that is inside: CSV, as tests/data/expected.py prints it
+    #[arg(long, value_name = "FILE")]
+    expected: Option<PathBuf>,
+}
+
+/// What goes in, and what must come out.
+struct Given {
+    flights: Vec<Flight>,
+    /// None for flights that nobody gave the answer to.
+    expected: Option<Hours>,
+}
+
+impl Given {
+    fn read(arguments: &Arguments) -> Result<Self, Failure> {
+        let expected = match (&arguments.expected, &arguments.flights) {
+            (Some(file), _) => Some(data::expected_of(file)?),
+            (None, None) => Some(data::expected()?),
+            (None, Some(_)) if arguments.once => {
+                return Err(Failure::usage("--once compares, and nobody has said with what")
+                    .hint("--expected FILE names the answer to your flights"));
+            }
+            (None, Some(_)) => None,
+        };
+        let flights = match &arguments.flights {
+            Some(file) => data::flights_of(file)?,
+            None => flights()?,
+        };
+        Ok(Self { flights, expected })
+    }
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -48,11 +81,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         biased;
         _ = terminate.recv() => Err(Failure::new("stopped by SIGTERM")),
         _ = interrupt.recv() => Err(Failure::new("stopped")),
-        done = Box::pin(show(&sys, arguments.once)) => done,
+        done = Box::pin(show(&sys, &arguments)) => done,
     }
 }
 
-async fn show(sys: &Sys, once: bool) -> Result<(), Failure> {
+async fn show(sys: &Sys, arguments: &Arguments) -> Result<(), Failure> {
+    let given = Given::read(arguments)?;
     let mut progress = Progress::new(sys.clock.clone());
     let folder = Folder::new(sys)?;
     let mut nodes = Nodes::start(sys, &folder).await?;
@@ -60,18 +94,24 @@ async fn show(sys: &Sys, once: bool) -> Result<(), Failure> {
         "a core and an edge are up, in {}",
         folder.path().display()
     ));
-    let answer = Box::pin(journey(sys, &mut nodes, &mut progress)).await?;
+    let answer = Box::pin(journey(sys, &given.flights, &mut nodes, &mut progress)).await?;
     let hours = answer.hours.late_hours();
     print(&format!(
-        "\nThe ten airport-hours of that week that lost most minutes to delays:\n\n{}\n",
-        { answer::worst(&hours, &answer.airports, ROWS) }
+        "\nThe ten airport-hours that lost most minutes to delays:\n\n{}\n",
+        answer::worst(&hours, &answer.airports, ROWS)
     ))?;
-    let verdict = compare(&hours);
+    let verdict = given
+        .expected
+        .map_or(Ok(()), |expected| compare(&hours, &expected));
     print(&format!(
-        "core  http://{}\nedge  http://{}\n",
-        nodes.core.http, nodes.edge.http
+        "{}{}",
+        nodes.core.shown("core"),
+        nodes.edge.shown("edge")
     ))?;
-    if !once {
+    if !arguments.once {
+        if let Err(differs) = &verdict {
+            note(&differs.to_string());
+        }
         note("\nBoth nodes stay up for you to look around. Ctrl-C ends them.");
         nodes.watch(sys).await?;
     }
@@ -123,7 +163,12 @@ struct Outcome {
     airports: Vec<Airport>,
 }
 
-async fn journey(sys: &Sys, nodes: &mut Nodes, progress: &mut Progress) -> Result<Outcome, Failure> {
+async fn journey(
+    sys: &Sys,
+    flights: &[Flight],
+    nodes: &mut Nodes,
+    progress: &mut Progress,
+) -> Result<Outcome, Failure> {
     let (core, edge) = (nodes.core.api()?, nodes.edge.api()?);
     pipeline::enrol(&core, &nodes.core.quic, &edge).await?;
     progress
@@ -148,10 +193,9 @@ async fn journey(sys: &Sys, nodes: &mut Nodes, progress: &mut Progress) -> Resul
         count(airports.len() as u64)
     ));
 
-    let flights = flights()?;
     let begun = progress.seconds();
     let mut watch = Watch::begin(sys, &core_client, core, edge, flights.len()).await?;
-    let loading = load::flights(&edge_client, &flights);
+    let loading = load::flights(&edge_client, flights);
     let hours = tokio::try_join!(loading, watch.follow(nodes, progress)).map(|(_, ())| watch.answer)?;
     progress.step(&format!(
         "{} flights went all the way in {:.1} s: produced over QUIC, filtered, enriched, mirrored, aggregated",
@@ -309,9 +353,8 @@ fn take(answer: &mut Answer, batch: &Batch) -> Result<(), Failure> {
     Ok(())
 }
 
-fn compare(hours: &answer::Hours) -> Result<(), Failure> {
-    let expected = data::expected()?;
-    let differences = answer::differences(hours, &expected);
+fn compare(hours: &Hours, expected: &Hours) -> Result<(), Failure> {
+    let differences = answer::differences(hours, expected);
     if differences.is_empty() {
         return print(&format!(
             "All {} airport-hours agree with the answer that DuckDB computed from the same data.\n\n",
