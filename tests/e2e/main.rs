@@ -12,7 +12,9 @@
 
 mod compile;
 mod crashes;
+mod demo;
 mod full_disk;
+mod hostile;
 mod kcat;
 mod librdkafka;
 mod links;
@@ -21,3 +23,4 @@ mod malformed_quic;
 mod module_author;
 mod sdk;
 mod start_and_stop;
+mod transforms_killed;

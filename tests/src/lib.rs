@@ -22,20 +22,24 @@
 )]
 #![allow(clippy::print_stderr, reason = "a failed test shows what its nodes said")]
 
+mod artifact;
 mod cable;
 mod http;
 mod node;
 mod random;
+mod read;
 mod site;
 mod tool;
 mod wait;
 
+pub use artifact::{module, modules, package};
 pub use cable::{Cable, Metered};
 pub use http::{Answer, Http};
 pub use node::{Addresses, Node};
 pub use random::Random;
+pub use read::{client, read_all};
 pub use site::{Refused, Site};
-pub use tool::{Finished, Running, headwater, headwater_in, kcat, python};
+pub use tool::{Finished, Running, headwater, headwater_in, headwater_running, kcat, python};
 pub use wait::{until, within};
 
 use std::path::PathBuf;

@@ -9,9 +9,11 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::artifact::{cache, set};
 use crate::site::node_binary;
 use crate::{checkout, within};
 
@@ -68,6 +70,13 @@ pub async fn headwater_in<I: AsRef<OsStr>>(
     within(LIMIT, "headwater", finish(start(command)?, stdin)).await?
 }
 
+/// Starts the node's own binary with these arguments, to be read while it runs. Dropped, it is killed.
+pub fn headwater_running<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> anyhow::Result<Running> {
+    let mut command = node_binary()?;
+    command.args(args);
+    running(command, "headwater")
+}
+
 /// Starts a Python script of `tests/` with the packages that `cargo xtask test` installs.
 pub fn python<I: AsRef<OsStr>>(script: &str, args: impl IntoIterator<Item = I>) -> anyhow::Result<Running> {
     let mut command = Command::new(interpreter());
@@ -75,10 +84,16 @@ pub fn python<I: AsRef<OsStr>>(script: &str, args: impl IntoIterator<Item = I>) 
         .arg("-u")
         .arg(checkout().join("tests").join(script))
         .args(args);
-    // Read by nobody here, so it must not be a pipe that fills.
-    command.stderr(Stdio::inherit());
-    let mut child = start(command).context("python is missing: `cargo xtask test` installs what it needs")?;
-    drop(child.stdin.take());
+    running(command, script).context("python is missing: `cargo xtask test` installs what it needs")
+}
+
+fn running(mut command: Command, script: &str) -> anyhow::Result<Running> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // Read by nobody here, so it must not be a pipe that fills.
+        .stderr(Stdio::inherit());
+    let mut child = command.spawn()?;
     let lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
     Ok(Running {
         child,
@@ -87,7 +102,7 @@ pub fn python<I: AsRef<OsStr>>(script: &str, args: impl IntoIterator<Item = I>) 
     })
 }
 
-/// A script that is running; what it prints is read line by line.
+/// A program that is running; what it prints is read line by line. Dropped, it is asked to end.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -101,36 +116,45 @@ impl Running {
         Ok(within(LIMIT, &self.script, self.lines.next_line()).await??)
     }
 
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate(mut self) -> anyhow::Result<ExitStatus> {
+        self.ask_to_end();
+        Ok(within(LIMIT, &self.script, self.child.wait()).await??)
+    }
+
+    fn ask_to_end(&self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            // It may have ended meanwhile.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
     /// Reads on to its end, which must be success; answers the last line it printed.
     pub async fn success(mut self) -> anyhow::Result<String> {
         let mut last = String::new();
         while let Some(line) = self.line().await? {
             last = line;
         }
-        let output = within(LIMIT, &self.script, self.child.wait_with_output()).await??;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "{}: {}\n{last}\n{said}",
-            self.script,
-            output.status
-        );
+        let status = within(LIMIT, &self.script, self.child.wait()).await??;
+        ensure!(status.success(), "{}: {status}\n{last}", self.script);
         Ok(last)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Not SIGKILL: what it has started itself goes with it.
+        self.ask_to_end();
     }
 }
 
 /// `HEADWATER_PYTHON`, else the environment that `cargo xtask test` made, else whatever python3 is.
 fn interpreter() -> PathBuf {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
     if let Some(path) = set("HEADWATER_PYTHON") {
         return path;
     }
-    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    let made = cache.map(|cache| cache.join("headwater/python/bin/python"));
+    let made = cache().map(|cache| cache.join("python/bin/python"));
     made.filter(|path| path.exists())
         .unwrap_or_else(|| "python3".into())
 }

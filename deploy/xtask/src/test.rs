@@ -29,10 +29,11 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 /// Runs one runner after the other; an error is for what keeps the rest from running at all.
 fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
     let browser = ui::is_here();
-    tools::debian(&[("kcat", "kcat"), ("zstd", "zstd")])?;
+    tools::debian(&[("kcat", "kcat"), ("zstd", "zstd"), ("npm", "npm")])?;
     if browser {
-        tools::debian(&[("chromium", "chromium"), ("npm", "npm")])?;
+        tools::debian(&[("chromium", "chromium")])?;
     }
+    let packages = tools::npm_package("vega-datasets", "3.2.1")?;
     let python = tools::python(&["confluent-kafka", "duckdb"])?;
     build::embedded(&place::shared_target())?;
     modules::all(&place::shared_target())?;
@@ -40,7 +41,7 @@ fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
 
     rows.push(("dependencies", check(tools::deny())));
     rows.push(("rust", cargo_tests("rust", &["--workspace"], |command| command)?));
-    rows.push(("real processes", processes(&node, &python)?));
+    rows.push(("real processes", processes(&node, &python, &packages)?));
     if place::root().join(MODULES).exists() {
         rows.push((
             "modules",
@@ -93,11 +94,12 @@ fn configure(command: &mut Command) -> &mut Command {
 }
 
 /// Ring 4, which a plain `cargo test` leaves out because it starts the node's binary.
-fn processes(node: &Node, python: &Path) -> anyhow::Result<Totals> {
+fn processes(node: &Node, python: &Path, packages: &Path) -> anyhow::Result<Totals> {
     cargo_tests("real processes", &["--workspace", "--test", "e2e"], |command| {
         command
             .env("HEADWATER_BIN", &node.binary)
             .env("HEADWATER_PYTHON", python)
+            .env("HEADWATER_PACKAGES", packages)
     })
 }
 

@@ -92,3 +92,17 @@ pub(crate) fn python(packages: &[&str]) -> anyhow::Result<PathBuf> {
     }
     Ok(interpreter)
 }
+
+/// A package of npm's, kept in our cache as npm packs it; answers the folder it is in.
+pub(crate) fn npm_package(name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let folder = place::cache().join("packages");
+    if folder.join(format!("{name}-{version}.tgz")).exists() {
+        return Ok(folder);
+    }
+    std::fs::create_dir_all(&folder)?;
+    let (wanted, to) = (format!("{name}@{version}"), folder.to_string_lossy().into_owned());
+    // npm checks what it fetches against the registry's digest.
+    let args = ["pack", "--silent", &wanted, "--pack-destination", &to];
+    step::run(&wanted, &mut step::program("npm", "", &args))?;
+    Ok(folder)
+}

@@ -1,0 +1,53 @@
+//! Reading a topic from its beginning to its end, with the SDK.
+
+use anyhow::Context;
+use headwater_sdk::{
+    Client, Config, Consumer, ConsumerConfig, ConsumerRecord, Isolation, Offset, OffsetSpec, PartitionIndex,
+    Start, Trust,
+};
+
+use crate::{Node, PATIENCE, within};
+
+/// A client of a node over QUIC, which trusts whoever answers.
+pub async fn client(node: &Node) -> anyhow::Result<Client> {
+    let config = Config::new(&format!("quic://{}", node.addresses.quic))?;
+    Ok(Client::connect(config.with_trust(Trust::SkipVerification)).await?)
+}
+
+/// Every record of a topic, partition by partition in the order of offsets.
+pub async fn read_all(client: &Client, topic: &str) -> anyhow::Result<Vec<ConsumerRecord>> {
+    let ends = ends(client, topic).await?;
+    let mut consumer = client.consumer(ConsumerConfig::default())?;
+    consumer.assign_all(topic, Start::Earliest).await?;
+    let mut records = Vec::new();
+    while !is_read(&consumer, topic, &ends) {
+        let batch = within(PATIENCE, &format!("the next records of {topic}"), consumer.next()).await??;
+        records.push(batch);
+    }
+    consumer.close().await;
+    records.sort_by_key(|record| (record.partition, record.offset));
+    Ok(records)
+}
+
+async fn ends(client: &Client, topic: &str) -> anyhow::Result<Vec<(PartitionIndex, Offset)>> {
+    let described = client.admin().describe_topic(topic).await?;
+    let places: Vec<_> = (0..)
+        .take(described.partitions.len())
+        .map(|index| (PartitionIndex(index), OffsetSpec::Latest))
+        .collect();
+    let listed = client
+        .admin()
+        .list_offsets(topic, &places, Isolation::ReadCommitted)
+        .await?;
+    listed
+        .iter()
+        .map(|(index, listed)| Ok((*index, listed.offset.context("a partition has an end")?)))
+        .collect()
+}
+
+fn is_read(consumer: &Consumer, topic: &str, ends: &[(PartitionIndex, Offset)]) -> bool {
+    let reached = |(index, end): &(PartitionIndex, Offset)| {
+        *end == Offset(0) || consumer.position(topic, *index).is_some_and(|at| at >= *end)
+    };
+    ends.iter().all(reached)
+}
