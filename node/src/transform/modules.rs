@@ -89,14 +89,14 @@ impl Modules {
         self.pack.get_or_init(|| Pack::of_this_program(&*self.disk))
     }
 
-    /// Runs work with the modules where a thread may block.
+    /// Runs work with the modules where a thread may block, and where it is in nobody's way.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, LoadError> {
         let this = Arc::clone(self);
         self.tasks
-            .blocking("module", move || work(&this))
+            .background("module", move || work(&this))
             .await
             .map_err(|_| LoadError::Unfinished)
     }
