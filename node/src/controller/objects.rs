@@ -3,7 +3,8 @@
 use super::decide::{Decision, Tell};
 use super::error::ProposeError;
 use super::topics::check_name;
-use crate::metadata::{Image, Link, Module, Record, Site, Topic, Transform, Upstream};
+use crate::metadata::topic::NAME_BYTES_MAX;
+use crate::metadata::{Flow, Image, Link, Module, Record, Site, Topic, Transform, Upstream};
 use std::sync::Arc;
 
 /// Whether an object may be called so: it becomes part of file names, metric labels and addresses.
@@ -131,9 +132,36 @@ pub(super) fn put_site(site: Site) -> Result<Decision, ProposeError> {
     Ok(Decision::done(vec![Record::Site(site)]))
 }
 
+/// A flow that could never copy anything would be shown as one that waits.
+fn check_flow(flow: &Flow) -> Result<(), ProposeError> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if flow.topics.is_empty() {
+        return Err(ProposeError::Refused("a flow names no topic".to_owned()));
+    }
+    let wrong = |pattern: &&String| {
+        pattern.is_empty()
+            || pattern.len() > NAME_BYTES_MAX
+            || !pattern.bytes().all(|byte| letter(byte) || byte == b'*')
+    };
+    if let Some(pattern) = flow.topics.iter().find(wrong) {
+        return Err(ProposeError::Refused(format!(
+            "topic pattern {:?} can match no topic",
+            pattern.chars().take(120).collect::<String>()
+        )));
+    }
+    if flow.prefix.len() >= NAME_BYTES_MAX || !flow.prefix.bytes().all(letter) {
+        return Err(ProposeError::Refused(format!(
+            "prefix {:?} makes no topic name: letters, digits, '.', '_' and '-' may be used",
+            flow.prefix.chars().take(120).collect::<String>()
+        )));
+    }
+    Ok(())
+}
+
 pub(super) fn put_link(mut link: Link, image: &Image) -> Result<Decision, ProposeError> {
     check_object_name("link", &link.name)?;
     check_object_name("site", &link.site)?;
+    link.flows.iter().try_for_each(check_flow)?;
     let known = image.links.get(&link.name);
     link.revision = known.map_or(1, |known| known.revision + 1);
     if let Some(known) = known {

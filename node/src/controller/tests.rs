@@ -6,8 +6,8 @@ use super::*;
 use crate::config::BrokerConfig;
 use crate::metadata::image::Addresses;
 use crate::metadata::{
-    Emit, ErrorPolicy, Image, Limits, Link, LinkRole, MirrorSource, ModuleRef, Node, Placement, Record,
-    StartAt, Transform, World,
+    Direction, Emit, ErrorPolicy, Flow, FlowMode, GapPolicy, Image, Limits, Link, LinkRole, MirrorSource,
+    ModuleRef, Node, Placement, Record, StartAt, Transform, World,
 };
 use headwater_protocol::ids::{NodeId, TopicId};
 use std::collections::BTreeMap;
@@ -389,6 +389,38 @@ fn what_is_in_use_is_not_removed() {
     cluster.ask(delete()).expect("deleted");
     cluster.ask(remove()).expect("removed");
     assert!(cluster.image.topics.is_empty() && cluster.image.modules.is_empty());
+}
+
+#[test]
+fn a_flow_that_could_copy_nothing_is_refused() {
+    let mut cluster = Cluster::of(1);
+    let put = |topics: &[&str], prefix: &str| {
+        Change::PutLink(Link {
+            name: "l".to_owned(),
+            site: "s".to_owned(),
+            role: LinkRole::Core,
+            flows: vec![Flow {
+                direction: Direction::Up,
+                mode: FlowMode::Mirror,
+                topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+                prefix: prefix.to_owned(),
+                on_gap: GapPolicy::MarkGap,
+            }],
+            paused: false,
+            revision: 0,
+            created_ms: 0,
+        })
+    };
+    for (topics, prefix, word) in [
+        (&[][..], "", "no topic"),
+        (&["a", ""], "", "pattern"),
+        (&["a b"], "", "pattern"),
+        (&["a"], "s/", "prefix"),
+    ] {
+        let refused = cluster.refuse(put(topics, prefix));
+        assert!(refused.contains(word), "{refused}");
+    }
+    cluster.ask(put(&["*", "a-*.b"], "s.")).expect("link");
 }
 
 #[test]
