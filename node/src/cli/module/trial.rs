@@ -95,11 +95,10 @@ const MARKED: &str =
 
 fn shown(answer: &Value) -> String {
     let part = |name: &str| answer["module"][name].as_str().unwrap_or("-");
+    let (name, version, world) = (part("name"), part("version"), part("world"));
+    let article = if world == "aggregate" { "an" } else { "a" };
     format!(
-        "{}@{}, a {} module\n{}",
-        part("name"),
-        part("version"),
-        part("world"),
+        "{name}@{version}, {article} {world} module\n{}",
         show::tried(answer)
     )
 }
