@@ -110,7 +110,7 @@ impl Node {
             registry: core.registry.clone(),
             metrics: core.metrics.clone(),
             node: core.config.node_id,
-            folder: core.config.data_dir.join("modules"),
+            folder: "modules".into(),
         })
         .await?;
         let server = serve(&core, sockets, &transforms);

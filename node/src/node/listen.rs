@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::{Bound, Core};
@@ -111,7 +112,7 @@ async fn resolve(
 }
 
 async fn open_keys(core: &Core, cluster_id: &str) -> Result<(Keys, SecurityStore), ListenError> {
-    let folder = core.config.data_dir.join(FOLDER);
+    let folder = PathBuf::from(FOLDER);
     let disk = Arc::clone(&core.sys.disk);
     let store = SecurityStore::new(Arc::clone(&disk), core.sys.tasks.clone(), folder.clone());
     let (cluster, node, hosts) = (cluster_id.to_owned(), core.config.node_id.0, hosts(&core.config));

@@ -118,6 +118,12 @@ async fn take(from: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> io::Resul
     Ok(bytes)
 }
 
+/// The memory that this machine has.
+pub fn machine_memory_bytes() -> u64 {
+    let machine = rustix::system::sysinfo();
+    machine.totalram.saturating_mul(u64::from(machine.mem_unit))
+}
+
 /// Limits this process, for good, lets others go first, and leaves no image of its memory behind.
 pub fn limit_this(limits: Limits) -> io::Result<()> {
     let most = |amount: u64| Rlimit {

@@ -21,10 +21,9 @@ use crate::sys::task::Tasks;
 
 /// The command of this program that compiles what it reads.
 const COMMAND: &str = "compile-module";
-const LIMITS: Limits = Limits {
-    memory_bytes: 2 << 30,
-    cpu_seconds: 300,
-};
+/// A large component needs a lot for a while: about 600 bytes for each of its own.
+const MEMORY_BYTES_MIN: u64 = 1 << 30;
+const CPU_SECONDS: u64 = 300;
 /// The compiler has refused the component; its output says why.
 const REFUSED: u8 = 3;
 
@@ -115,12 +114,12 @@ fn outcome(ended: Ended) -> Result<Vec<u8>, CompileError> {
         ))
     } else if is(Signal::XCPU) {
         Err(CompileError::Time {
-            limit_seconds: LIMITS.cpu_seconds,
+            limit_seconds: CPU_SECONDS,
         })
     } else if is(Signal::ABORT) && words.contains("memory allocation of") {
         // The words with which Rust's runtime ends a process that gets no memory.
         Err(CompileError::Memory {
-            limit_bytes: LIMITS.memory_bytes,
+            limit_bytes: limits().memory_bytes,
         })
     } else if is(Signal::KILL) || is(Signal::TERM) {
         Err(CompileError::NoCompiler(format!(
@@ -134,10 +133,18 @@ fn outcome(ended: Ended) -> Result<Vec<u8>, CompileError> {
     }
 }
 
+/// What a compilation may take: of memory half of what the machine has.
+fn limits() -> Limits {
+    Limits {
+        memory_bytes: (process::machine_memory_bytes() / 2).max(MEMORY_BYTES_MIN),
+        cpu_seconds: CPU_SECONDS,
+    }
+}
+
 /// The other end: compiles the component on standard input, writes the code to standard output. For a process that does
 /// nothing else.
 pub fn compile_stdin() -> ExitCode {
-    let done = process::limit_this(LIMITS).and_then(|()| {
+    let done = process::limit_this(limits()).and_then(|()| {
         let mut wasm = Vec::new();
         io::stdin()
             .take(MODULE_BYTES_MAX as u64 + 1)
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_compiler_has_a_meaning() {
-        let limit_bytes = LIMITS.memory_bytes;
+        let limit_bytes = limits().memory_bytes;
         let out_of_memory = "memory allocation of 8 bytes failed";
         let cases = [
             (ended(0, "code", ""), Ok(b"code".to_vec())),
@@ -185,7 +192,7 @@ mod tests {
             (
                 ended(Signal::XCPU.as_raw(), "", ""),
                 Err(CompileError::Time {
-                    limit_seconds: LIMITS.cpu_seconds,
+                    limit_seconds: CPU_SECONDS,
                 }),
             ),
             (

@@ -1,21 +1,28 @@
 //! `bench memory`: what a node holds when it is idle, and when a lot has gone through a module.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use headwater_sdk::NewTopic;
+use headwater_sdk::{Client, NewTopic};
 use serde_json::{Value, json};
 
-use super::load::Load;
+use super::load::{Load, Loaded};
+use super::rounded;
 use super::target::{Carrier, connect};
 use crate::cli::builtin;
 use crate::cli::child::{Folder, NodeProcess};
 use crate::cli::failure::Failure;
+use crate::cli::http::Http;
 use crate::cli::module::upload;
 use crate::sys::Sys;
 
 /// What a node is given to settle before it counts as idle.
 const SETTLE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How often the node's memory is looked at under load.
+const LOOK: Duration = Duration::from_millis(100);
+/// How many of those figures are told: enough to see whether it grows.
+const POINTS: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -26,11 +33,6 @@ pub(super) struct Arguments {
 pub(super) async fn run(sys: &Sys, arguments: &Arguments) -> Result<Value, Failure> {
     let folder = Folder::new(sys)?;
     let data = folder.path().join("node");
-    // The first start compiles the modules that ship with the node; from the second on they are there.
-    let node = NodeProcess::start(sys, &data, &[]).await?;
-    sys.clock.sleep(SETTLE).await;
-    let first = node.memory();
-    node.stop().await?;
     let node = NodeProcess::start(sys, &data, &[]).await?;
     sys.clock.sleep(SETTLE).await;
     let idle = node.memory();
@@ -48,7 +50,32 @@ pub(super) async fn run(sys: &Sys, arguments: &Arguments) -> Result<Value, Failu
         "source": "in", "sinks": ["out"], "start": "earliest",
     });
     http.post("/transforms", &spec).await?;
-    let loaded = arguments.load.run(sys, &client, "in").await?;
+    let mut series = Vec::new();
+    let loaded = {
+        let passing = pass(sys, &client, &http, &arguments.load);
+        tokio::select! {
+            passed = passing => passed?,
+            never = look(sys, &node, &mut series) => match never {},
+        }
+    };
+    let loaded_memory = node.memory();
+    client.close().await;
+    sys.clock.sleep(SETTLE).await;
+    let after = node.memory();
+    node.stop().await?;
+    Ok(json!({
+        "workload": "memory", "records": loaded.records, "value_bytes": arguments.load.size,
+        "idle_bytes": idle.map(|memory| memory.resident_bytes),
+        "series_mb": thinned(&series), "series_seconds": rounded(LOOK.as_secs_f64() * series.len() as f64),
+        "loaded_bytes": loaded_memory.map(|memory| memory.resident_bytes),
+        "peak_bytes": loaded_memory.map(|memory| memory.peak_bytes),
+        "after_bytes": after.map(|memory| memory.resident_bytes),
+    }))
+}
+
+/// Produces the load, and waits until the filter has passed all of it on.
+async fn pass(sys: &Sys, client: &Client, http: &Http, load: &Load) -> Result<Loaded, Failure> {
+    let loaded = load.run(sys, client, "in").await?;
     let deadline = sys.clock.now() + PATIENCE;
     loop {
         let status = http.get("/transforms/pass").await?;
@@ -56,7 +83,7 @@ pub(super) async fn run(sys: &Sys, arguments: &Arguments) -> Result<Value, Failu
             .as_u64()
             .is_some_and(|out| out >= loaded.records as u64)
         {
-            break;
+            return Ok(loaded);
         }
         if sys.clock.now() >= deadline {
             return Err(Failure::new(format!(
@@ -66,17 +93,33 @@ pub(super) async fn run(sys: &Sys, arguments: &Arguments) -> Result<Value, Failu
         }
         sys.clock.sleep(Duration::from_millis(100)).await;
     }
-    let loaded_memory = node.memory();
-    client.close().await;
-    sys.clock.sleep(SETTLE).await;
-    let after = node.memory();
-    node.stop().await?;
-    Ok(json!({
-        "workload": "memory", "records": loaded.records, "value_bytes": arguments.load.size,
-        "first_start_bytes": first.map(|memory| memory.resident_bytes),
-        "idle_bytes": idle.map(|memory| memory.resident_bytes),
-        "loaded_bytes": loaded_memory.map(|memory| memory.resident_bytes),
-        "peak_bytes": loaded_memory.map(|memory| memory.peak_bytes),
-        "after_bytes": after.map(|memory| memory.resident_bytes),
-    }))
+}
+
+/// Looks at the node's memory again and again.
+async fn look(sys: &Sys, node: &NodeProcess, series: &mut Vec<u64>) -> Infallible {
+    loop {
+        series.extend(node.memory().map(|memory| memory.resident_bytes));
+        sys.clock.sleep(LOOK).await;
+    }
+}
+
+/// The largest figure of each of so many equal parts, in megabytes.
+fn thinned(series: &[u64]) -> Vec<f64> {
+    let part = series.len().div_ceil(POINTS).max(1);
+    let largest = series.chunks(part).filter_map(|part| part.iter().max());
+    largest.map(|bytes| rounded(*bytes as f64 / 1e6)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_keeps_its_peaks() {
+        assert!(thinned(&[]).is_empty());
+        assert_eq!(thinned(&[1_000_000, 3_000_000]), [1.0, 3.0]);
+        let long: Vec<u64> = (1..=50).map(|number| number * 1_000_000).collect();
+        let thin = thinned(&long);
+        assert_eq!((thin.len(), thin[0], thin[16]), (17, 3.0, 50.0));
+    }
 }
