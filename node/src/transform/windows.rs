@@ -87,6 +87,17 @@ pub(crate) fn encode(closed: &[Closed], buffer: &mut Vec<u8>) {
 }
 
 impl Windows {
+    /// Every open window, to be told about as if it had changed.
+    pub(crate) fn all(&self) -> Vec<Closed> {
+        let window = |((start_ms, key), state): (GroupKey, &Arc<[u8]>)| Closed {
+            start_ms,
+            end_ms: start_ms.saturating_add(self.settings.size_ms),
+            key,
+            state: Arc::clone(state),
+        };
+        self.groups().map(window).collect()
+    }
+
     pub(crate) fn new(settings: Settings) -> Self {
         assert!(
             settings.size_ms > 0 && settings.lateness_ms >= 0,

@@ -163,6 +163,11 @@ impl Worker {
             "aggregates, and only they, have windows"
         );
         let source: PartitionIndex = origin.partition;
+        // A window's state may have been committed and its update not sent: all are told about once more.
+        let changed = match (&windows, rules.emit) {
+            (Some(windows), Emit::Update) => windows.all(),
+            (Some(_) | None, Emit::Close | Emit::Update) => Vec::new(),
+        };
         Self {
             module,
             setup,
@@ -175,7 +180,7 @@ impl Worker {
             work: Bisect::default(),
             windows_told: Vec::new(),
             telling: Bisect::default(),
-            changed: Vec::new(),
+            changed,
             changes: Changes::default(),
             forgets: Vec::new(),
             buffer: Vec::new(),
