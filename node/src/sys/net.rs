@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
@@ -61,6 +61,11 @@ impl Net {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         Ok(socket.into())
+    }
+
+    /// The same for datagrams that are no QUIC. Must be called inside a runtime.
+    pub fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::from_std(self.bind_udp(address)?)
     }
 
     /// The addresses behind `host:port`, in the resolver's order.

@@ -138,7 +138,7 @@ impl Dialer {
         if let Some(endpoint) = slot.as_ref() {
             return Ok(endpoint.clone());
         }
-        let endpoint = quic::endpoint(&self.net, any, None)?;
+        let endpoint = quic::endpoint(&self.net, any, quinn::EndpointConfig::default(), None)?;
         *slot = Some(endpoint.clone());
         Ok(endpoint)
     }

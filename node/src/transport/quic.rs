@@ -9,11 +9,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls_pki_types::CertificateDer;
 
 use super::listener::{HandshakeError, Incoming};
@@ -21,6 +23,7 @@ use super::session::QuicEnd;
 use super::stream::HandshakeOver;
 use super::tcp::{ListenError, client_facts};
 use super::{Carrier, CloseCode, ListenerKind, Peer, Session, SessionError, Stream};
+use crate::security::identity::Identity;
 use crate::security::tls::{EarlyData, Revocations, ServerTls};
 use crate::sys::net::Net;
 
@@ -96,13 +99,30 @@ pub(super) fn transport_config(settings: &Settings) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
+/// What an endpoint needs to know the connections of its predecessor for such: it then ends them for the peer at
+/// its next packet, where it would leave the peer to find out by itself otherwise. Both are made from the node's private
+/// key, which outlives a restart.
+fn of_the_same_node(identity: &Identity) -> EndpointConfig {
+    let key = |secret: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let root = key(identity.key.secret_der());
+    let resets = hmac::sign(&root, b"headwater quic stateless reset");
+    let ids = hmac::sign(&root, b"headwater quic connection ids");
+    let ids = ids
+        .as_ref()
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    let mut config = EndpointConfig::new(Arc::new(key(resets.as_ref())));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
 /// An endpoint on a socket of ours. Must be called inside a runtime: quinn's driver runs there.
 pub(super) fn endpoint(
     net: &Net,
     address: SocketAddr,
+    mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
-    let mut config = EndpointConfig::default();
     config
         .max_udp_payload_size(PACKET_BYTES_MAX)
         .map_err(io::Error::other)?;
@@ -130,8 +150,8 @@ impl Listener {
         config
             .transport_config(transport_config(settings))
             .migration(true);
-        let endpoint =
-            endpoint(net, address, Some(config)).map_err(|source| ListenError::Bind { address, source })?;
+        let endpoint = endpoint(net, address, of_the_same_node(&tls.identity), Some(config))
+            .map_err(|source| ListenError::Bind { address, source })?;
         Ok(Self {
             endpoint,
             revocations: Arc::clone(&tls.revocations),

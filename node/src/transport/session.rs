@@ -158,8 +158,8 @@ impl Session {
                     bytes_sent: stats.udp_tx.bytes,
                     bytes_received: stats.udp_rx.bytes,
                     packets_lost: stats.path.lost_packets,
-                    eliciting_sent: stats.frame_tx.stream + stats.frame_tx.ping,
-                    frames_received: stats.frame_rx.acks + stats.frame_rx.stream + stats.frame_rx.ping,
+                    eliciting_sent: eliciting(&stats.frame_tx),
+                    frames_received: stats.frame_rx.acks + eliciting(&stats.frame_rx),
                     round_trip: stats.path.rtt,
                 }
             }
@@ -174,4 +174,17 @@ impl Session {
             Inner::Memory(_) => self.peer.address,
         }
     }
+}
+
+/// Frames that must be acknowledged, but for those of a handshake. A probe of an unanswered peer is a PING or, with a
+/// peer that takes it, an IMMEDIATE_ACK.
+fn eliciting(frames: &quinn::FrameStats) -> u64 {
+    frames.stream
+        + frames.ping
+        + frames.immediate_ack
+        + frames.max_data
+        + frames.max_stream_data
+        + frames.max_streams_bidi
+        + frames.reset_stream
+        + frames.stop_sending
 }

@@ -610,7 +610,7 @@ async fn early_streams_are_marked_until_the_handshake_is_over() {
     let address = listener.local_address().unwrap();
     let tls = crate::security::tls::client_config(&pki.trust(), None, ALPN_KAFKA, EarlyData::Accept).unwrap();
     let config = quic::client_config(tls, &settings).unwrap();
-    let endpoint = quic::endpoint(&Net::real(), loopback(), None).unwrap();
+    let endpoint = quic::endpoint(&Net::real(), loopback(), quinn::EndpointConfig::default(), None).unwrap();
 
     // The first connection is an ordinary one; it leaves a ticket.
     let connecting = endpoint
@@ -646,4 +646,58 @@ async fn early_streams_are_marked_until_the_handshake_is_over() {
         .expect("it came before the end of the handshake");
     assert!(accepted.await, "the server refused early data");
     early.wait().await;
+}
+
+/// A relay of datagrams from one dialer to a target that may be exchanged, as an address that another process took over.
+struct Relay {
+    address: SocketAddr,
+    target: tokio::sync::watch::Sender<SocketAddr>,
+}
+
+impl Relay {
+    fn to(target: SocketAddr) -> Self {
+        let near = Net::real().datagrams(loopback()).unwrap();
+        let far = Net::real().datagrams(loopback()).unwrap();
+        let address = near.local_addr().unwrap();
+        let (target, target_now) = tokio::sync::watch::channel(target);
+        let tasks = crate::sys::task::Tasks::root("relay", crate::sys::task::Blocking::Threads);
+        tasks.spawn("relay", crate::sys::task::Kind::BestEffort, async move {
+            let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+            let mut dialer = None;
+            loop {
+                tokio::select! {
+                    Ok((length, from)) = near.recv_from(&mut up) => {
+                        dialer = Some(from);
+                        let to = *target_now.borrow();
+                        far.send_to(&up[..length], to).await.unwrap();
+                    }
+                    Ok((length, from)) = far.recv_from(&mut down) => {
+                        // What the process before still says is lost.
+                        if from == *target_now.borrow() && let Some(dialer) = dialer {
+                            near.send_to(&down[..length], dialer).await.unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        Self { address, target }
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_node_ends_the_connections_of_its_predecessor() {
+    let pki = Pki::new();
+    let bind =
+        || quic::Listener::bind(&Net::real(), loopback(), &pki.server(), &Settings::default()).unwrap();
+    let (mut before, after) = (Listener::Quic(bind()), Listener::Quic(bind()));
+    let relay = Relay::to(before.local_address().unwrap());
+    let dialer = Dialer::new(Net::real(), Settings::default());
+    let (target, credentials) = (relay.address.to_string(), pki.anonymous());
+    let (client, server) = tokio::join!(dialer.dial(&target, &credentials), session(&mut before));
+    let (client, _server) = (client.unwrap(), server.unwrap());
+    relay.target.send_replace(after.local_address().unwrap());
+    let mut stream = client.open_stream().await.unwrap();
+    stream.writer.write_all(b"still there?").await.unwrap();
+    let ended = client.closed().await.to_string();
+    assert!(ended.contains("reset"), "{ended}");
 }
