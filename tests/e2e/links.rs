@@ -9,16 +9,16 @@ use headwater_tests::{Cable, Node, PATIENCE, Site, until, within};
 use serde_json::{Value, json};
 
 /// An edge enrolled with a core, over a cable.
-struct Pair {
-    /// Where the nodes live: gone with the pair.
-    _sites: (Site, Site),
-    core: Node,
-    edge: Node,
-    cable: Cable,
+pub(crate) struct Pair {
+    core_site: Site,
+    edge_site: Site,
+    pub(crate) core: Node,
+    pub(crate) edge: Node,
+    pub(crate) cable: Cable,
 }
 
 impl Pair {
-    async fn linked(flows: Option<Value>) -> anyhow::Result<Self> {
+    pub(crate) async fn linked(flows: Option<Value>) -> anyhow::Result<Self> {
         let (core_site, edge_site) = (Site::new()?, Site::new()?);
         let core = core_site.start().await?;
         let edge = edge_site.start().await?;
@@ -39,7 +39,8 @@ impl Pair {
             .json()?;
         anyhow::ensure!(enrolled["site"] == "harbour", "{enrolled}");
         let pair = Self {
-            _sites: (core_site, edge_site),
+            core_site,
+            edge_site,
             core,
             edge,
             cable,
@@ -60,23 +61,27 @@ impl Pair {
     }
 
     /// Waits until the core's copy of a topic has what its source has.
-    async fn mirrored(&self, topic: &str) -> anyhow::Result<()> {
+    pub(crate) async fn mirrored(&self, topic: &str) -> anyhow::Result<()> {
         until(PATIENCE, "the copy to be complete", || async {
-            let (source, copy) = (
-                ends(&self.edge, topic).await?,
-                ends(&self.core, &copy_of(topic)).await?,
-            );
-            Ok((source.is_some() && source == copy).then_some(()))
+            Ok(self.is_mirrored(topic).await?.then_some(()))
         })
         .await
     }
+
+    pub(crate) async fn is_mirrored(&self, topic: &str) -> anyhow::Result<bool> {
+        let (source, copy) = (
+            ends(&self.edge, topic).await?,
+            ends(&self.core, &copy_of(topic)).await?,
+        );
+        Ok(source.is_some() && source == copy)
+    }
 }
 
-fn copy_of(topic: &str) -> String {
+pub(crate) fn copy_of(topic: &str) -> String {
     format!("harbour.{topic}")
 }
 
-async fn link(node: &Node) -> anyhow::Result<Value> {
+pub(crate) async fn link(node: &Node) -> anyhow::Result<Value> {
     let links = node.http().get("/api/v1/links").await?.json()?;
     Ok(links[0].clone())
 }
@@ -214,6 +219,29 @@ async fn a_cut_costs_nothing_but_its_own_time() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn either_end_may_be_killed() -> anyhow::Result<()> {
+    let mut pair = Pair::linked(None).await?;
+    pair.edge.create_topic("readings", 1, &[]).await?;
+    produce(&pair.edge, "readings", 0, 0, 500).await?;
+    pair.mirrored("readings").await?;
+
+    // Several times: whether the core's first word or the edge's own first step came first decided once over the flow.
+    for round in 0..4 {
+        pair.core.kill().await?;
+        produce(&pair.edge, "readings", 0, 500 + round * 100, 100).await?;
+        pair.core = pair.core_site.start().await?;
+        pair.mirrored("readings").await?;
+    }
+
+    pair.edge.kill().await?;
+    pair.edge = pair.edge_site.start().await?;
+    produce(&pair.edge, "readings", 0, 900, 500).await?;
+    pair.mirrored("readings").await?;
+    same(&pair, "readings", 0).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_lost_its_log_is_reported_at_both_ends_and_its_copy_kept() -> anyhow::Result<()> {
     let pair = Pair::linked(None).await?;
     pair.edge.create_topic("readings", 1, &[]).await?;
@@ -295,8 +323,17 @@ async fn a_token_works_once_and_a_revoked_site_is_cut_off() -> anyhow::Result<()
         .json()?;
     let other_site = Site::new()?;
     let other = other_site.start().await?;
-    let body = json!({ "token": invited["token"] });
+    let body = json!({ "token": invited["token"], "link": "to-the-core" });
     other.http().post("/api/v1/sites/enrol", &body).await?.json()?;
+    until(
+        PATIENCE,
+        "a link of the edge's own name to be connected",
+        || async {
+            let link = link(&other).await?;
+            Ok((link["name"] == "to-the-core" && link["state"] == "connected").then_some(()))
+        },
+    )
+    .await?;
     let third_site = Site::new()?;
     let third = third_site.start().await?;
     let again = third.http().post("/api/v1/sites/enrol", &body).await?;

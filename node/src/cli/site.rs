@@ -40,7 +40,7 @@ enum Command {
     Enrol {
         /// What `site invite` printed; `-` reads it from standard input
         token: String,
-        /// What to call the link [default: the site's name]
+        /// What this node calls the link [default: the core's name for it]
         #[arg(long, value_name = "NAME")]
         link: Option<String>,
     },

@@ -28,6 +28,7 @@ pub(super) enum Message {
     Hello {
         version: u32,
         cluster_id: String,
+        /// What the edge calls the link.
         link: String,
     },
     /// The core's answer, and again whenever the link's declaration changes: the core's declaration is the link's.
@@ -56,12 +57,6 @@ pub(super) enum Message {
     /// The holder of copies says how far they are safe on its disk.
     Progress {
         partitions: Vec<Copied>,
-    },
-    Ping {
-        id: u64,
-    },
-    Pong {
-        id: u64,
     },
     /// The sender ends the link, for a reason that a person should see.
     Refused {

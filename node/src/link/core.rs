@@ -11,7 +11,7 @@ use super::enrol::{self, Answer, Granted, KEY_LABEL, Request};
 use super::session::{self, EndReason, Live};
 use super::token::{Token, digest};
 use crate::controller::{Change, ProposeError};
-use crate::metadata::{Flow, Link, LinkRole, Site, SiteState};
+use crate::metadata::{Flow, Image, Link, LinkRole, Site, SiteState};
 use crate::security::Authority;
 use crate::security::authority::AuthorityError;
 use crate::sys::task::Tasks;
@@ -236,10 +236,7 @@ async fn grant(shared: &Shared, request: &Request) -> Result<Granted, String> {
     let repeat = site.is_some_and(|site| enrol::same_key(site, &key));
     enrol::admit(site, &digest(&secret), repeat, now_ms).map_err(|refusal| refusal.to_string())?;
     let site = site.ok_or_else(|| enrol::Refusal::Unknown.to_string())?;
-    let link = image
-        .links
-        .values()
-        .find(|link| link.role == LinkRole::Core && link.site == site.name)
+    let link = link_of(&image, &site.name, request.link.as_deref())
         .ok_or_else(|| "the site's link was removed; ask for a new invitation".to_owned())?;
     let certificate = shared
         .authority
@@ -262,6 +259,18 @@ async fn grant(shared: &Shared, request: &Request) -> Result<Granted, String> {
         authority_pem: shared.authority.certificate_pem().to_owned(),
         flows: link.flows.clone(),
     })
+}
+
+/// The link that `site` means by `name`. At the edge a link may have a name of the edge's own: where the core knows no
+/// such link of the site's, its oldest is meant.
+pub(super) fn link_of<'a>(image: &'a Image, site: &str, name: Option<&str>) -> Option<&'a Link> {
+    let links = || {
+        let all = image.links.values().map(AsRef::as_ref);
+        all.filter(|link| link.role == LinkRole::Core && link.site == site)
+    };
+    links()
+        .find(|link| name == Some(&link.name))
+        .or_else(|| links().min_by_key(|link| link.created_ms))
 }
 
 /// Serves a site's connection until it ends.
@@ -326,5 +335,43 @@ pub(super) async fn supersede(shared: &Shared, link: &str, scope: &Tasks) {
     if let Some(before) = shared.take_over(link, scope) {
         before.cancel();
         before.ended().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_may_call_its_link_what_it_likes() {
+        let mut image = Image::default();
+        let links = [
+            ("harbour", "harbour", LinkRole::Core, 2),
+            ("alarms", "harbour", LinkRole::Core, 3),
+            ("mine", "mine", LinkRole::Core, 0),
+            ("up", "harbour", LinkRole::Edge, 1),
+        ];
+        for (name, site, role, created_ms) in links {
+            let link = Link {
+                name: name.to_owned(),
+                site: site.to_owned(),
+                role,
+                flows: Vec::new(),
+                paused: false,
+                revision: 0,
+                created_ms,
+            };
+            Arc::make_mut(&mut image.links).insert(name.to_owned(), Arc::new(link));
+        }
+        let check = |site: &str, name: Option<&str>, expected: Option<&str>| {
+            let found = link_of(&image, site, name).map(|link| link.name.as_str());
+            assert_eq!(found, expected, "{name:?} of {site}");
+        };
+        check("harbour", None, Some("harbour"));
+        check("harbour", Some("alarms"), Some("alarms"));
+        check("harbour", Some("to-the-core"), Some("harbour"));
+        check("harbour", Some("mine"), Some("harbour"));
+        check("harbour", Some("up"), Some("harbour"));
+        check("nobody", Some("harbour"), None);
     }
 }

@@ -53,7 +53,7 @@ pub enum EnrolError {
     Token(#[from] TokenError),
     #[error("the token expired; ask for a new one")]
     Expired,
-    #[error("link {name:?} exists here already")]
+    #[error("link {name:?} exists here already: give this one another name")]
     LinkExists { name: String },
     #[error("the core cannot be reached: {0}")]
     Dial(#[from] DialError),
@@ -81,6 +81,18 @@ pub(super) async fn enrol(shared: &Shared, token: &str, link: Option<&str>) -> R
     if shared.sys.clock.unix_ms() >= token.expires_ms {
         return Err(EnrolError::Expired);
     }
+    let free = |name: &str| {
+        if shared.view.image().links.contains_key(name) {
+            return Err(EnrolError::LinkExists {
+                name: name.to_owned(),
+            });
+        }
+        Ok(())
+    };
+    // Before the token is spent.
+    if let Some(link) = link {
+        free(link)?;
+    }
     let key_file = format!("site-{}.key", token.site);
     // A key made by an earlier attempt is used again, so that the core may repeat an answer that was lost.
     let request = match shared.store.read_key(&key_file).await? {
@@ -94,10 +106,8 @@ pub(super) async fn enrol(shared: &Shared, token: &str, link: Option<&str>) -> R
     let (core, granted) = ask_any(shared, &token, &request, link).await?;
     Identity::from_pem(&granted.chain_pem, &request.key_pem)
         .map_err(|e| EnrolError::Granted(e.to_string()))?;
-    let name = granted.link.clone();
-    if shared.view.image().links.contains_key(&name) {
-        return Err(EnrolError::LinkExists { name });
-    }
+    let name = link.unwrap_or(&granted.link).to_owned();
+    free(&name)?;
     let declared = Link {
         name: name.clone(),
         site: token.site.clone(),
@@ -345,7 +355,9 @@ impl Keeper {
                     tracing::info!(link = %self.upstream.link, %reason, "link is down");
                     return None;
                 }
-                () = self.suspect(&running.session, board) => {}
+                () = self.suspect(&running.session, board) => {
+                    tracing::info!(link = %self.upstream.link, "the core is silent: dialing anew beside the connection");
+                }
             }
             // Both at once: whichever way answers first is taken.
             tokio::select! {

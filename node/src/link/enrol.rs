@@ -25,7 +25,7 @@ pub(super) struct Request {
     pub secret: String,
     /// PKCS #10, in PEM.
     pub request_pem: String,
-    /// The name the link is to have at both ends; the site's own by default.
+    /// What the site calls the link; which of its links it means, where it has several.
     pub link: Option<String>,
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::board::{Board, FlowKey, Side};
 use super::control::{self, ControlError, Copied, Message, Receiver, Sender};
 use super::copies::Copies;
+use super::core::link_of;
 use super::mapping::{Offered, WantedCopy, offer, wanted};
 use super::resume::SourceState;
 use super::{Shared, marks};
@@ -211,7 +212,9 @@ impl Loop {
                     Event::Progress
                 }
             };
-            let image = Arc::clone(&images.borrow_and_update());
+            // Looking must not count as having seen: a new image that comes together with another event would never
+            // become an event of its own.
+            let image = Arc::clone(&images.borrow());
             if let Err(reason) = self.handle(event, &image).await {
                 return reason;
             }
@@ -279,9 +282,8 @@ impl Loop {
                 );
                 Ok(())
             }
-            Message::Ping { id } => self.send(Message::Pong { id }).await,
             Message::Refused { reason } => Err(EndReason::Refused(reason)),
-            Message::Hello { .. } | Message::Flows { .. } | Message::Pong { .. } | Message::Unknown => Ok(()),
+            Message::Hello { .. } | Message::Flows { .. } | Message::Unknown => Ok(()),
         }
     }
 
@@ -504,28 +506,27 @@ pub(super) async fn greet_edge(
     else {
         return Err(EndReason::NotWelcome("the site did not say hello".to_owned()));
     };
-    let refusal = match shared.view.image().links.get(&name) {
-        _ if version != control::VERSION => Some(format!(
+    let image = shared.view.image();
+    let found = if version == control::VERSION {
+        link_of(&image, site, Some(&name)).ok_or_else(|| format!("site {site:?} has no link here"))
+    } else {
+        Err(format!(
             "this core speaks version {} of the link",
             control::VERSION
-        )),
-        Some(link) if link.site == site && link.role == LinkRole::Core => None,
-        Some(_) | None => Some(format!("site {site:?} has no link {name:?} here")),
+        ))
     };
-    if let Some(reason) = refusal {
-        // Said as a courtesy; the connection ends whether it arrives or not.
-        let _ = sender
-            .send(&Message::Refused {
-                reason: reason.clone(),
-            })
-            .await;
-        return Err(EndReason::NotWelcome(reason));
-    }
-    let image = shared.view.image();
-    let link = image
-        .links
-        .get(&name)
-        .ok_or_else(|| EndReason::NotWelcome("the link was removed".to_owned()))?;
+    let link = match found {
+        Ok(link) => link,
+        Err(reason) => {
+            // Said as a courtesy; the connection ends whether it arrives or not.
+            let _ = sender
+                .send(&Message::Refused {
+                    reason: reason.clone(),
+                })
+                .await;
+            return Err(EndReason::NotWelcome(reason));
+        }
+    };
     let declaration = Declaration {
         revision: link.revision,
         flows: link.flows.clone(),
@@ -535,5 +536,5 @@ pub(super) async fn greet_edge(
         .send(&shared.flows_message(&declaration))
         .await
         .map_err(ControlError::Broken)?;
-    Ok((sender, receiver, name, declaration))
+    Ok((sender, receiver, link.name.clone(), declaration))
 }
