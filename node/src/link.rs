@@ -177,8 +177,8 @@ impl Links {
     }
 
     /// Every link and how it is doing.
-    pub fn links(&self) -> Vec<LinkReport> {
-        report::links(&self.shared)
+    pub async fn links(&self) -> Vec<LinkReport> {
+        report::links(&self.shared).await
     }
 
     /// Moves the connections to new sockets: the network under this machine has changed.

@@ -192,7 +192,7 @@ pub(super) struct FlowPartition {
     /// Everything below is safe at the copy.
     pub copied: i64,
     pub backlog_records: i64,
-    /// Known at the source only.
+    /// Bytes of the batches from the one that holds `copied` to the end of the log; known at the source only.
     #[schema(required)]
     pub backlog_bytes: Option<u64>,
     pub state: FlowStateName,
@@ -204,7 +204,7 @@ pub(super) struct FlowPartition {
 
 #[utoipa::path(get, path = "/api/v1/links", tag = "links", responses((status = 200, body = [Link])))]
 pub(super) async fn list(State(api): State<Api>) -> Json<Vec<Link>> {
-    Json(api.links.links().into_iter().map(shape).collect())
+    Json(api.links.links().await.into_iter().map(shape).collect())
 }
 
 #[utoipa::path(
@@ -215,7 +215,7 @@ pub(super) async fn describe(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Result<Json<Link>, ApiError> {
-    find(&api, &name).map(Json)
+    find(&api, &name).await.map(Json)
 }
 
 #[utoipa::path(
@@ -243,7 +243,7 @@ pub(super) async fn create(
         created_ms: api.sys.clock.unix_ms(),
     };
     api.controller.propose(Change::PutLink(link)).await?;
-    Ok((StatusCode::CREATED, Json(find(&api, &name)?)))
+    Ok((StatusCode::CREATED, Json(find(&api, &name).await?)))
 }
 
 #[utoipa::path(
@@ -279,7 +279,7 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> 
 }
 
 async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Link>, ApiError> {
-    let link = find(api, &name)?;
+    let link = find(api, &name).await?;
     if link.role == LinkRoleName::Edge {
         return Err(
             ApiError::conflict("DECLARED_ON_CORE", "the link is declared on its core")
@@ -292,13 +292,14 @@ async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Link>,
             paused,
         })
         .await?;
-    find(api, &name).map(Json)
+    find(api, &name).await.map(Json)
 }
 
-fn find(api: &Api, name: &str) -> Result<Link, ApiError> {
+async fn find(api: &Api, name: &str) -> Result<Link, ApiError> {
     let found = api
         .links
         .links()
+        .await
         .into_iter()
         .find(|report| report.link.name == name);
     found

@@ -7,7 +7,7 @@ use headwater_protocol::ids::Offset;
 use super::board::{Board, FlowKey, Progress, Side};
 use super::control::FlowState;
 use super::{Shared, mapping};
-use crate::metadata::{Flow, Image, Link, LinkRole, Site};
+use crate::metadata::{Flow, GapPolicy, Image, Link, LinkRole, Site};
 
 /// A site and whether it is there.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub struct PartitionReport {
     pub source_end: Offset,
     pub copied: Offset,
     pub backlog_records: i64,
-    /// Known at the source only.
+    /// Bytes of the batches from the one that holds `copied` to the log's end; known at the source only.
     pub backlog_bytes: Option<u64>,
     pub state: FlowState,
     pub detail: Option<String>,
@@ -101,16 +101,16 @@ pub(super) fn sites(shared: &Shared) -> Vec<SiteReport> {
     image.sites.values().map(|site| report(site)).collect()
 }
 
-pub(super) fn links(shared: &Shared) -> Vec<LinkReport> {
+pub(super) async fn links(shared: &Shared) -> Vec<LinkReport> {
     let image = shared.view.image();
-    image
-        .links
-        .values()
-        .map(|link| report(shared, &image, link))
-        .collect()
+    let mut reports = Vec::with_capacity(image.links.len());
+    for link in image.links.values() {
+        reports.push(report(shared, &image, link).await);
+    }
+    reports
 }
 
-fn report(shared: &Shared, image: &Image, link: &Link) -> LinkReport {
+async fn report(shared: &Shared, image: &Image, link: &Link) -> LinkReport {
     let board = shared.board(&link.name);
     let connection = board.report(shared.sys.clock.unix_ms());
     let mut flows: Vec<FlowReport> = link
@@ -122,6 +122,7 @@ fn report(shared: &Shared, image: &Image, link: &Link) -> LinkReport {
         })
         .collect();
     for partition in sending(shared, image, link, &board)
+        .await
         .into_iter()
         .chain(receiving(link, &board))
     {
@@ -156,7 +157,12 @@ fn report(shared: &Shared, image: &Image, link: &Link) -> LinkReport {
 }
 
 /// The partitions this end sends: what there is comes from the logs, how far the copy is from the other end.
-fn sending(shared: &Shared, image: &Image, link: &Link, board: &Board) -> Vec<(usize, PartitionReport)> {
+async fn sending(
+    shared: &Shared,
+    image: &Image,
+    link: &Link,
+    board: &Board,
+) -> Vec<(usize, PartitionReport)> {
     let known: BTreeMap<_, _> = board
         .cells()
         .iter()
@@ -180,18 +186,28 @@ fn sending(shared: &Shared, image: &Image, link: &Link, board: &Board) -> Vec<(u
                 partition: partition.0,
             };
             let source_end = here.watermarks().borrow().high_watermark;
-            reports.push((
-                index,
-                line(
-                    &key,
-                    known.get(&key),
-                    format!("{}{}", flow.prefix, topic.name),
-                    source_end,
-                ),
-            ));
+            let copy = format!("{}{}", flow.prefix, topic.name);
+            let mut report = line(&key, known.get(&key), copy, source_end);
+            let start = here.watermarks().borrow().log_start;
+            report.backlog_bytes = here.bytes_from(report.copied.max(start)).await.ok();
+            note_overrun(&mut report, flow.on_gap, start);
+            reports.push((index, report));
         }
     }
     reports
+}
+
+/// A source whose retention passed the copy knows of the gap by itself, before the link is back.
+fn note_overrun(report: &mut PartitionReport, on_gap: GapPolicy, start: Offset) {
+    let holds = matches!(on_gap, GapPolicy::Hold { .. });
+    // An empty copy, or one never heard of, begins where the source does.
+    if holds && !report.state.is_stuck() && Offset(0) < report.copied && report.copied < start {
+        report.state = FlowState::Gap;
+        report.detail = Some(format!(
+            "offsets {} to {start} were deleted here before they were copied",
+            report.copied
+        ));
+    }
 }
 
 /// The partitions this end holds copies of.
@@ -238,5 +254,32 @@ fn line(key: &FlowKey, known: Option<&Progress>, copy: String, source_end: Offse
         },
         detail: known.and_then(|progress| progress.detail.clone()),
         last_progress_ms: known.and_then(|progress| progress.last_progress_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_deleted_what_was_not_copied_says_so() {
+        let hold = GapPolicy::Hold { bytes: 1 };
+        let check = |copied: i64, start: i64, on_gap: GapPolicy, expected: FlowState| {
+            let key = FlowKey {
+                side: Side::Sent,
+                topic: "readings".to_owned(),
+                partition: 0,
+            };
+            let mut report = line(&key, None, "copy".to_owned(), Offset(20));
+            report.copied = Offset(copied);
+            note_overrun(&mut report, on_gap, Offset(start));
+            assert_eq!(report.state, expected, "copied {copied}, begins at {start}");
+            assert_eq!(report.detail.is_some(), expected == FlowState::Gap);
+        };
+        check(5, 0, hold, FlowState::Waiting);
+        check(5, 5, hold, FlowState::Waiting);
+        check(5, 6, hold, FlowState::Gap);
+        check(0, 6, hold, FlowState::Waiting);
+        check(5, 6, GapPolicy::MarkGap, FlowState::Waiting);
     }
 }

@@ -72,6 +72,41 @@ impl LogReader {
             .sum()
     }
 
+    /// Bytes of all batches from the one that holds `from` on. Waits on a blocking thread where there are some.
+    pub async fn bytes_from(&self, from: Offset) -> Result<u64, ReadError> {
+        if from >= self.end() {
+            return Ok(0);
+        }
+        let reader = self.clone();
+        let counting = self
+            .shared
+            .logs
+            .tasks
+            .blocking("count", move || reader.bytes_from_waiting(from));
+        counting.await.map_err(|_| ReadError::Stopped)?
+    }
+
+    /// [`Self::bytes_from`] on the calling thread.
+    pub(super) fn bytes_from_waiting(&self, from: Offset) -> Result<u64, ReadError> {
+        let _uncut = self.shared.uncut();
+        let mut bytes = 0;
+        for segment in self.shared.segments.load().iter() {
+            // The size first: what is appended meanwhile is then neither counted nor taken off.
+            let size = segment.bytes();
+            if segment.next() <= from {
+                continue;
+            }
+            let before = if segment.base() >= from {
+                0
+            } else {
+                let found = segment.find(from).map_err(|cause| failed(segment, cause))?;
+                found.map_or(size, |placed| placed.position)
+            };
+            bytes += size.saturating_sub(before);
+        }
+        Ok(bytes)
+    }
+
     pub fn epochs(&self) -> Arc<EpochHistory> {
         self.shared.epochs.load_full()
     }

@@ -66,6 +66,12 @@ impl Partition {
         })
     }
 
+    /// Bytes of all batches from the one that holds `from` on, up to the log's end.
+    pub async fn bytes_from(&self, from: Offset) -> Result<u64, ReadError> {
+        let counted = self.readable()?.bytes_from(from).await;
+        counted.map_err(|error| failed(error, from))
+    }
+
     /// Looks an offset up. None: no record is that late.
     pub async fn list_offset(
         &self,

@@ -313,3 +313,23 @@ fn headers_are_shown_again_from_any_batch_on() {
         }
     }
 }
+
+#[test]
+fn the_bytes_from_an_offset_on_are_what_a_reader_gets() {
+    for (name, _bench, log, _) in layouts() {
+        let reader = log.reader();
+        for from in 0..=reader.end().value() {
+            let (mut at, mut read) = (Offset(from), 0);
+            while at < reader.end() {
+                let slice = reader.read_waiting(at, limits(1 << 20)).unwrap();
+                read += slice.bytes as u64;
+                at = slice.next;
+            }
+            assert_eq!(
+                reader.bytes_from_waiting(Offset(from)).unwrap(),
+                read,
+                "{name}, from {from}"
+            );
+        }
+    }
+}
