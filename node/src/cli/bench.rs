@@ -3,6 +3,7 @@
 //! Each states what it did: acks, whether they waited for the disk, compression, how much was in flight. Figures move with
 //! the machine: compare those of one run.
 
+mod cable;
 mod consume;
 mod end_to_end;
 mod histogram;
