@@ -20,6 +20,7 @@ mod librdkafka;
 mod links;
 mod malformed;
 mod malformed_quic;
+mod mirrors;
 mod module_author;
 mod sdk;
 mod start_and_stop;

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Compares two copies of a partition batch by batch, on the wire: a small Kafka client of its own, standard library only.
+"""Compares two copies of a partition batch by batch, on the wire, and then record by record as confluent-kafka reads them.
 
     same_batches.py BOOTSTRAP TOPIC PARTITION OTHER_BOOTSTRAP OTHER_TOPIC
 
 Both copies are fetched from their first offset to their high watermark. They are the same when every batch has the same
-base offset and the same bytes from the length on, but for the leader epoch, which is each copy's own. Prints
-`same N batches, M records, B bytes`, or says where they part and exits 1.
+base offset and the same bytes from the length on, but for the leader epoch, which is each copy's own. No Kafka client
+shows where batches begin and end, so this part is a small client of its own. confluent-kafka then says what a consumer
+gets, with checksums on: offset, timestamp, key, value and headers of every record must be the same. Prints
+`same N batches, M records, B bytes`, or says where the copies part and exits 1.
 """
+import itertools
 import socket
 import struct
 import sys
+
+from confluent_kafka import Consumer, TopicPartition
 
 LIST_OFFSETS, FETCH = 2, 1
 EARLIEST = -2
@@ -94,6 +99,29 @@ def batches(address: str, topic: str, partition: int):
             sys.exit(f"{topic}-{partition}: no whole batch at offset {offset} of {high_watermark}")
 
 
+def read(address: str, topic: str, partition: int):
+    """Every record from the first offset to the high watermark, as a consumer gets it."""
+    consumer = Consumer({
+        "bootstrap.servers": address,
+        "group.id": "same",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "check.crcs": True,
+    })
+    at, last = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+    consumer.assign([TopicPartition(topic, partition, at)])
+    while at < last:
+        messages = consumer.consume(10_000, timeout=30)
+        if not messages:
+            sys.exit(f"{topic}-{partition}: nothing came for 30 s from offset {at} on")
+        for message in messages:
+            if message.error():
+                sys.exit(f"{topic}-{partition}: {message.error()} at offset {at}")
+            at = message.offset() + 1
+            yield message.offset(), message.timestamp(), message.key(), message.value(), message.headers()
+    consumer.close()
+
+
 def main() -> None:
     if len(sys.argv) != 6:
         sys.exit(__doc__)
@@ -108,6 +136,14 @@ def main() -> None:
             shown = [batch and (batch[0], batch[1], len(batch[2])) for batch in (a, b)]
             sys.exit(f"they part after {count} batches: (first, last, bytes) {shown[0]} and {shown[1]}")
         count, records, size = count + 1, records + a[1] - a[0] + 1, size + len(a[2])
+    left, right = read(one, topic, int(partition)), read(other, copy, int(partition))
+    consumed = 0
+    for a, b in itertools.zip_longest(left, right):
+        if a != b:
+            sys.exit(f"they part after {consumed} records: {a} and {b}")
+        consumed += 1
+    if consumed != records:
+        sys.exit(f"a consumer gets {consumed} records of {records}")
     print(f"same {count} batches, {records} records, {size} bytes")
 
 

@@ -628,7 +628,7 @@ export interface components {
         FlowPartition: {
             /**
              * Format: int64
-             * @description Known at the source only.
+             * @description Bytes of the batches from the one that holds `copied` to the end of the log; known at the source only.
              */
             backlog_bytes: number | null;
             /** Format: int64 */
