@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod clock;
 pub mod disk;
 pub mod mailbox;
+pub mod memory;
 pub mod net;
 pub mod process;
 pub mod random;

@@ -3,8 +3,8 @@
 use crate::config::file::Layers;
 use crate::config::{LogFormat, NodeConfig};
 use crate::node::{Bound, Node};
-use crate::sys::Sys;
 use crate::sys::process::Program;
+use crate::sys::{Sys, memory};
 use crate::telemetry::logging;
 use anyhow::Context as _;
 use std::io::Write as _;
@@ -52,6 +52,7 @@ pub(super) struct Arguments {
 
 /// Runs the node until it is told to stop, or cannot go on.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    memory::share_heaps();
     let config = configure(arguments)?;
     let format = match config.telemetry.format {
         LogFormat::Text => logging::Format::Text,
