@@ -111,7 +111,8 @@ def read(address: str, topic: str, partition: int):
     at, last = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
     consumer.assign([TopicPartition(topic, partition, at)])
     while at < last:
-        messages = consumer.consume(10_000, timeout=30)
+        # No more than there is: it waits for as many as it is asked for.
+        messages = consumer.consume(min(10_000, last - at), timeout=30)
         if not messages:
             sys.exit(f"{topic}-{partition}: nothing came for 30 s from offset {at} on")
         for message in messages:
