@@ -8,8 +8,9 @@ pub mod telemetry;
 pub mod log;
 pub mod security;
 pub mod transport;
-// L3: what the cluster agreed on.
+// L3: what the cluster agreed on, and who else is in it.
 pub mod metadata;
+pub mod peer;
 // L4: machinery.
 pub mod controller;
 pub mod partition;

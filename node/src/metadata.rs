@@ -12,7 +12,7 @@ pub mod topic;
 pub mod transform;
 
 pub use delta::Delta;
-pub use image::{Image, Node};
+pub use image::{Image, Node, NodeState};
 pub use module::{Module, ParamKind, ParamSpec, World};
 pub use record::Record;
 pub use site::{Direction, Flow, FlowMode, GapPolicy, Link, LinkRole, Site, SiteState, Upstream};

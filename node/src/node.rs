@@ -17,6 +17,7 @@ use crate::metadata::image::Addresses;
 use crate::metadata::{Node as NodeEntry, View};
 use crate::partition::Registry;
 use crate::partition::registry;
+use crate::peer::{self, Peers};
 use crate::server::{Server, Services};
 use crate::sys::Sys;
 use crate::sys::task::{Failure, StillRunning};
@@ -37,6 +38,7 @@ pub struct Core {
     pub view: View,
     pub controller: Controller,
     pub registry: Registry,
+    pub peers: Peers,
 }
 
 /// The addresses that were really bound; None where a listener is off.
@@ -186,6 +188,14 @@ impl Node {
 /// The stores and their owners: everything below the services.
 async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, StartError> {
     let (metrics, health) = (Metrics::default(), Health::default());
+    let peers = Peers::new(peer::Parts {
+        me: config.node_id,
+        cluster_id: data_dir.cluster_id.clone(),
+        directory: data_dir.directory.clone(),
+        secret: peer::Secret::new(&config.cluster_secret),
+        sys: sys.clone(),
+        dialer: Dialer::new(sys.net.clone(), quic::Settings::default()),
+    });
     let (controller, view) = controller::start(controller::Options {
         cluster_id: data_dir.cluster_id.clone(),
         broker: config.broker.clone(),
@@ -212,6 +222,7 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
         view,
         controller,
         registry,
+        peers,
     })
 }
 
@@ -225,7 +236,7 @@ fn serve(core: &Core, sockets: listen::Sockets, transforms: &Transforms) -> Serv
         controller: core.controller.clone(),
         registry: core.registry.clone(),
     };
-    let sites = listen::Sites::new(&core.sys.tasks);
+    let sites = listen::Sites::new(&core.sys.tasks, core.peers.clone());
     let server = Server::new(services, Some(sites.clone()));
     let links = Links::start(link::Parts {
         sys: core.sys.clone(),
@@ -293,15 +304,12 @@ async fn register(core: &Core, bound: Bound) -> Result<(), ProposeError> {
             .or_else(|| bound.map(|address| reachable(address).to_string()))
             .unwrap_or_default()
     };
-    let entry = NodeEntry {
-        id: core.config.node_id,
-        addresses: Addresses {
-            tcp: told(&advertise.tcp, bound.tcp),
-            quic: told(&advertise.quic, bound.quic),
-            http: told(&advertise.http, bound.http),
-        },
-        rack: core.config.rack.clone(),
+    let addresses = Addresses {
+        tcp: told(&advertise.tcp, bound.tcp),
+        quic: told(&advertise.quic, bound.quic),
+        http: told(&advertise.http, bound.http),
     };
+    let entry = NodeEntry::new(core.config.node_id, addresses, core.config.rack.clone());
     core.controller
         .propose(Change::RegisterNode(entry))
         .await

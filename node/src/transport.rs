@@ -25,6 +25,7 @@ pub use session::{Session, SessionError, SessionStats};
 pub use stream::{ReadHalf, Stream, WriteHalf};
 
 use crate::security::identity::CertificateFacts;
+use headwater_protocol::ids::NodeId;
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Verified against the cluster's authority; absent when the peer showed none.
     pub certificate: Option<Arc<CertificateFacts>>,
+    /// Proved to be this node of the cluster, by the hello of its stream.
+    pub node: Option<NodeId>,
     pub transport: Carrier,
     pub listener: ListenerKind,
 }

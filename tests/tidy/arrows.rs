@@ -23,7 +23,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("security", &["sys", "config", "telemetry"]),
-    ("peer", &["transport", "metadata", "sys", "config", "telemetry"]),
+    (
+        "peer",
+        &[
+            "transport",
+            "metadata",
+            "security::tls",
+            "sys",
+            "config",
+            "telemetry",
+        ],
+    ),
     ("metadata", &["sys"]),
     ("partition", &["log", "metadata", "sys", "config", "telemetry"]),
     (

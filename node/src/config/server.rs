@@ -63,6 +63,12 @@ pub const PROPERTIES: &[ServerProperty] = &[
         "",
         "The cluster to belong to; empty makes a new one at the first start.",
     ),
+    node(
+        "cluster.secret",
+        Kind::Text,
+        "",
+        "What the nodes of a cluster prove to each other that they know; empty: knowing the cluster's id is enough.",
+    ),
     node("data.dir", Kind::Text, "", "Where everything is stored."),
     node(
         "broker.rack",
@@ -294,6 +300,8 @@ pub struct NodeConfig {
     pub node_id: NodeId,
     /// None: the one in the data directory, or a new one.
     pub cluster_id: Option<String>,
+    /// Empty: none.
+    pub cluster_secret: String,
     pub data_dir: PathBuf,
     pub rack: Option<String>,
     pub listen: Listen,
@@ -480,6 +488,7 @@ impl NodeConfig {
         Ok(Self {
             node_id: NodeId(i32::try_from(broker.number("node.id")).unwrap_or(i32::MAX)),
             cluster_id: text("cluster.id"),
+            cluster_secret: broker.value("cluster.secret"),
             data_dir: PathBuf::from(data_dir),
             rack: text("broker.rack"),
             listen: Listen {

@@ -37,11 +37,7 @@ impl Cluster {
                 http: format!("n{id}:3"),
             };
             cluster
-                .ask(Change::RegisterNode(Node {
-                    id: NodeId(id),
-                    addresses,
-                    rack: None,
-                }))
+                .ask(Change::RegisterNode(Node::new(NodeId(id), addresses, None)))
                 .expect("node");
         }
         cluster

@@ -8,7 +8,7 @@ use crate::config::properties::{Kind, PropertyError, list_items};
 use crate::config::{BrokerConfig, server, topic};
 use crate::metadata::topic::NAME_BYTES_MAX;
 use crate::metadata::{Image, MirrorSource, PartitionState, Record, Topic};
-use headwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex};
+use headwater_protocol::ids::{NodeId, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub(super) fn create(new: NewTopic, image: &Image, context: &Context) -> Result<
     for (key, value) in &new.configs {
         configs.insert(key.clone(), topic::check(key, value)?);
     }
-    let partitions: Vec<_> = replicas.into_iter().map(fresh_partition).collect();
+    let partitions: Vec<_> = replicas.into_iter().map(PartitionState::fresh).collect();
     let topic = Topic {
         id,
         name: Arc::from(new.name.as_str()),
@@ -146,16 +146,6 @@ fn check_assignments(assignments: &[Vec<NodeId>], factor: usize, image: &Image) 
     Ok(())
 }
 
-fn fresh_partition(replicas: Vec<NodeId>) -> PartitionState {
-    PartitionState {
-        leader: replicas[0],
-        leader_epoch: LeaderEpoch(0),
-        isr: replicas.clone(),
-        replicas,
-        partition_epoch: 0,
-    }
-}
-
 pub(super) fn delete(topic: &TopicRef, image: &Image) -> Result<Decision, ProposeError> {
     let found = match topic {
         TopicRef::Name(name) => image
@@ -218,7 +208,7 @@ pub(super) fn add_partitions(
         let mut would_be = Topic::clone(topic);
         would_be
             .partitions
-            .extend(replicas.into_iter().map(fresh_partition));
+            .extend(replicas.into_iter().map(PartitionState::fresh));
         return Ok(Decision {
             records: Vec::new(),
             tell: Tell::WouldBe(Arc::new(would_be)),
@@ -230,7 +220,7 @@ pub(super) fn add_partitions(
         .map(|(index, replicas)| Record::Partition {
             topic: topic.id,
             index,
-            state: fresh_partition(replicas),
+            state: PartitionState::fresh(replicas),
         });
     Ok(Decision {
         records: records.collect(),

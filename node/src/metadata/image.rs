@@ -4,7 +4,7 @@
 //! and what was written is true.
 
 use super::{Link, Module, ModuleRef, PartitionState, Record, Site, Topic, Transform, Upstream};
-use headwater_protocol::ids::{NodeId, Offset, PartitionIndex, ProducerId, TopicId};
+use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, PartitionIndex, ProducerId, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,55 @@ pub struct Node {
     pub id: NodeId,
     pub addresses: Addresses,
     pub rack: Option<String>,
+    /// Rises at each registration: whoever names an older one speaks for a process that is gone (KIP-903).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub epoch: BrokerEpoch,
+    /// Drawn anew by each process, so that a registration sent twice is one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub incarnation: String,
+    /// Which data directory it runs on: another one under the same id has lost what the first one held.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub directory: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state: NodeState,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Node {
+    /// An active node of the first epoch.
+    pub fn new(id: NodeId, addresses: Addresses, rack: Option<String>) -> Self {
+        Self {
+            id,
+            addresses,
+            rack,
+            epoch: BrokerEpoch(0),
+            incarnation: String::new(),
+            directory: String::new(),
+            state: NodeState::Active,
+        }
+    }
+
+    /// Whether it leads and may be in an in-sync set.
+    pub fn is_active(&self) -> bool {
+        self.state == NodeState::Active
+    }
+}
+
+/// Whether a node takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// It leads and is in sync.
+    #[default]
+    Active,
+    /// Nobody has heard of it for too long, or it has not caught up with the metadata since its start: it leads nothing
+    /// and is in no in-sync set.
+    Fenced,
+    /// It asked to stop: it hands its partitions over.
+    ShuttingDown,
 }
 
 /// Where a node is reached, as `host:port`.

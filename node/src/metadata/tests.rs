@@ -13,6 +13,7 @@ fn partition_state(leader: i32) -> PartitionState {
         replicas: vec![NodeId(leader), NodeId(2)],
         isr: vec![NodeId(leader)],
         partition_epoch: 5,
+        ..PartitionState::default()
     }
 }
 
@@ -20,15 +21,12 @@ fn partition_state(leader: i32) -> PartitionState {
 #[test]
 fn records_have_golden_bytes() {
     let id = TopicId([7; 16]);
-    let node = Node {
-        id: NodeId(1),
-        addresses: Addresses {
-            tcp: "a:1".to_owned(),
-            quic: "a:2".to_owned(),
-            http: "a:3".to_owned(),
-        },
-        rack: None,
+    let addresses = Addresses {
+        tcp: "a:1".to_owned(),
+        quic: "a:2".to_owned(),
+        http: "a:3".to_owned(),
     };
+    let node = Node::new(NodeId(1), addresses, None);
     for (record, expected) in [
         (
             Record::Cluster {

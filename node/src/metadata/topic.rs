@@ -65,14 +65,43 @@ impl Topic {
 }
 
 /// Who holds one partition, and in which state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// - `leader` is `NodeId::NONE` while nobody may lead; otherwise it is in `isr`.
+/// - `isr` and `eligible` are within `replicas` and have no member in common.
+/// - `leader_epoch` and `partition_epoch` only rise.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PartitionState {
     pub leader: NodeId,
     pub leader_epoch: LeaderEpoch,
+    /// In the order of preference: the first should lead.
     pub replicas: Vec<NodeId>,
+    /// The in-sync set: every record below the high watermark is on all of them.
     pub isr: Vec<NodeId>,
+    /// Not in sync, yet known to hold every record below the high watermark: they may lead when nobody in sync is left
+    /// (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eligible: Vec<NodeId>,
+    /// Replicas that a reassignment adds and has not finished adding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding: Vec<NodeId>,
+    /// Replicas that go once those added are in sync.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing: Vec<NodeId>,
     /// Counts every change of this entry; changes are compared and set against it.
     pub partition_epoch: i32,
+}
+
+impl PartitionState {
+    /// A partition nobody has written to: the first replica leads, all are in sync.
+    pub fn fresh(replicas: Vec<NodeId>) -> Self {
+        Self {
+            leader: replicas.first().copied().unwrap_or(NodeId::NONE),
+            leader_epoch: LeaderEpoch(0),
+            isr: replicas.clone(),
+            replicas,
+            ..Self::default()
+        }
+    }
 }
 
 /// Where a mirror topic is copied from.

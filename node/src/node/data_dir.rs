@@ -22,7 +22,7 @@ use std::io;
 use std::path::Path;
 
 /// The layout this build writes, and the highest it reads.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const META_BYTES_MAX: usize = 64 * 1024;
 const LOCK: &str = "lock";
 const META: &str = "meta.toml";
@@ -33,6 +33,8 @@ const CLEAN: &str = "clean";
 pub(super) struct DataDir {
     pub(super) node_id: NodeId,
     pub(super) cluster_id: String,
+    /// This folder's own name, drawn when it was made: an empty one that takes its place has another.
+    pub(super) directory: String,
     /// The last node on it stopped in order: nothing is torn.
     pub(super) was_clean: bool,
     _lock: Box<dyn Lock>,
@@ -51,6 +53,10 @@ pub enum DataDirError {
         "data directory has format {found}, this build knows up to {FORMAT_VERSION}: a newer one wrote it"
     )]
     Newer { found: u32 },
+    #[error(
+        "data directory has format {found}, from before the first release; this build reads {FORMAT_VERSION} only"
+    )]
+    Older { found: u32 },
     #[error("data directory holds metadata but no {META}: it is not whole")]
     Incomplete,
     #[error("{META}: {0}")]
@@ -65,6 +71,7 @@ struct Meta {
     version: u32,
     node_id: NodeId,
     cluster_id: String,
+    directory: String,
 }
 
 fn failed(what: &'static str) -> impl FnOnce(io::Error) -> DataDirError {
@@ -108,6 +115,7 @@ impl DataDir {
         Ok(Self {
             node_id,
             cluster_id: meta.cluster_id,
+            directory: meta.directory,
             was_clean,
             _lock: lock,
         })
@@ -128,6 +136,7 @@ fn check(bytes: &[u8], node_id: NodeId, cluster_id: Option<&str>) -> Result<Meta
         .and_then(|version| u32::try_from(version).ok());
     match version {
         Some(found) if found > FORMAT_VERSION => return Err(DataDirError::Newer { found }),
+        Some(found) if found < FORMAT_VERSION => return Err(DataDirError::Older { found }),
         Some(_) | None => {}
     }
     let meta: Meta = toml::from_str(text).map_err(|cause| DataDirError::Malformed(cause.to_string()))?;
@@ -160,8 +169,9 @@ fn create(sys: &Sys, node_id: NodeId, cluster_id: Option<&str>) -> Result<Meta, 
         version: FORMAT_VERSION,
         node_id,
         cluster_id,
+        directory: URL_SAFE_NO_PAD.encode(sys.random.secret::<16>()),
     };
-    let text = toml::to_string(&meta).expect("three plain fields can be written");
+    let text = toml::to_string(&meta).expect("four plain fields can be written");
     disk::replace(disk, Path::new(META), text.as_bytes()).map_err(failed("cannot write meta.toml"))?;
     Ok(meta)
 }
@@ -208,12 +218,12 @@ mod tests {
         let sys = Sys::simulated(1);
         let write =
             |text: &str| disk::replace(sys.disk.as_ref(), Path::new(META), text.as_bytes()).expect("written");
-        write("version = 2\nanything = 1");
+        write("version = 3\nanything = 1");
         assert_eq!(
             open(&sys, 1, None).expect_err("newer"),
-            "data directory has format 2, this build knows up to 1: a newer one wrote it"
+            "data directory has format 3, this build knows up to 2: a newer one wrote it"
         );
-        write("version = 1\nnode_id = 1");
+        write("version = 2\nnode_id = 1");
         assert!(open(&sys, 1, None).expect_err("cut").starts_with("meta.toml: "));
         sys.disk.remove_file(Path::new(META)).expect("removed");
         sys.disk.create_folder(Path::new("metadata/x")).expect("made");

@@ -12,6 +12,7 @@ use super::{Bound, Core};
 use crate::config::NodeConfig;
 use crate::link::{Links, StreamServer};
 use crate::metadata::{SiteState, View};
+use crate::peer::Peers;
 use crate::security::store::{self, Keys, SecurityStore, StoreError, Subject};
 use crate::security::tls::{Revocations, ServerTls};
 use crate::security::{Authority, CertificateFacts, Identity};
@@ -185,13 +186,15 @@ impl Revocations for RevokedSites {
 /// Hands sites that dial to the links, once there are links.
 pub(super) struct Sites {
     links: OnceLock<Links>,
+    peers: Peers,
     tasks: Tasks,
 }
 
 impl Sites {
-    pub(super) fn new(tasks: &Tasks) -> Arc<Self> {
+    pub(super) fn new(tasks: &Tasks, peers: Peers) -> Arc<Self> {
         Arc::new(Self {
             links: OnceLock::new(),
+            peers,
             tasks: tasks.child("sites"),
         })
     }
@@ -210,6 +213,15 @@ impl SessionSink for Sites {
                 links.accept_site(session).await
             });
         }
+    }
+
+    fn peer(&self, session: Session) {
+        let peers = self.peers.clone();
+        self.tasks.spawn(
+            "peer",
+            Kind::BestEffort,
+            async move { peers.accept(session).await },
+        );
     }
 
     fn enrol(&self, session: Session) {

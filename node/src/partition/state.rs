@@ -233,7 +233,7 @@ mod tests {
             leader_epoch: LeaderEpoch(epoch),
             replicas: nodes.clone(),
             isr: nodes,
-            partition_epoch: 0,
+            ..PartitionState::default()
         }
     }
 

@@ -162,7 +162,7 @@ fn partition(topic: TopicId, index: i32, epoch: i32) -> Record {
         leader_epoch: LeaderEpoch(epoch),
         replicas: vec![NodeId(1)],
         isr: vec![NodeId(1)],
-        partition_epoch: 0,
+        ..PartitionState::default()
     };
     Record::Partition {
         topic,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use headwater_protocol::ids::NodeId;
+
 use super::identity::CertificateFacts;
 
 /// Who asks. Streams of one connection share it.
@@ -18,8 +20,12 @@ pub enum Principal {
 }
 
 impl Principal {
-    /// The principal behind a connection. The certificate must already have been verified.
-    pub fn of(certificate: Option<&CertificateFacts>) -> Self {
+    /// The principal behind a connection: a node that proved to be one, else whom the certificate names. Both must
+    /// already have been verified.
+    pub fn of(node: Option<NodeId>, certificate: Option<&CertificateFacts>) -> Self {
+        if let Some(node) = node {
+            return Self::Node(node.value());
+        }
         let Some(facts) = certificate else {
             return Self::Anonymous;
         };

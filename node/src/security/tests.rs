@@ -24,7 +24,7 @@ fn a_site_gets_the_name_the_core_gave_it_and_no_other() {
     assert_eq!(facts.san, ["headwater://site/shop-7"]);
     assert_eq!(facts.subject, "site shop-7");
     assert_eq!(facts.fingerprint, issued.fingerprint);
-    assert_eq!(Principal::of(Some(&facts)).to_string(), "Site:shop-7");
+    assert_eq!(Principal::of(None, Some(&facts)).to_string(), "Site:shop-7");
     assert_eq!(certificates(&issued.chain_pem).unwrap().len(), 2);
 }
 
@@ -74,7 +74,7 @@ fn a_node_serves_under_its_names_and_addresses() {
         ["edge.example", "10.0.0.7", "::1", "headwater://node/3"]
     );
     assert_eq!(facts.node(), Some(3));
-    assert_eq!(Principal::of(Some(&facts)), Principal::Node(3));
+    assert_eq!(Principal::of(None, Some(&facts)), Principal::Node(3));
     assert!(facts.not_after_ms > NOW_MS);
     assert!(
         authority()
@@ -170,7 +170,7 @@ fn a_site_cannot_pass_for_the_core() {
 
 #[test]
 fn nobody_is_anonymous_and_debug_keeps_the_key() {
-    assert_eq!(Principal::of(None).to_string(), "User:ANONYMOUS");
+    assert_eq!(Principal::of(None, None).to_string(), "User:ANONYMOUS");
     let node = authority().issue_node(1, &[], NOW_MS).unwrap().identity;
     assert!(!format!("{node:?}").contains("Pkcs8"));
 }

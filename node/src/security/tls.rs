@@ -21,6 +21,8 @@ use super::identity::{CertificateFacts, Fingerprint, Identity};
 pub const ALPN_KAFKA: &[u8] = b"kafka";
 /// The ALPN name of site enrolment: a client without a certificate, and nothing but an enrolment on the stream.
 pub const ALPN_ENROL: &[u8] = b"headwater-enrol";
+/// The ALPN name of one node's connection to another of its cluster.
+pub const ALPN_PEER: &[u8] = b"headwater-peer";
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,7 @@ impl ServerTls {
     /// For QUIC. `early_data` lets a returning client send requests before the handshake is over.
     pub fn for_quic(&self, early_data: EarlyData) -> Result<ServerConfig, TlsError> {
         let mut config = self.config(&[&rustls::version::TLS13])?;
-        config.alpn_protocols = vec![ALPN_KAFKA.to_vec(), ALPN_ENROL.to_vec()];
+        config.alpn_protocols = vec![ALPN_KAFKA.to_vec(), ALPN_ENROL.to_vec(), ALPN_PEER.to_vec()];
         config.max_early_data_size = match early_data {
             EarlyData::Refuse => 0,
             EarlyData::Accept => u32::MAX,
@@ -109,6 +111,8 @@ pub enum Trust {
     /// It shows a certificate with this fingerprint, or one signed by an authority with this fingerprint that it
     /// sends along. The name is not checked: the fingerprint says more.
     Fingerprint(Fingerprint),
+    /// It shows any certificate whose key it has: who it is must be proved over the connection.
+    AnyCertificate,
 }
 
 /// A dialer's TLS 1.3 settings for QUIC and for TLS over TCP.
@@ -123,14 +127,8 @@ pub fn client_config(
         .with_protocol_versions(&[&rustls::version::TLS13])?;
     let builder = match trust {
         Trust::Authorities(authorities) => builder.with_root_certificates(roots(authorities)?),
-        Trust::Fingerprint(fingerprint) => {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(PinnedVerifier {
-                    fingerprint: *fingerprint,
-                    provider,
-                }))
-        }
+        Trust::Fingerprint(fingerprint) => pinned(builder, Some(*fingerprint), provider),
+        Trust::AnyCertificate => pinned(builder, None, provider),
     };
     let mut config = match identity {
         Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
@@ -139,6 +137,19 @@ pub fn client_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.enable_early_data = early_data == EarlyData::Accept;
     Ok(config)
+}
+
+fn pinned(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
+    fingerprint: Option<Fingerprint>,
+    provider: Arc<CryptoProvider>,
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedVerifier {
+            fingerprint,
+            provider,
+        }))
 }
 
 /// aws-lc-rs with AES-256-GCM in front.
@@ -159,10 +170,10 @@ fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsEr
     Ok(roots)
 }
 
-/// Believes one fingerprint: the leaf's own, or that of the authority which signed it.
+/// Believes one fingerprint: the leaf's own, or that of the authority which signed it. Without one, any certificate.
 #[derive(Debug)]
 struct PinnedVerifier {
-    fingerprint: Fingerprint,
+    fingerprint: Option<Fingerprint>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -175,12 +186,15 @@ impl ServerCertVerifier for PinnedVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if Fingerprint::of(end_entity) == self.fingerprint {
+        let Some(fingerprint) = self.fingerprint else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        if Fingerprint::of(end_entity) == fingerprint {
             return Ok(ServerCertVerified::assertion());
         }
         let authority = intermediates
             .iter()
-            .find(|certificate| Fingerprint::of(certificate) == self.fingerprint)
+            .find(|certificate| Fingerprint::of(certificate) == fingerprint)
             .ok_or(rustls::Error::InvalidCertificate(
                 CertificateError::ApplicationVerificationFailure,
             ))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shared, connection};
-use crate::security::tls::ALPN_ENROL;
+use crate::security::tls::{ALPN_ENROL, ALPN_PEER};
 use crate::sys::task::Kind;
 use crate::telemetry::Gauge;
 use crate::transport::{Accepting, CloseCode, Incoming, Listener, Session};
@@ -22,6 +22,8 @@ pub trait SessionSink: Send + Sync {
     fn site(&self, site: &str, session: Session);
     /// Somebody without a certificate wants to enrol. The session is the sink's alone.
     fn enrol(&self, session: Session);
+    /// Another node of the cluster has dialed, or says that it is one. The session is the sink's alone.
+    fn peer(&self, session: Session);
 }
 
 pub(super) fn spawn(shared: Arc<Shared>, mut listener: Listener) {
@@ -144,17 +146,18 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place) {
         }
         Incoming::Session(session) => {
             let sink = shared.sink.clone();
-            if session.alpn() == ALPN_ENROL {
+            let is_enrolment = session.alpn() == ALPN_ENROL;
+            if is_enrolment || session.alpn() == ALPN_PEER {
                 match sink {
-                    Some(sink) => {
+                    Some(sink) if is_enrolment => {
                         sink.enrol(session.clone());
-                        tokio::select! {
-                            biased;
-                            () = shared.draining.cancelled() => session.close(CloseCode::Draining, "the node is stopping"),
-                            _ = session.closed() => {}
-                        }
+                        until_closed(&shared, &session).await;
                     }
-                    None => session.close(CloseCode::Refused, "this node enrols no sites"),
+                    Some(sink) => {
+                        sink.peer(session.clone());
+                        until_closed(&shared, &session).await;
+                    }
+                    None => session.close(CloseCode::Refused, "this node takes no such connections"),
                 }
                 return;
             }
@@ -166,16 +169,21 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place) {
             if let (Some(sink), Some(site)) = (sink, site) {
                 // The session is the sink's: a site's first stream is no Kafka stream.
                 sink.site(&site, session.clone());
-                tokio::select! {
-                    biased;
-                    () = shared.draining.cancelled() => session.close(CloseCode::Draining, "the node is stopping"),
-                    _ = session.closed() => {}
-                }
+                until_closed(&shared, &session).await;
                 return;
             }
             accept_streams(&shared, &session).await;
             drop(place);
         }
+    }
+}
+
+/// Waits for the end of a session that somebody else serves; at a drain it ends at once.
+async fn until_closed(shared: &Shared, session: &Session) {
+    tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => session.close(CloseCode::Draining, "the node is stopping"),
+        _ = session.closed() => {}
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn new(shared: Arc<Shared>, peer: Arc<Peer>, early: Option<HandshakeOver>) -> Self {
-        let principal = Arc::new(Principal::of(peer.certificate.as_deref()));
+        let principal = Arc::new(Principal::of(peer.node, peer.certificate.as_deref()));
         let hurry = shared.draining.child_token();
         Self {
             shared,

@@ -80,11 +80,7 @@ impl Edge {
             quic: "quic.example:9094".to_owned(),
             http: String::new(),
         };
-        let me = Node {
-            id: config.node_id,
-            addresses,
-            rack: Some("shelf".to_owned()),
-        };
+        let me = Node::new(config.node_id, addresses, Some("shelf".to_owned()));
         controller.propose(Change::RegisterNode(me)).await.unwrap();
         let services = Services {
             config: std::sync::Arc::new(config),

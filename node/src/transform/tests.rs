@@ -72,11 +72,7 @@ impl Rig {
                 quic: String::new(),
                 http: String::new(),
             };
-            let node = crate::metadata::Node {
-                id: NodeId(1),
-                addresses,
-                rack: None,
-            };
+            let node = crate::metadata::Node::new(NodeId(1), addresses, None);
             controller.propose(Change::RegisterNode(node)).await.unwrap();
         }
         registry.reconciled(view.image().offset).await;

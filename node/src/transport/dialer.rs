@@ -121,6 +121,7 @@ impl Dialer {
         let peer = Peer {
             address,
             certificate,
+            node: None,
             transport: Carrier::Quic,
             listener: ListenerKind::Quic,
         };

@@ -106,6 +106,7 @@ impl Connector {
         Peer {
             address,
             certificate,
+            node: None,
             transport: Carrier::Memory,
             listener: self.kind,
         }

@@ -220,6 +220,7 @@ impl Accepting {
         let peer = Peer {
             address,
             certificate,
+            node: None,
             transport: Carrier::Quic,
             listener: ListenerKind::Quic,
         };

@@ -150,6 +150,25 @@ impl Session {
         }
     }
 
+    /// What only the two ends of this connection know: whoever signs it speaks over this connection and no other
+    /// (RFC 5705, RFC 9266). Empty in memory, where nobody is in between.
+    pub fn channel(&self) -> Vec<u8> {
+        match &self.inner {
+            Inner::Quic(end) => {
+                let mut secret = [0; 32];
+                match end
+                    .connection
+                    .export_keying_material(&mut secret, b"EXPORTER-Channel-Binding", b"")
+                {
+                    Ok(()) => secret.to_vec(),
+                    // No connection without keys is ever handed out.
+                    Err(_) => Vec::new(),
+                }
+            }
+            Inner::Memory(_) => Vec::new(),
+        }
+    }
+
     pub fn stats(&self) -> SessionStats {
         match &self.inner {
             Inner::Quic(end) => {

@@ -85,6 +85,7 @@ impl Accepting {
         let peer = |certificate, transport| Peer {
             address: self.address,
             certificate,
+            node: None,
             transport,
             listener: ListenerKind::Tcp,
         };

@@ -33,11 +33,7 @@ mod tests {
                 quic: quic.to_owned(),
                 http: String::new(),
             };
-            let node = Node {
-                id: NodeId(1),
-                addresses,
-                rack: None,
-            };
+            let node = Node::new(NodeId(1), addresses, None);
             let told = |listener| of(&node, listener).map(|(host, port)| (host.to_string(), port));
             let owned = |told: Option<(&str, i32)>| told.map(|(host, port)| (host.to_owned(), port));
             assert_eq!(told(ListenerKind::Tcp), owned(told_tcp));

@@ -80,13 +80,7 @@ fn image(topics: &[(&str, i32)]) -> Image {
             } else {
                 HERE
             };
-            let state = PartitionState {
-                leader,
-                leader_epoch: LeaderEpoch(0),
-                replicas: vec![leader],
-                isr: vec![leader],
-                partition_epoch: 0,
-            };
+            let state = PartitionState::fresh(vec![leader]);
             add(&Record::Partition {
                 topic: id,
                 index: PartitionIndex(index),
