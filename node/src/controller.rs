@@ -1,33 +1,44 @@
 //! The one who changes the cluster's metadata: a change is proposed, checked against the image, turned into records,
-//! made durable in the quorum's log, folded, and published.
+//! made durable by the quorum, folded, and published.
 //!
-//! Owns the metadata log. Nobody else appends to it; everybody reads the outcome through `metadata::View`.
+//! Every node has a part of the quorum or observes it, and folds the same entries; whoever leads it decides. A proposal
+//! made anywhere finds its way to him. It owns the metadata log. Nobody else appends to it; everybody reads the outcome
+//! through `metadata::View`.
 
 pub mod change;
+mod control;
 mod decide;
+mod elections;
 pub mod error;
+mod nodes;
 mod objects;
 mod placement;
-mod quorum;
+mod raft;
+mod reassign;
 mod service;
-mod snapshot;
+mod sessions;
 mod topics;
 
-pub use change::{Change, NewTopic};
+pub use change::{Change, InSyncChange, Leaders, NewTopic, PartitionRef};
+pub use control::Standing;
 pub use error::ProposeError;
-pub use quorum::OpenError;
+pub use raft::{OpenError, QuorumState, Timing};
 pub use topics::check_name;
 
 use crate::config::BrokerConfig;
-use crate::metadata::{Image, Module, Record, Topic, View};
+use crate::metadata::{Image, Module, Node, PartitionState, Publisher, Record, Topic, View};
+use crate::peer::{Answers, Peers};
 use crate::sys::Sys;
 use crate::sys::mailbox::{Sender, mailbox};
 use crate::sys::task::Kind;
 use crate::telemetry::{Health, Metrics};
-use headwater_protocol::ids::{Offset, ProducerId};
-use quorum::Quorum;
+use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, ProducerId};
+use raft::{Opened, Quorum};
+use serde::{Deserialize, Serialize};
 use service::{Parts, Service};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Proposals that wait; beyond it `propose` waits.
@@ -36,34 +47,62 @@ const MAILBOX_PROPOSALS: usize = 256;
 /// A handle to propose changes with. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller {
-    proposals: Sender<Proposal>,
+    me: NodeId,
+    requests: Sender<Request>,
+    quorum: Quorum,
+    gate: Arc<Gate>,
+    sys: Sys,
 }
 
-/// A change on its way to the task, and who waits for it.
-struct Proposal {
-    change: Change,
-    reply: oneshot::Sender<Result<Applied, ProposeError>>,
+/// What the task is asked, and who waits for it.
+enum Request {
+    Propose {
+        change: Change,
+        reply: oneshot::Sender<Result<Applied, ProposeError>>,
+    },
+    Heartbeat {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        /// It wants to stop.
+        leaving: bool,
+        reply: oneshot::Sender<Result<Standing, ProposeError>>,
+    },
+    Members {
+        change: MemberChange,
+        reply: oneshot::Sender<Result<(), ProposeError>>,
+    },
+}
+
+/// A change of who takes part in the quorum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// An observer that has caught up gets a vote.
+    AddVoter(NodeId),
+    /// A voter goes on as an observer.
+    RemoveVoter(NodeId),
 }
 
 /// What became of a change: durable, folded, and visible in this node's view.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Applied {
-    /// The last record of the change; the image's own offset if it changed nothing.
+    /// The entry of the change; the image's own offset if it changed nothing.
     pub offset: Offset,
     pub outcome: Outcome,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Outcome {
     Done,
     /// The topic as it is now; as it would be, if the change was to be validated only.
     Topic(Arc<Topic>),
     Module(Arc<Module>),
     ProducerIds(ProducerIdBlock),
+    Node(Node),
+    Partition(PartitionState),
 }
 
 /// Producer ids that nobody else is given, now or ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerIdBlock {
     pub first: ProducerId,
     pub count: i64,
@@ -71,78 +110,202 @@ pub struct ProducerIdBlock {
 
 /// What a controller works with.
 pub struct Options {
+    pub me: NodeId,
     /// The cluster the data directory belongs to.
     pub cluster_id: String,
+    /// The members of a new cluster's quorum by address; of a cluster of one, itself. Does not name this node where it
+    /// is to observe.
+    pub voters: BTreeMap<NodeId, String>,
     /// This node's own defaults.
     pub broker: BrokerConfig,
+    pub timing: Timing,
+    /// How long a node may be silent before others take over from it.
+    pub session_timeout: Duration,
     pub sys: Sys,
+    pub peers: Peers,
     pub health: Health,
     pub metrics: Metrics,
 }
 
-/// Reads the metadata, begins it if it is new, and starts the controller of a quorum of one.
+#[cfg(test)]
+impl Options {
+    /// A cluster of one, which is node 1.
+    pub(crate) fn alone(cluster_id: &str, broker: BrokerConfig, sys: &Sys) -> Self {
+        let me = NodeId(1);
+        let peers = Peers::new(crate::peer::Parts {
+            me,
+            cluster_id: cluster_id.to_owned(),
+            directory: String::new(),
+            secret: crate::peer::Secret::new(""),
+            sys: sys.clone(),
+            dialer: crate::transport::Dialer::new(sys.net.clone(), Default::default()),
+        });
+        Self {
+            me,
+            cluster_id: cluster_id.to_owned(),
+            voters: BTreeMap::from([(me, String::new())]),
+            broker,
+            timing: Timing {
+                election_timeout_ms: 100,
+                heartbeat_ms: 20,
+            },
+            session_timeout: Duration::from_secs(1),
+            sys: sys.clone(),
+            peers,
+            health: Health::default(),
+            metrics: Metrics::default(),
+        }
+    }
+}
+
+/// Reads the metadata and starts this node's part of the quorum; begins it, if it is new and this node is a voter. The
+/// view shows an empty image until `Controller::show`: nobody is to act on what an earlier process knew.
 pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
     let Options {
+        me,
         cluster_id,
+        voters,
         broker,
+        timing,
+        session_timeout,
         sys,
+        peers,
         health,
         metrics,
     } = options;
     let tasks = sys.tasks.child("controller");
-    let (mut quorum, mut image) = Quorum::open(&sys, &tasks).await?;
-    if image.offset < Offset::ZERO {
-        begin(&mut quorum, &mut image, &cluster_id).await?;
+    let opened = Opened::read(&sys).await?;
+    let image = opened.image();
+    check_cluster(&image.cluster_id, &cluster_id)?;
+    let (publisher, known) = View::new(image);
+    let (gate, view) = Gate::new(known.clone());
+    for (node, address) in &voters {
+        peers.learn(*node, address);
     }
-    if image.cluster_id != cluster_id {
-        return Err(OpenError::OtherCluster {
-            found: image.cluster_id,
-            expected: cluster_id,
-        });
+    let quorum = Quorum::start(raft::Parts {
+        me,
+        sys: &sys,
+        peers: peers.clone(),
+        timing,
+        publisher,
+        opened,
+    })
+    .await?;
+    let (requests, mailbox) = mailbox(MAILBOX_PROPOSALS);
+    let controller = Controller {
+        me,
+        requests,
+        quorum: quorum.clone(),
+        gate: Arc::new(gate),
+        sys: sys.clone(),
+    };
+    let answers: Arc<dyn Answers> = Arc::new(control::Answerer::new(controller.clone()));
+    peers.answer_by(answers);
+    if voters.contains_key(&me) && !quorum.has_begun().await {
+        quorum.begin(voters).await?;
     }
-    let (publisher, view) = View::new(image);
-    let (proposals, mailbox) = mailbox(MAILBOX_PROPOSALS);
-    let image = view.image();
     let service = Service::new(
         Parts {
+            me,
+            cluster_id,
+            session_timeout,
             sys,
             broker,
-            publisher,
+            view: known,
             health,
             metrics,
         },
         quorum,
-        image,
     );
     let cancel = tasks.cancelled();
     drop(tasks.spawn("service", Kind::Critical, service.run(mailbox, cancel)));
-    Ok((Controller { proposals }, view))
+    Ok((controller, view))
 }
 
-/// Writes the first record of a new cluster.
-async fn begin(quorum: &mut Quorum, image: &mut Image, cluster_id: &str) -> Result<(), OpenError> {
-    let first = Record::Cluster {
-        cluster_id: cluster_id.to_owned(),
-    };
-    quorum
-        .commit(&[vec![first.clone()]])
-        .await
-        .map_err(OpenError::First)?;
-    image.apply(Offset::ZERO, &first);
-    Ok(())
+/// Between what this node knows of the metadata and what it acts on.
+struct Gate {
+    known: View,
+    shown: View,
+    /// Absent once the gate is open.
+    publisher: Mutex<Option<Publisher>>,
+}
+
+impl Gate {
+    fn new(known: View) -> (Self, View) {
+        let (publisher, shown) = View::new(Image::default());
+        let gate = Self {
+            known,
+            shown: shown.clone(),
+            publisher: Mutex::new(Some(publisher)),
+        };
+        (gate, shown)
+    }
+
+    /// Returns when what this node acts on has come to `offset`; while the gate is closed, when this node knows of it.
+    async fn reached(&self, offset: Offset) {
+        self.known.reached(offset).await;
+        let is_closed = self
+            .publisher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if !is_closed {
+            self.shown.reached(offset).await;
+        }
+    }
 }
 
 impl Controller {
-    /// Proposes a change. Returns when it is durable and this node's view shows it, or with the reason why it was
-    /// refused. Waits while too many proposals are queued. If the future is dropped, the change may have happened.
-    pub async fn propose(&self, change: Change) -> Result<Applied, ProposeError> {
-        let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { change, reply };
-        self.proposals
-            .send(proposal)
-            .await
-            .map_err(|_| ProposeError::Stopped)?;
-        answer.await.map_err(|_| ProposeError::Stopped)?
+    /// From now on the view shows what this node knows: it is registered, and what it knew before is no longer taken for
+    /// true. Called once.
+    pub fn show(&self) {
+        let publisher = self
+            .gate
+            .publisher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(publisher) = publisher else { return };
+        let mut known = self.gate.known.watch();
+        publisher.publish(known.borrow_and_update().clone());
+        let tasks = self.sys.tasks.child("controller");
+        let cancel = tasks.cancelled();
+        drop(tasks.spawn("view", Kind::Critical, async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return,
+                    changed = known.changed() => if changed.is_err() {
+                        return;
+                    },
+                }
+                let image = known.borrow_and_update().clone();
+                publisher.publish(image);
+            }
+        }));
+    }
+
+    /// The newest image this node knows, whether it acts on it already or not.
+    pub fn known(&self) -> Arc<Image> {
+        self.gate.known.image()
+    }
+}
+
+/// An image that nothing was folded into yet belongs to nobody.
+fn check_cluster(found: &str, expected: &str) -> Result<(), OpenError> {
+    if found.is_empty() || found == expected {
+        return Ok(());
+    }
+    Err(OpenError::OtherCluster {
+        found: found.to_owned(),
+        expected: expected.to_owned(),
+    })
+}
+
+/// The first record of a new cluster.
+fn first_record(cluster_id: &str) -> Record {
+    Record::Cluster {
+        cluster_id: cluster_id.to_owned(),
     }
 }
 

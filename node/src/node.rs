@@ -3,6 +3,7 @@
 //!
 //! Owns the order. It decides nothing that a module could decide by itself.
 
+mod cluster;
 mod data_dir;
 mod listen;
 
@@ -10,28 +11,31 @@ pub use data_dir::DataDirError;
 pub use listen::ListenError;
 
 use crate::config::NodeConfig;
-use crate::controller::{self, Change, Controller, ProposeError};
+use crate::controller::{self, Controller, ProposeError};
 use crate::http;
 use crate::link::{self, Links};
-use crate::metadata::image::Addresses;
-use crate::metadata::{Node as NodeEntry, View};
+use crate::metadata::View;
 use crate::partition::Registry;
 use crate::partition::registry;
 use crate::peer::{self, Peers};
-use crate::server::{Server, Services};
-use crate::sys::Sys;
+use crate::security::Authority;
+use crate::security::store::SecurityStore;
+use crate::server::{Server, Services, SessionSink};
 use crate::sys::task::{Failure, StillRunning};
+use crate::sys::{Sys, net};
 use crate::telemetry::{Gauge, Health, Metrics, health, names};
 use crate::transform::{self, Transforms};
-use crate::transport::{Dialer, quic};
+use crate::transport::{Dialer, Listener, quic};
 use data_dir::DataDir;
+use headwater_protocol::ids::NodeId;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What every part of a node is built from. Cheap to clone.
 #[derive(Clone)]
 pub struct Core {
-    pub config: std::sync::Arc<NodeConfig>,
+    pub config: Arc<NodeConfig>,
     pub sys: Sys,
     pub metrics: Metrics,
     pub health: Health,
@@ -56,6 +60,7 @@ pub struct Node {
     bound: Bound,
     server: Server,
     transforms: Transforms,
+    heartbeat: cluster::Heartbeat,
     _gauges: Vec<Gauge>,
 }
 
@@ -72,8 +77,11 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("this node cannot be registered: {0}")]
     Register(#[source] ProposeError),
-    #[error("voters: a cluster of several nodes is not supported yet, {0} are named")]
-    Voters(usize),
+    #[error(
+        "cluster.id must be given: node {0} is none of the voters, and joins a cluster that others began (`headwater cluster \
+         describe` tells its id)"
+    )]
+    ClusterId(NodeId),
 }
 
 /// Why a node did not stop in order. Nothing acknowledged is lost; the next start recovers.
@@ -91,19 +99,22 @@ pub enum StopError {
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Node {
-    /// Opens the data directory and starts everything. Returns when the node accepts requests.
+    /// Opens the data directory and starts everything. Returns when the node accepts requests: in a cluster of several
+    /// nodes, when enough of its voters are there to agree on that.
     pub async fn start(config: NodeConfig, sys: Sys) -> Result<Self, StartError> {
         let started = sys.clock.now();
-        if config.voters.len() > 1 {
-            return Err(StartError::Voters(config.voters.len()));
-        }
-        let data_dir = DataDir::open(&sys, config.node_id, config.cluster_id.as_deref())?;
+        let cluster_id = cluster::id(&config)?;
+        let data_dir = DataDir::open(&sys, config.node_id, cluster_id.as_deref())?;
         let core = open(config, sys, &data_dir).await?;
         let gauges = describe(&core);
 
-        let sockets = listen::bind(&core, &data_dir.cluster_id).await?;
+        let sockets = listen::bind(&core.config, &core.sys, &core.view, &data_dir.cluster_id).await?;
         let bound = sockets.bound;
-        register(&core, bound).await.map_err(StartError::Register)?;
+        let (sites, server) = listen_to_peers(&core, sockets.quic);
+        let me = cluster::describe(&core, bound, &data_dir.directory);
+        let me = cluster::register(&core, me).await.map_err(StartError::Register)?;
+        core.controller.show();
+        cluster::follow(&core);
         core.registry.reconciled(core.view.image().offset).await;
         let transforms = Transforms::start(transform::Parts {
             sys: core.sys.clone(),
@@ -115,7 +126,14 @@ impl Node {
             folder: "modules".into(),
         })
         .await?;
-        let server = serve(&core, sockets, &transforms);
+        let above = Above {
+            tcp: sockets.tcp,
+            http: sockets.http,
+            authority: sockets.authority,
+            store: sockets.store,
+        };
+        serve(&core, above, &transforms, &sites, &server);
+        let heartbeat = cluster::Heartbeat::start(&core, me);
         tracing::info!(
             node = %core.config.node_id,
             cluster = data_dir.cluster_id,
@@ -130,6 +148,7 @@ impl Node {
             bound,
             server,
             transforms,
+            heartbeat,
             _gauges: gauges,
         })
     }
@@ -165,10 +184,12 @@ impl Node {
             data_dir,
             server,
             transforms,
+            heartbeat,
             ..
         } = self;
         tracing::info!("node is stopping");
         let patience = Duration::from_millis(u64::try_from(core.config.shutdown_timeout_ms).unwrap_or(0));
+        heartbeat.leave(patience / 2).await;
         server.drain(patience).await;
         if let Err(error) = transforms.stop(patience).await {
             // What they did not commit they do again: nothing is lost by it.
@@ -196,10 +217,19 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
         sys: sys.clone(),
         dialer: Dialer::new(sys.net.clone(), quic::Settings::default()),
     });
+    let liveness = config.liveness;
     let (controller, view) = controller::start(controller::Options {
+        me: config.node_id,
         cluster_id: data_dir.cluster_id.clone(),
+        voters: cluster::voters(&config),
         broker: config.broker.clone(),
+        timing: controller::Timing {
+            election_timeout_ms: liveness.election_timeout_ms,
+            heartbeat_ms: liveness.quorum_heartbeat_ms,
+        },
+        session_timeout: Duration::from_millis(liveness.session_timeout_ms),
         sys: sys.clone(),
+        peers: peers.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
     })
@@ -213,7 +243,7 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
         health: health.clone(),
         metrics: metrics.clone(),
     });
-    let config = std::sync::Arc::new(config);
+    let config = Arc::new(config);
     Ok(Core {
         config,
         sys,
@@ -226,10 +256,10 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
     })
 }
 
-/// The services and the edge, each after those it uses. Nothing is accepted before everything is wired.
-fn serve(core: &Core, sockets: listen::Sockets, transforms: &Transforms) -> Server {
+/// The edge towards the other nodes, without which no quorum comes about; clients wait.
+fn listen_to_peers(core: &Core, quic: Option<Listener>) -> (Arc<listen::Sites>, Server) {
     let services = Services {
-        config: std::sync::Arc::clone(&core.config),
+        config: Arc::clone(&core.config),
         sys: core.sys.clone(),
         metrics: core.metrics.clone(),
         view: core.view.clone(),
@@ -237,41 +267,58 @@ fn serve(core: &Core, sockets: listen::Sockets, transforms: &Transforms) -> Serv
         registry: core.registry.clone(),
     };
     let sites = listen::Sites::new(&core.sys.tasks, core.peers.clone());
-    let server = Server::new(services, Some(sites.clone()));
+    let server = Server::new(services, Some(Arc::clone(&sites) as Arc<dyn SessionSink>));
+    core.peers.serve_by(Arc::new(listen::PeerStreams(server.clone())));
+    if let Some(listener) = quic {
+        server.listen(listener);
+    }
+    (sites, server)
+}
+
+/// What is above the cluster: clients, people, sites.
+struct Above {
+    tcp: Option<Listener>,
+    http: Option<net::Listener>,
+    authority: Arc<Authority>,
+    store: SecurityStore,
+}
+
+/// The services and the edge, each after those it uses. Nothing is served before everything is wired.
+fn serve(core: &Core, above: Above, transforms: &Transforms, sites: &listen::Sites, server: &Server) {
     let links = Links::start(link::Parts {
         sys: core.sys.clone(),
         settings: link::Settings::default(),
         view: core.view.clone(),
         controller: core.controller.clone(),
         registry: core.registry.clone(),
-        authority: std::sync::Arc::clone(&sockets.authority),
-        store: sockets.store,
+        authority: Arc::clone(&above.authority),
+        store: above.store,
         dialer: Dialer::new(core.sys.net.clone(), quic::Settings::default()),
-        streams: std::sync::Arc::new(listen::LinkStreams(server.clone())),
+        streams: Arc::new(listen::LinkStreams(server.clone())),
     });
     sites.open(links.clone());
-    if let Some(listener) = sockets.http {
+    if let Some(listener) = above.http {
         http::serve(
             http::Parts {
                 sys: core.sys.clone(),
-                config: std::sync::Arc::clone(&core.config),
+                config: Arc::clone(&core.config),
                 view: core.view.clone(),
                 controller: core.controller.clone(),
                 registry: core.registry.clone(),
                 transforms: transforms.clone(),
                 links,
-                authority: sockets.authority,
+                authority: above.authority,
                 metrics: core.metrics.clone(),
                 health: core.health.clone(),
             },
             listener,
         );
     }
-    for listener in sockets.kafka {
+    if let Some(listener) = above.tcp {
         server.listen(listener);
     }
+    server.open();
     core.health.set("listeners", health::State::Ready);
-    server
 }
 
 /// What can be said of the node once and for all.
@@ -294,36 +341,4 @@ fn describe(core: &Core) -> Vec<Gauge> {
         );
     });
     vec![version, started]
-}
-
-/// Tells the cluster where this node is reached.
-async fn register(core: &Core, bound: Bound) -> Result<(), ProposeError> {
-    let advertise = &core.config.advertise;
-    let told = |set: &Option<String>, bound: Option<SocketAddr>| {
-        set.clone()
-            .or_else(|| bound.map(|address| reachable(address).to_string()))
-            .unwrap_or_default()
-    };
-    let addresses = Addresses {
-        tcp: told(&advertise.tcp, bound.tcp),
-        quic: told(&advertise.quic, bound.quic),
-        http: told(&advertise.http, bound.http),
-    };
-    let entry = NodeEntry::new(core.config.node_id, addresses, core.config.rack.clone());
-    core.controller
-        .propose(Change::RegisterNode(entry))
-        .await
-        .map(drop)
-}
-
-/// An address others can use: one bound to every interface is told as the local one.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let mut told = address;
-    if address.ip().is_unspecified() {
-        told.set_ip(match address {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    told
 }

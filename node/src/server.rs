@@ -82,6 +82,8 @@ struct Shared {
     producer_ids: handlers::init_producer_id::Ids,
     meters: meters::Meters,
     tasks: Tasks,
+    /// Fires when the node is ready: connections are taken before, and served from then on.
+    opened: CancellationToken,
     /// No request is begun any more; those begun are answered.
     draining: CancellationToken,
     /// How many connections are open.
@@ -101,6 +103,7 @@ impl Server {
             producer_ids: handlers::init_producer_id::Ids::default(),
             meters: meters::Meters::new(&services.metrics),
             tasks: services.sys.tasks.child("server"),
+            opened: CancellationToken::new(),
             draining: CancellationToken::new(),
             connections: watch::Sender::new(0),
             sink,
@@ -114,6 +117,11 @@ impl Server {
     /// Accepts connections from `listener` until the server drains.
     pub fn listen(&self, listener: Listener) {
         accept::spawn(Arc::clone(&self.shared), listener);
+    }
+
+    /// Begins to serve clients. Other nodes are served from the first listener on: a node is not ready without them.
+    pub fn open(&self) {
+        self.shared.opened.cancel();
     }
 
     /// Serves Kafka requests on one stream, for instance one that a core opened over a connection this node dialed.

@@ -118,7 +118,13 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
         program: Some(Program::this().context("cannot find this program")?),
         ..Sys::real(&config.data_dir)
     };
-    let node = Node::start(config, sys).await?;
+    let node = tokio::select! {
+        biased;
+        node = Node::start(config, sys) => node?,
+        // Nothing was promised to anybody yet; what is on disk is recovered by the next start.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     say_ready(node.bound()).context("cannot write the ready line")?;
     let failed = tokio::select! {
         biased;

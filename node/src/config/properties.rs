@@ -1,6 +1,8 @@
 //! What every declared property has in common: a name, a kind that checks its text, a default and a meaning.
 
 use super::units;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// A property: how it is called, what it may hold, and what it does.
@@ -40,12 +42,12 @@ pub enum Kind {
 }
 
 /// Why a property was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum PropertyError {
     #[error("unknown key {key:?}{}", hint(.nearest))]
     Unknown {
         key: String,
-        nearest: Option<&'static str>,
+        nearest: Option<Cow<'static, str>>,
     },
     #[error("{key}={value:?} is not valid: {reason}")]
     Invalid {
@@ -55,11 +57,13 @@ pub enum PropertyError {
     },
     /// The key is known, but not there where it was given.
     #[error("{key} cannot be set here: {reason}")]
-    Misplaced { key: String, reason: &'static str },
+    Misplaced { key: String, reason: Cow<'static, str> },
 }
 
-fn hint(nearest: &Option<&'static str>) -> String {
-    nearest.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
+fn hint(nearest: &Option<Cow<'static, str>>) -> String {
+    nearest
+        .as_ref()
+        .map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
 }
 
 impl Property {
@@ -135,7 +139,7 @@ fn one_of(value: &str, choices: &[&str]) -> Result<String, String> {
 }
 
 /// The declared name nearest to what was written, if any is near enough to be meant.
-pub fn nearest(written: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub fn nearest(written: &str, names: impl Iterator<Item = &'static str>) -> Option<Cow<'static, str>> {
     // Likeness costs the product of the lengths, and nobody means a name by a page of text.
     if written.len() > NAME_BYTES_MEANT {
         return None;
@@ -144,7 +148,7 @@ pub fn nearest(written: &str, names: impl Iterator<Item = &'static str>) -> Opti
         .map(|name| (strsim::jaro_winkler(written, name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
+        .map(|(_, name)| Cow::Borrowed(name))
 }
 
 #[cfg(test)]
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn a_name_is_guessed_from_what_may_be_one() {
         let names = || ["retention.ms", "retention.bytes"].into_iter();
-        assert_eq!(nearest("retention.mss", names()), Some("retention.ms"));
+        assert_eq!(nearest("retention.mss", names()), Some("retention.ms".into()));
         assert_eq!(nearest(&"retention.ms".repeat(100), names()), None);
     }
 }

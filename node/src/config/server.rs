@@ -119,6 +119,33 @@ pub const PROPERTIES: &[ServerProperty] = &[
         "The quorum, as ID@HOST:PORT with commas between; empty: this node alone.",
     ),
     node(
+        "controller.quorum.election.timeout.ms",
+        Kind::Ms { min: 10, max: 60_000 },
+        "150",
+        "How long a quorum waits for its silent leader: three to four times as long until another one is elected.",
+    ),
+    node(
+        "controller.quorum.heartbeat.interval.ms",
+        Kind::Ms { min: 5, max: 30_000 },
+        "50",
+        "How often the quorum's leader tells that it is there.",
+    ),
+    node(
+        "broker.heartbeat.interval.ms",
+        Kind::Ms { min: 10, max: 60_000 },
+        "100",
+        "How often a node tells the controller that it is there.",
+    ),
+    node(
+        "broker.session.timeout.ms",
+        Kind::Ms {
+            min: 50,
+            max: 600_000,
+        },
+        "600",
+        "How long a node may be silent before others take over what it leads.",
+    ),
+    node(
         "tcp.tls.enable",
         Kind::Bool,
         "false",
@@ -151,7 +178,7 @@ pub const PROPERTIES: &[ServerProperty] = &[
     node(
         "telemetry.log.filter",
         Kind::Text,
-        "info",
+        "info,openraft=warn",
         "Which log lines are written, as LEVEL or TARGET=LEVEL,...",
     ),
     node(
@@ -289,7 +316,7 @@ pub fn check_live(name: &str, value: &str) -> Result<String, PropertyError> {
         When::Live => check(name, value),
         When::Start => Err(PropertyError::Misplaced {
             key: name.to_owned(),
-            reason: "it belongs to one node and takes effect at its start",
+            reason: "it belongs to one node and takes effect at its start".into(),
         }),
     }
 }
@@ -308,6 +335,7 @@ pub struct NodeConfig {
     pub advertise: Advertise,
     /// Empty: a cluster of one.
     pub voters: Vec<Voter>,
+    pub liveness: Liveness,
     pub tls: Tls,
     /// 0: one per core.
     pub worker_threads: usize,
@@ -339,6 +367,15 @@ pub struct Advertise {
 pub struct Voter {
     pub id: NodeId,
     pub address: String,
+}
+
+/// How fast the nodes of a cluster notice that one of them is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    pub election_timeout_ms: u64,
+    pub quorum_heartbeat_ms: u64,
+    pub heartbeat_ms: u64,
+    pub session_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -480,6 +517,7 @@ impl NodeConfig {
         let broker = BrokerConfig::new(values);
         let text = |name| Some(broker.value(name)).filter(|value| !value.is_empty());
         let count = |name| usize::try_from(broker.number(name)).unwrap_or(0);
+        let milliseconds = |name| u64::try_from(broker.number(name)).unwrap_or(0);
         let data_dir = text("data.dir").ok_or_else(|| PropertyError::Invalid {
             key: "data.dir".to_owned(),
             value: String::new(),
@@ -502,6 +540,12 @@ impl NodeConfig {
                 http: text("advertise.http"),
             },
             voters: parse_voters(&broker.value("voters"))?,
+            liveness: Liveness {
+                election_timeout_ms: milliseconds("controller.quorum.election.timeout.ms"),
+                quorum_heartbeat_ms: milliseconds("controller.quorum.heartbeat.interval.ms"),
+                heartbeat_ms: milliseconds("broker.heartbeat.interval.ms"),
+                session_timeout_ms: milliseconds("broker.session.timeout.ms"),
+            },
             tls: Tls {
                 tcp: broker.value("tcp.tls.enable") == "true",
                 certificate_file: text("tls.certificate.file").map(PathBuf::from),

@@ -331,6 +331,7 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: i64,
     pub min_insync_replicas: usize,
     pub write_caching: bool,
+    pub unclean_leader_election: bool,
 }
 
 /// Whose time a record carries.
@@ -363,6 +364,7 @@ impl TopicConfig {
             timestamp_after_max_ms: values.number("message.timestamp.after.max.ms"),
             min_insync_replicas: usize::try_from(values.count("min.insync.replicas")).unwrap_or(usize::MAX),
             write_caching: values.text("write.caching") == "true",
+            unclean_leader_election: values.text("unclean.leader.election.enable") == "true",
         }
     }
 }

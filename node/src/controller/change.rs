@@ -1,11 +1,12 @@
 //! Every change that somebody can ask the controller for.
 
 use crate::metadata::{Link, MirrorSource, Module, Node, Site, Transform, Upstream};
-use headwater_protocol::ids::{NodeId, TopicId};
+use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, TopicId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A change that somebody asks for. It happens as a whole or not at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     CreateTopic(NewTopic),
     DeleteTopic {
@@ -58,7 +59,35 @@ pub enum Change {
     RemoveUpstream {
         link: String,
     },
+    /// A process tells that it is this node from now on; the controller sets `epoch` and `state`.
     RegisterNode(Node),
+    /// A node is not heard of any more: others take over.
+    FenceNode {
+        node: NodeId,
+        epoch: BrokerEpoch,
+    },
+    /// A node has caught up with the metadata since its registration: it may lead and be in sync.
+    UnfenceNode {
+        node: NodeId,
+        epoch: BrokerEpoch,
+    },
+    /// A node asks to stop: what others can lead is handed over.
+    ShutDownNode {
+        node: NodeId,
+        epoch: BrokerEpoch,
+    },
+    /// Replicas on a node cannot be trusted any more, although the node goes on: its disk failed.
+    ReplicasFailed {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        partitions: Vec<PartitionRef>,
+    },
+    AlterInSync(InSyncChange),
+    /// None: all partitions.
+    ElectLeaders {
+        leaders: Leaders,
+        partitions: Option<Vec<PartitionRef>>,
+    },
     /// Turns a mirror into an ordinary topic, or binds a copy to another log at its source.
     SetMirror {
         topic: String,
@@ -66,15 +95,44 @@ pub enum Change {
     },
 }
 
+/// One partition, by its topic's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRef {
+    pub topic: TopicId,
+    pub index: PartitionIndex,
+}
+
+/// Another in-sync set, asked for by a partition's leader (KIP-497). Compared and set against both epochs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSyncChange {
+    pub topic: TopicId,
+    pub index: PartitionIndex,
+    /// Who asks, and as which process.
+    pub node: NodeId,
+    pub node_epoch: BrokerEpoch,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: i32,
+    pub in_sync: Vec<NodeId>,
+}
+
+/// Which leaders are to be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leaders {
+    /// The first of the replicas, where it is in sync.
+    Preferred,
+    /// Anybody who is there, where nobody leads: records may be lost.
+    Unclean,
+}
+
 /// A topic, by what the caller knows of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TopicRef {
     Name(String),
     Id(TopicId),
 }
 
 /// A topic to be created.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewTopic {
     pub name: String,
     /// -1: as many as `num.partitions` says.
@@ -109,13 +167,13 @@ impl NewTopic {
 }
 
 /// One change of one property.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigChange {
     pub key: String,
     pub operation: ConfigOperation,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConfigOperation {
     Set(String),
     /// Back to the default.

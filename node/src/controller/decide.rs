@@ -4,10 +4,10 @@
 
 use super::change::Change;
 use super::error::ProposeError;
-use super::{Outcome, ProducerIdBlock, objects, topics};
+use super::{Outcome, ProducerIdBlock, nodes, objects, topics};
 use crate::config::BrokerConfig;
 use crate::metadata::{Image, Module, Record, Topic};
-use headwater_protocol::ids::{ProducerId, TopicId};
+use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerId, TopicId};
 use std::sync::Arc;
 
 /// How many producer ids are handed out at once.
@@ -43,6 +43,8 @@ pub(super) enum Tell {
         version: String,
     },
     ProducerIds(ProducerIdBlock),
+    Node(NodeId),
+    Partition(TopicId, PartitionIndex),
 }
 
 impl Decision {
@@ -68,6 +70,14 @@ impl Tell {
                 module.map_or(Outcome::Done, |it| Outcome::Module(Arc::clone(it)))
             }
             Self::ProducerIds(block) => Outcome::ProducerIds(block),
+            Self::Node(id) => image
+                .nodes
+                .get(&id)
+                .map_or(Outcome::Done, |node| Outcome::Node(node.clone())),
+            Self::Partition(topic, index) => image
+                .topic_by_id(topic)
+                .and_then(|topic| topic.partition(index))
+                .map_or(Outcome::Done, |state| Outcome::Partition(state.clone())),
         }
     }
 }
@@ -94,13 +104,18 @@ pub(super) fn decide(change: Change, image: &Image, context: &Context) -> Result
             validate_only,
         } => topics::alter_broker_config(&changes, validate_only, image, context),
         Change::AllocateProducerIds => Ok(allocate_producer_ids(image)),
-        Change::RegisterNode(node) => {
-            let known = image.nodes.get(&node.id) == Some(&node);
-            Ok(Decision::done(if known {
-                Vec::new()
-            } else {
-                vec![Record::Node(node)]
-            }))
+        Change::RegisterNode(node) => nodes::register(node, image, context),
+        Change::FenceNode { node, epoch } => nodes::fence(node, epoch, image, context),
+        Change::UnfenceNode { node, epoch } => nodes::unfence(node, epoch, image, context),
+        Change::ShutDownNode { node, epoch } => nodes::shut_down(node, epoch, image, context),
+        Change::ReplicasFailed {
+            node,
+            epoch,
+            partitions,
+        } => nodes::replicas_failed(node, epoch, &partitions, image, context),
+        Change::AlterInSync(change) => nodes::alter_in_sync(change, image, context),
+        Change::ElectLeaders { leaders, partitions } => {
+            Ok(nodes::elect(leaders, partitions.as_deref(), image, context))
         }
         Change::PutModule(module) => objects::put_module(module, image),
         Change::RemoveModule { name, version } => objects::remove_module(name, version, image),

@@ -1,15 +1,17 @@
 //! Why a change was refused or could not be made durable.
 
 use crate::config::properties::PropertyError;
-use headwater_protocol::ids::TopicId;
+use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
-/// Why a change did not happen. Nothing of it did, unless `Storage` or `Stopped` says otherwise.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why a change did not happen. Nothing of it did, unless `Storage`, `Stopped` or `TimedOut` says otherwise.
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum ProposeError {
     #[error("topic {0:?} exists already")]
     TopicExists(String),
     #[error("topic name {name:?} is not valid: {reason}")]
-    InvalidTopicName { name: String, reason: &'static str },
+    InvalidTopicName { name: String, reason: Cow<'static, str> },
     #[error("partition count is not valid: {0}")]
     InvalidPartitions(String),
     #[error("replication factor {factor} is not possible: {reason}")]
@@ -23,18 +25,27 @@ pub enum ProposeError {
     #[error(transparent)]
     InvalidConfig(#[from] PropertyError),
     #[error("{kind} {name:?} is not known")]
-    Unknown { kind: &'static str, name: String },
+    Unknown { kind: Cow<'static, str>, name: String },
     #[error("{kind} {name:?} exists already")]
-    Exists { kind: &'static str, name: String },
+    Exists { kind: Cow<'static, str>, name: String },
     #[error("{kind} {name:?} is used by {by}")]
     InUse {
-        kind: &'static str,
+        kind: Cow<'static, str>,
         name: String,
         by: String,
     },
     /// A rule forbids it; the text says which and what to do.
     #[error("{0}")]
     Refused(String),
+    /// Another process speaks for the node by now.
+    #[error("node {node} is registered in epoch {current} by now")]
+    StaleNode { node: NodeId, current: BrokerEpoch },
+    #[error("the partition is led by node {leader} in epoch {epoch} by now")]
+    StaleLeader { leader: NodeId, epoch: LeaderEpoch },
+    #[error("the partition has epoch {current} by now")]
+    StalePartition { current: i32 },
+    #[error("node {0} may not be in the in-sync set: it holds no replica, or takes no part")]
+    IneligibleReplica(NodeId),
     /// This node does not lead the quorum.
     #[error("this node is not the controller")]
     NotController,
@@ -45,4 +56,7 @@ pub enum ProposeError {
     /// The node is stopping. The change may have happened.
     #[error("the controller is stopping")]
     Stopped,
+    /// No controller answered in time. The change may have happened.
+    #[error("no controller answered in time: {0}")]
+    TimedOut(String),
 }

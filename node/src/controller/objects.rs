@@ -25,7 +25,7 @@ fn check_object_name(kind: &'static str, name: &str) -> Result<(), ProposeError>
 
 fn unknown(kind: &'static str, name: &str) -> ProposeError {
     ProposeError::Unknown {
-        kind,
+        kind: kind.into(),
         name: name.to_owned(),
     }
 }
@@ -43,7 +43,7 @@ pub(super) fn put_module(module: Module, image: &Image) -> Result<Decision, Prop
             tell,
         }),
         Some(_) => Err(ProposeError::Exists {
-            kind: "module",
+            kind: "module".into(),
             name: format!("{} {}", module.name, module.version),
         }),
         None => Ok(Decision {
@@ -64,7 +64,7 @@ pub(super) fn remove_module(name: String, version: String, image: &Image) -> Res
         .find(|it| it.module.name == name && it.module.version == version);
     if let Some(user) = user {
         return Err(ProposeError::InUse {
-            kind: "module",
+            kind: "module".into(),
             name: full_name(),
             by: format!("transform {:?}", user.name),
         });
@@ -168,7 +168,7 @@ pub(super) fn put_link(mut link: Link, image: &Image) -> Result<Decision, Propos
         link.created_ms = known.created_ms;
         if known.site != link.site || known.role != link.role {
             return Err(ProposeError::Exists {
-                kind: "link",
+                kind: "link".into(),
                 name: link.name,
             });
         }

@@ -1,9 +1,10 @@
-//! Where the replicas of new partitions go: spread over the nodes, so that none has many more than another. Pure.
+//! Where the replicas of new partitions go: spread over the nodes, so that none has many more than another, and over
+//! their racks, so that one rack holds no two while another holds none. Pure.
 
 use super::error::ProposeError;
-use crate::metadata::Image;
+use crate::metadata::{Image, Node};
 use headwater_protocol::ids::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The replicas of `count` new partitions with `factor` replicas each, the first one of each its leader. `present`
 /// partitions of the topic exist already.
@@ -16,39 +17,43 @@ pub(super) fn place(
     let refuse = |reason: String| ProposeError::InvalidReplicationFactor { factor, reason };
     let replicas = usize::try_from(factor).ok().filter(|replicas| *replicas > 0);
     let replicas = replicas.ok_or_else(|| refuse("at least 1 is needed".to_owned()))?;
-    let nodes: Vec<NodeId> = image.nodes.keys().copied().collect();
+    let nodes: Vec<&Node> = image.nodes.values().filter(|node| node.is_active()).collect();
     if replicas > nodes.len() {
         return Err(refuse(format!("the cluster has {} nodes", nodes.len())));
     }
     let mut load = load(image);
     let mut placed = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     for index in present..present.saturating_add(count) {
-        // The least loaded first; among equals the order turns with the index, so that leaders spread.
-        let turn = usize::try_from(index).unwrap_or(0);
-        let mut order: Vec<(usize, usize, NodeId)> = nodes
-            .iter()
-            .enumerate()
-            .map(|(position, node)| {
-                let held = load.get(node).copied().unwrap_or(0);
-                (
-                    held,
-                    (position + nodes.len() - turn % nodes.len()) % nodes.len(),
-                    *node,
-                )
-            })
-            .collect();
-        order.sort_unstable();
-        let chosen: Vec<NodeId> = order
-            .into_iter()
-            .take(replicas)
-            .map(|(_, _, node)| node)
-            .collect();
+        let chosen = choose(replicas, usize::try_from(index).unwrap_or(0), &nodes, &load);
         for node in &chosen {
             *load.entry(*node).or_insert(0) += 1;
         }
         placed.push(chosen);
     }
     Ok(placed)
+}
+
+/// The nodes of one partition: each the least loaded one, in a rack that has no replica yet while there is such a rack.
+/// Among equals the order turns with the partition's index, so that leaders spread.
+fn choose(replicas: usize, turn: usize, nodes: &[&Node], load: &BTreeMap<NodeId, usize>) -> Vec<NodeId> {
+    let mut chosen: Vec<NodeId> = Vec::with_capacity(replicas);
+    let mut racks: BTreeSet<&str> = BTreeSet::new();
+    while chosen.len() < replicas {
+        let free = nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !chosen.contains(&node.id));
+        let best = free.min_by_key(|(position, node)| {
+            let is_rack_taken = node.rack.as_deref().is_some_and(|rack| racks.contains(rack));
+            let held = load.get(&node.id).copied().unwrap_or(0);
+            let after_turn = (position + nodes.len() - turn % nodes.len()) % nodes.len();
+            (is_rack_taken, held, after_turn)
+        });
+        let Some((_, node)) = best else { break };
+        chosen.push(node.id);
+        racks.extend(node.rack.as_deref());
+    }
+    chosen
 }
 
 /// How many replicas each node holds.

@@ -1,32 +1,45 @@
-//! The controller's task: takes proposals, decides them one after another, makes what was decided durable in one
-//! sync, publishes the image, and answers.
+//! The controller's task: while this node leads the quorum, it takes proposals, decides them one after another, submits
+//! what was decided as one entry, and answers. It watches which nodes are there, and decides for those that are not.
 //!
-//! Owns the newest image and the quorum's log. A proposal sees everything decided before it, durable or not yet; nobody
-//! is answered, and nothing published, before it is durable.
+//! Nobody is answered, and nothing published, before it is committed. A proposal sees everything decided before it. What
+//! was decided on a state of affairs that another leader has changed since does not happen (`Outcome::Stale`), and is
+//! decided again.
 
 use super::decide::{Context, Decision, Tell, decide};
 use super::error::ProposeError;
-use super::quorum::{CommitError, Quorum};
-use super::{Applied, Proposal};
+use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
+use super::sessions::Sessions;
+use super::{Applied, Change, MemberChange, Request, Standing, first_record};
 use crate::config::BrokerConfig;
-use crate::metadata::{Image, Publisher, Record};
+use crate::metadata::{Image, Node, NodeState, Record, View};
 use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::health::State;
 use crate::telemetry::{Counter, Health, Histogram, Metrics, names};
-use headwater_protocol::ids::{Offset, TopicId};
+use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// How many proposals share one sync.
-const PROPOSALS_PER_COMMIT_MAX: usize = 64;
+/// How many proposals share one entry.
+const PROPOSALS_PER_ENTRY_MAX: usize = 64;
+/// How often proposals are decided anew before those who ask are told to ask again.
+const STALE_MAX: usize = 3;
+/// Below it no change is accepted: the quorum's log must never meet a full disk.
+const FREE_BYTES_MIN: u64 = 4 << 20;
+/// How soon a leader that could not make sure of its reign tries again.
+const REIGN_RETRY: Duration = Duration::from_millis(50);
 
-/// What the service works with besides its log.
+/// What the service works with besides the quorum.
 pub(super) struct Parts {
+    pub(super) me: NodeId,
+    pub(super) cluster_id: String,
+    pub(super) session_timeout: Duration,
     pub(super) sys: Sys,
     pub(super) broker: BrokerConfig,
-    pub(super) publisher: Publisher,
+    pub(super) view: View,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
 }
@@ -34,32 +47,34 @@ pub(super) struct Parts {
 pub(super) struct Service {
     parts: Parts,
     quorum: Quorum,
-    image: Arc<Image>,
-    /// Set once the log can no longer be trusted: every change is refused until the next start.
-    failed: Option<String>,
+    /// This node's reign, if it has one.
+    reign: Option<Reign>,
+    /// Who led the quorum last, besides this node.
+    predecessor: Option<NodeId>,
     committed: Counter,
     refused: Counter,
     commit_seconds: Histogram,
 }
 
-/// A proposal that was decided and waits for the commit.
-struct Decided {
-    tell: Tell,
-    /// Its last record, if it has any.
-    offset: Option<Offset>,
-    reply: oneshot::Sender<Result<Applied, ProposeError>>,
+/// What a leader of the quorum knows.
+struct Reign {
+    term: u64,
+    sessions: Sessions,
 }
 
+/// Somebody who waits for a change.
+type Reply = oneshot::Sender<Result<Applied, ProposeError>>;
+
 impl Service {
-    pub(super) fn new(parts: Parts, quorum: Quorum, image: Arc<Image>) -> Self {
+    pub(super) fn new(parts: Parts, quorum: Quorum) -> Self {
         let committed = parts.metrics.counter(&names::METADATA_CHANGES, &["committed"]);
         let refused = parts.metrics.counter(&names::METADATA_CHANGES, &["refused"]);
         let commit_seconds = parts.metrics.histogram(&names::METADATA_COMMIT_SECONDS, &[]);
         Self {
             parts,
             quorum,
-            image,
-            failed: None,
+            reign: None,
+            predecessor: None,
             committed,
             refused,
             commit_seconds,
@@ -67,45 +82,189 @@ impl Service {
     }
 
     /// Serves until `cancel` fires; what was taken from the mailbox by then is finished first.
-    pub(super) async fn run(mut self, mut mailbox: Mailbox<Proposal>, cancel: CancellationToken) {
+    pub(super) async fn run(mut self, mut mailbox: Mailbox<Request>, cancel: CancellationToken) {
         self.parts.health.set("controller", State::Ready);
+        let mut watch = self.quorum.watch();
+        self.follow(&watch.state()).await;
         loop {
-            let first = tokio::select! {
+            let clock = self.parts.sys.clock.clone();
+            let deadline = self.next_deadline();
+            let expiry = async {
+                match deadline {
+                    Some(deadline) => clock.sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                proposal = mailbox.recv() => proposal,
-            };
-            let Some(first) = first else { break };
-            let mut proposals = vec![first];
-            while proposals.len() < PROPOSALS_PER_COMMIT_MAX {
-                let Some(next) = mailbox.try_recv() else { break };
-                proposals.push(next);
+                is_running = watch.changed() => {
+                    if !is_running {
+                        break;
+                    }
+                    let state = watch.state();
+                    self.follow(&state).await;
+                }
+                request = mailbox.recv() => {
+                    let Some(request) = request else { break };
+                    self.take(request, &mut mailbox).await;
+                }
+                () = expiry => self.expire().await,
             }
-            self.serve(proposals).await;
         }
         self.parts.health.set("controller", State::Stopping);
-        self.quorum.close().await;
+        self.quorum.stop().await;
     }
 
-    async fn serve(&mut self, proposals: Vec<Proposal>) {
-        if let Some(reason) = &self.failed {
-            for proposal in proposals {
-                answer(proposal.reply, Err(ProposeError::Storage(reason.clone())));
-            }
+    fn image(&self) -> Arc<Image> {
+        self.parts.view.image()
+    }
+
+    fn now(&self) -> Instant {
+        self.parts.sys.clock.now()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match &self.reign {
+            Some(reign) => reign.sessions.next_deadline(&self.image()),
+            None => self.quorum.is_leader().then(|| self.now() + REIGN_RETRY),
+        }
+    }
+
+    /// Takes note of who leads now.
+    async fn follow(&mut self, state: &QuorumState) {
+        if let Some(failed) = &state.failed {
+            tracing::error!(
+                reason = failed,
+                "the quorum failed on this node, no change is accepted until the next start"
+            );
+            self.parts.health.set("controller", State::Failed(failed.clone()));
+            self.reign = None;
             return;
         }
-        let started = self.parts.sys.clock.now();
-        let mut image = Image::clone(&self.image);
-        let mut groups: Vec<Vec<Record>> = Vec::new();
-        let mut decided = Vec::with_capacity(proposals.len());
-        for Proposal { change, reply } in proposals {
-            match decide(change, &image, &self.context(&image)) {
-                Ok(Decision { records, tell }) => {
-                    let offset = fold(&mut image, &records);
-                    if !records.is_empty() {
-                        groups.push(records);
+        let is_alone =
+            state.voters.len() == 1 && state.observers.is_empty() && state.voters.contains(&self.parts.me);
+        self.quorum.keep_time(!is_alone);
+        let reigns = state.leader == Some(self.parts.me);
+        if let Some(leader) = state.leader.filter(|_| !reigns) {
+            self.predecessor = Some(leader);
+        }
+        match &self.reign {
+            Some(reign) if reigns && reign.term == state.term => {}
+            _ if reigns => self.begin_reign(state.term).await,
+            Some(_) => self.reign = None,
+            None => {}
+        }
+    }
+
+    /// What earlier leaders committed is folded here before anything is decided.
+    async fn begin_reign(&mut self, term: u64) {
+        self.reign = None;
+        if let Err(error) = self.quorum.caught_up().await {
+            tracing::debug!(%error, "not a leader after all");
+            return;
+        }
+        let (now, timeout) = (self.now(), self.parts.session_timeout);
+        let mut sessions = Sessions::begin(self.parts.me, timeout, now);
+        if let Some(predecessor) = self.predecessor.take() {
+            // An election comes of its silence.
+            sessions.doubt(predecessor, timeout / 3, now);
+        }
+        self.reign = Some(Reign { term, sessions });
+        tracing::info!(term, "this node is the controller");
+        if self.image().cluster_id.is_empty() {
+            let first = first_record(&self.parts.cluster_id);
+            if let Err(error) = self.submit(vec![first]).await {
+                tracing::warn!(%error, "the cluster's first record was not committed");
+            }
+        }
+    }
+
+    async fn take(&mut self, request: Request, mailbox: &mut Mailbox<Request>) {
+        let mut next = Some(request);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Propose { change, reply } => {
+                    let mut proposals = vec![(change, reply)];
+                    while proposals.len() < PROPOSALS_PER_ENTRY_MAX {
+                        match mailbox.try_recv() {
+                            Some(Request::Propose { change, reply }) => proposals.push((change, reply)),
+                            other => {
+                                next = other;
+                                break;
+                            }
+                        }
                     }
-                    decided.push(Decided { tell, offset, reply });
+                    self.serve(proposals).await;
+                }
+                Request::Heartbeat {
+                    node,
+                    epoch,
+                    leaving,
+                    reply,
+                } => {
+                    let standing = self.heartbeat(node, epoch, leaving).await;
+                    let _ = reply.send(standing);
+                }
+                Request::Members { change, reply } => {
+                    let done = self.change_members(change).await;
+                    let _ = reply.send(done);
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, proposals: Vec<(Change, Reply)>) {
+        let started = self.now();
+        let mut waiting = proposals;
+        for _ in 0..STALE_MAX {
+            if let Err(error) = self.may_decide() {
+                waiting
+                    .into_iter()
+                    .for_each(|(_, reply)| answer(reply, Err(error.clone())));
+                return;
+            }
+            match self.decide_all(waiting).await {
+                None => {
+                    self.commit_seconds.record(self.now().duration_since(started));
+                    return;
+                }
+                Some(again) => waiting = again,
+            }
+        }
+        for (_, reply) in waiting {
+            answer(reply, Err(ProposeError::NotController));
+        }
+    }
+
+    fn may_decide(&self) -> Result<(), ProposeError> {
+        if self.reign.is_none() {
+            return Err(match self.quorum.state().failed {
+                Some(reason) => ProposeError::Storage(reason),
+                None => ProposeError::NotController,
+            });
+        }
+        let free = self.parts.sys.disk.free_bytes(Path::new(""));
+        match free {
+            Ok(free) if free < FREE_BYTES_MIN => Err(ProposeError::Storage("disk full".to_owned())),
+            // A disk that cannot tell is no reason to refuse.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Decides what waits and commits it as one entry. Gives back what has to be decided anew.
+    async fn decide_all(&mut self, proposals: Vec<(Change, Reply)>) -> Option<Vec<(Change, Reply)>> {
+        let base = self.image();
+        let mut image = Image::clone(&base);
+        let mut records = Vec::new();
+        let mut decided: Vec<(Change, Tell, bool, Reply)> = Vec::with_capacity(proposals.len());
+        for (change, reply) in proposals {
+            match decide(change.clone(), &image, &self.context(&image)) {
+                Ok(Decision { records: more, tell }) => {
+                    let is_news = !more.is_empty();
+                    image.amend(&more);
+                    records.extend(more);
+                    decided.push((change, tell, is_news, reply));
                 }
                 Err(error) => {
                     self.refused.increment();
@@ -114,31 +273,54 @@ impl Service {
                 }
             }
         }
-        if !groups.is_empty() {
-            if let Err(error) = self.quorum.commit(&groups).await {
-                self.not_committed(error, decided);
-                return;
+        let mut offset = base.offset;
+        if !records.is_empty() {
+            match self.quorum.submit(Changes::new(base.changed, records)).await {
+                Ok((at, Outcome::Folded)) => offset = at,
+                Ok((_, Outcome::Stale | Outcome::Nothing)) => {
+                    return Some(
+                        decided
+                            .into_iter()
+                            .map(|(change, _, _, reply)| (change, reply))
+                            .collect(),
+                    );
+                }
+                Err(error) => {
+                    let error = propose_error(&error);
+                    for (_, _, _, reply) in decided {
+                        self.refused.increment();
+                        answer(reply, Err(error.clone()));
+                    }
+                    return None;
+                }
             }
-            self.commit_seconds
-                .record(self.parts.sys.clock.now().duration_since(started));
-            self.image = Arc::new(image);
-            self.parts.publisher.publish(Arc::clone(&self.image));
         }
-        for Decided { tell, offset, reply } in decided {
-            self.committed.increment();
-            let offset = offset.unwrap_or(self.image.offset);
-            answer(
-                reply,
-                Ok(Applied {
-                    offset,
-                    outcome: tell.outcome(&self.image),
-                }),
-            );
+        let image = self.image();
+        for (_, tell, is_news, reply) in decided {
+            if is_news {
+                self.committed.increment();
+            }
+            let outcome = tell.outcome(&image);
+            answer(reply, Ok(Applied { offset, outcome }));
         }
-        if let Err(error) = self.quorum.snapshot_if_due(&self.image).await {
-            // The log still holds everything: the next start only takes longer.
-            tracing::warn!(%error, "metadata snapshot could not be written");
+        self.adopt_observers().await;
+        None
+    }
+
+    /// Decides one change of the controller's own.
+    async fn decide_one(&mut self, change: Change) -> Result<(), ProposeError> {
+        let (reply, mut answered) = oneshot::channel();
+        self.serve(vec![(change, reply)]).await;
+        match answered.try_recv() {
+            Ok(result) => result.map(drop),
+            Err(_) => Err(ProposeError::Stopped),
         }
+    }
+
+    async fn submit(&mut self, records: Vec<Record>) -> Result<(), ProposeError> {
+        let basis = self.image().changed;
+        let submitted = self.quorum.submit(Changes::new(basis, records)).await;
+        submitted.map(drop).map_err(|error| propose_error(&error))
     }
 
     fn context(&self, image: &Image) -> Context {
@@ -148,36 +330,143 @@ impl Service {
         }
     }
 
-    fn not_committed(&mut self, error: CommitError, decided: Vec<Decided>) {
-        let reason = error.to_string();
-        match error {
-            CommitError::Full => tracing::warn!(reason, "change refused"),
-            CommitError::Broken(_) => {
-                tracing::error!(
-                    reason,
-                    "metadata log failed, no change is accepted until the next start"
-                );
-                self.parts.health.set("controller", State::Failed(reason.clone()));
-                self.failed = Some(reason.clone());
+    async fn heartbeat(
+        &mut self,
+        id: NodeId,
+        epoch: BrokerEpoch,
+        leaving: bool,
+    ) -> Result<Standing, ProposeError> {
+        let now = self.now();
+        let Some(reign) = &mut self.reign else {
+            return Err(ProposeError::NotController);
+        };
+        let image = self.parts.view.image();
+        let unknown = || ProposeError::Unknown {
+            kind: "node".into(),
+            name: id.to_string(),
+        };
+        let node = image.nodes.get(&id).ok_or_else(unknown)?;
+        if node.epoch != epoch {
+            return Err(ProposeError::StaleNode {
+                node: id,
+                current: node.epoch,
+            });
+        }
+        reign.sessions.heard(id, now);
+        match (node.state, leaving) {
+            (NodeState::Fenced, false) => {
+                tracing::info!(node = %id, "node takes part");
+                self.decide_one(Change::UnfenceNode { node: id, epoch }).await?;
+            }
+            (NodeState::Active | NodeState::ShuttingDown, true) => {
+                self.decide_one(Change::ShutDownNode { node: id, epoch }).await?;
+            }
+            (NodeState::Fenced, true) | (NodeState::Active | NodeState::ShuttingDown, false) => {}
+        }
+        let image = self.image();
+        let state = image.nodes.get(&id).map_or(NodeState::Fenced, |node| node.state);
+        Ok(Standing {
+            state,
+            may_stop: leaving && !leads_what_another_could(&image, id),
+        })
+    }
+
+    /// Fences the nodes that were silent for too long.
+    async fn expire(&mut self) {
+        let now = self.now();
+        let Some(reign) = &self.reign else {
+            let state = self.quorum.state();
+            self.follow(&state).await;
+            return;
+        };
+        for (node, epoch) in reign.sessions.expired(&self.image(), now) {
+            tracing::warn!(%node, "node is not heard of any more, others take over");
+            if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
+                tracing::warn!(%node, %error, "node could not be fenced");
+                // Not again at once: whoever leads now, or this node in a moment.
+                if let Some(reign) = &mut self.reign {
+                    reign.sessions.heard(node, now);
+                }
             }
         }
-        for waiting in decided {
-            self.refused.increment();
-            answer(waiting.reply, Err(ProposeError::Storage(reason.clone())));
+    }
+
+    /// Nodes that registered become observers of the quorum, so that they hold the metadata.
+    async fn adopt_observers(&mut self) {
+        let state = self.quorum.state();
+        let image = self.image();
+        let strangers = image
+            .nodes
+            .values()
+            .filter(|node| !state.addresses.contains_key(&node.id));
+        for Node { id, addresses, .. } in strangers {
+            self.quorum.peers().learn(*id, &addresses.quic);
+            if let Err(error) = self.quorum.add_observer(*id, &addresses.quic).await {
+                tracing::warn!(node = %id, %error, "node could not be made an observer of the quorum");
+            }
         }
     }
-}
 
-/// Folds the records of one decision in; tells the offset of the last.
-fn fold(image: &mut Image, records: &[Record]) -> Option<Offset> {
-    for record in records {
-        let next = image.offset.plus(1);
-        image.apply(next, record);
+    async fn change_members(&mut self, change: MemberChange) -> Result<(), ProposeError> {
+        self.may_decide()?;
+        let state = self.quorum.state();
+        let refuse = |reason: String| Err(ProposeError::Refused(reason));
+        let mut voters = state.voters.clone();
+        match change {
+            MemberChange::AddVoter(node) => {
+                if !state.addresses.contains_key(&node) {
+                    return refuse(format!("node {node} is not in the cluster: start it first"));
+                }
+                let behind = state
+                    .log_end
+                    .since(state.reached.get(&node).copied().unwrap_or_default());
+                if !state.voters.contains(&node) && behind > 1000 {
+                    return refuse(format!(
+                        "node {node} is {behind} entries behind: let it catch up first"
+                    ));
+                }
+                voters.insert(node);
+            }
+            MemberChange::RemoveVoter(node) => {
+                if !voters.remove(&node) {
+                    return refuse(format!("node {node} has no vote"));
+                }
+                if voters.is_empty() {
+                    return refuse("a quorum needs a voter".to_owned());
+                }
+            }
+        }
+        if voters == state.voters {
+            return Ok(());
+        }
+        // Heartbeats are needed from the moment a second vote counts.
+        self.quorum.keep_time(true);
+        let changed = self.quorum.set_voters(voters).await;
+        changed.map_err(|error| propose_error(&error))
     }
-    (!records.is_empty()).then_some(image.offset)
 }
 
-fn answer(reply: oneshot::Sender<Result<Applied, ProposeError>>, result: Result<Applied, ProposeError>) {
+fn leads_what_another_could(image: &Image, id: NodeId) -> bool {
+    let is_active = |node: &NodeId| image.nodes.get(node).is_some_and(Node::is_active);
+    let mut partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+    partitions.any(|state| {
+        state.leader == id
+            && state
+                .isr
+                .iter()
+                .chain(&state.eligible)
+                .any(|replica| *replica != id && is_active(replica))
+    })
+}
+
+fn propose_error(error: &SubmitError) -> ProposeError {
+    match error {
+        SubmitError::NotLeader => ProposeError::NotController,
+        SubmitError::Broken(reason) => ProposeError::Storage(reason.clone()),
+    }
+}
+
+fn answer(reply: Reply, result: Result<Applied, ProposeError>) {
     // That nobody waits any more is normal.
     let _ = reply.send(result);
 }

@@ -39,8 +39,39 @@ impl Cluster {
             cluster
                 .ask(Change::RegisterNode(Node::new(NodeId(id), addresses, None)))
                 .expect("node");
+            cluster.take_part(id).expect("it takes part");
         }
         cluster
+    }
+
+    /// Another process of a node.
+    fn process(&self, id: i32, incarnation: &str) -> Node {
+        Node {
+            incarnation: incarnation.to_owned(),
+            ..self.image.nodes[&NodeId(id)].clone()
+        }
+    }
+
+    /// The leader of the one partition asks for another in-sync set.
+    fn in_sync(&mut self, leader: i32, in_sync: &[i32]) -> Result<Outcome, ProposeError> {
+        let topic = &self.image.topics["t"];
+        let state = &topic.partitions[0];
+        let change = InSyncChange {
+            topic: topic.id,
+            index: headwater_protocol::ids::PartitionIndex(0),
+            node: NodeId(leader),
+            node_epoch: self.image.nodes[&NodeId(leader)].epoch,
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            in_sync: in_sync.iter().copied().map(NodeId).collect(),
+        };
+        self.ask(Change::AlterInSync(change))
+    }
+
+    fn take_part(&mut self, id: i32) -> Result<Outcome, ProposeError> {
+        let node = NodeId(id);
+        let epoch = self.image.nodes[&node].epoch;
+        self.ask(Change::UnfenceNode { node, epoch })
     }
 
     fn ask(&mut self, change: Change) -> Result<Outcome, ProposeError> {
@@ -455,18 +486,163 @@ fn a_link_that_is_removed_leaves_ordinary_topics() {
 
 #[test]
 fn a_decision_that_changes_nothing_writes_nothing() {
-    let cluster = Cluster::of(1);
+    let mut cluster = Cluster::of(1);
     let context = Context {
         broker: BrokerConfig::new(BTreeMap::new()),
         topic_id: TopicId([1; 16]),
     };
-    let node = cluster.image.nodes[&NodeId(1)].clone();
+    let node = cluster.process(1, "again");
+    cluster
+        .ask(Change::RegisterNode(node.clone()))
+        .expect("registered");
     let decision = decide(Change::RegisterNode(node), &cluster.image, &context).expect("allowed");
     assert_eq!(
         decision,
         Decision {
             records: vec![],
-            tell: Tell::Done
+            tell: Tell::Node(NodeId(1))
         }
     );
+}
+
+/// Leader, in-sync set and eligible replicas of the one partition.
+fn standing(cluster: &Cluster) -> (i32, Vec<i32>, Vec<i32>) {
+    let state = &cluster.image.topics["t"].partitions[0];
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.value()).collect();
+    (state.leader.value(), ids(&state.isr), ids(&state.eligible))
+}
+
+fn replicated(nodes: i32) -> Cluster {
+    let mut cluster = Cluster::of(nodes);
+    let mut topic = NewTopic::named("t");
+    topic.partitions = 1;
+    topic.replication_factor = 3;
+    topic.configs = BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]);
+    cluster.create(topic);
+    cluster
+}
+
+#[test]
+fn others_take_over_from_a_node_that_is_lost_and_it_returns_as_a_follower() {
+    let mut cluster = replicated(3);
+    assert_eq!(standing(&cluster), (1, vec![1, 2, 3], vec![]));
+    let (node, epoch) = (NodeId(1), cluster.image.nodes[&NodeId(1)].epoch);
+    cluster.ask(Change::FenceNode { node, epoch }).expect("fenced");
+    assert_eq!(standing(&cluster), (2, vec![2, 3], vec![]));
+    // A new process of it is fenced until it has caught up, and the old one is nobody any more.
+    let process = cluster.process(1, "second");
+    cluster.ask(Change::RegisterNode(process)).expect("registered");
+    assert!(
+        cluster
+            .refuse(Change::UnfenceNode { node, epoch })
+            .contains("by now")
+    );
+    cluster.take_part(1).expect("it takes part");
+    assert_eq!(standing(&cluster), (2, vec![2, 3], vec![]));
+    cluster.in_sync(2, &[2, 3, 1]).expect("it has caught up");
+    assert_eq!(standing(&cluster), (2, vec![2, 3, 1], vec![]));
+}
+
+#[test]
+fn a_process_that_starts_anew_gives_up_what_it_led_even_unnoticed() {
+    let mut cluster = replicated(3);
+    let process = cluster.process(1, "second");
+    cluster.ask(Change::RegisterNode(process)).expect("registered");
+    assert_eq!(standing(&cluster), (2, vec![2, 3], vec![]));
+}
+
+#[test]
+fn an_in_sync_set_is_changed_by_the_leader_of_the_newest_epoch_only() {
+    let mut cluster = replicated(4);
+    let (topic, index) = (
+        cluster.image.topics["t"].id,
+        headwater_protocol::ids::PartitionIndex(0),
+    );
+    let state = cluster.image.topics["t"].partitions[0].clone();
+    let [leader, second, ..] = state.replicas[..] else {
+        panic!("three replicas")
+    };
+    let asked = InSyncChange {
+        topic,
+        index,
+        node: leader,
+        node_epoch: cluster.image.nodes[&leader].epoch,
+        leader_epoch: state.leader_epoch,
+        partition_epoch: state.partition_epoch,
+        in_sync: vec![leader],
+    };
+    let stranger = cluster
+        .image
+        .nodes
+        .keys()
+        .copied()
+        .find(|id| !state.replicas.contains(id));
+    let wrong = |change: &dyn Fn(&mut InSyncChange)| {
+        let mut wrong = asked.clone();
+        change(&mut wrong);
+        Change::AlterInSync(wrong)
+    };
+    for (change, reason) in [
+        (wrong(&|it| it.node = second), "is registered in epoch"),
+        (wrong(&|it| it.leader_epoch = 7.into()), "is led by node"),
+        (
+            wrong(&|it| it.partition_epoch = 7),
+            "the partition has epoch 0 by now",
+        ),
+        (
+            wrong(&|it| it.in_sync = vec![second]),
+            "a leader is in its own in-sync set",
+        ),
+        (
+            wrong(&|it| it.in_sync.push(stranger.expect("four nodes"))),
+            "holds no replica",
+        ),
+    ] {
+        let said = cluster.refuse(change);
+        assert!(said.contains(reason), "{said}");
+    }
+    cluster.ask(Change::AlterInSync(asked.clone())).expect("allowed");
+    // The same again: its basis is gone.
+    let said = cluster.refuse(Change::AlterInSync(asked));
+    assert_eq!(said, "the partition has epoch 1 by now");
+    let (_, in_sync, eligible) = standing(&cluster);
+    assert_eq!(
+        (in_sync.len(), eligible.len()),
+        (1, 2),
+        "they hold all that is committed"
+    );
+}
+
+#[test]
+fn a_node_hands_over_before_it_stops_and_preferred_leaders_come_back() {
+    let mut cluster = replicated(3);
+    let (node, epoch) = (NodeId(1), cluster.image.nodes[&NodeId(1)].epoch);
+    cluster
+        .ask(Change::ShutDownNode { node, epoch })
+        .expect("allowed");
+    assert_eq!(standing(&cluster), (2, vec![2, 3], vec![]));
+    let process = cluster.process(1, "second");
+    cluster.ask(Change::RegisterNode(process)).expect("registered");
+    cluster.take_part(1).expect("it takes part");
+    cluster.in_sync(2, &[2, 3, 1]).expect("it has caught up");
+    let elect = Change::ElectLeaders {
+        leaders: Leaders::Preferred,
+        partitions: None,
+    };
+    cluster.ask(elect).expect("allowed");
+    assert_eq!(standing(&cluster).0, 1);
+}
+
+#[test]
+fn a_node_on_another_data_directory_is_not_what_it_was() {
+    let mut cluster = replicated(3);
+    let mut process = cluster.process(1, "second");
+    process.directory = "a".to_owned();
+    cluster
+        .ask(Change::RegisterNode(process.clone()))
+        .expect("first told");
+    process.incarnation = "third".to_owned();
+    process.directory = "b".to_owned();
+    let said = cluster.refuse(Change::RegisterNode(process));
+    assert!(said.contains("what it held is gone"), "{said}");
 }

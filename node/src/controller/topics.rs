@@ -20,10 +20,10 @@ const RESERVED: &str = "__cluster_metadata";
 
 /// Whether a topic may be called so.
 pub fn check_name(name: &str) -> Result<(), ProposeError> {
-    let refuse = |reason| {
+    let refuse = |reason: &'static str| {
         Err(ProposeError::InvalidTopicName {
             name: name.chars().take(300).collect(),
-            reason,
+            reason: reason.into(),
         })
     };
     if name.is_empty() {
@@ -160,7 +160,7 @@ pub(super) fn delete(topic: &TopicRef, image: &Image) -> Result<Decision, Propos
         .find(|transform| transform.source == name || transform.lookups.values().any(|topic| topic == name));
     if let Some(reader) = reader {
         return Err(ProposeError::InUse {
-            kind: "topic",
+            kind: "topic".into(),
             name: name.to_owned(),
             by: format!("transform {:?}", reader.name),
         });
@@ -334,7 +334,7 @@ fn changed_value(
 ) -> Result<Option<String>, PropertyError> {
     let not_a_list = || PropertyError::Misplaced {
         key: change.key.clone(),
-        reason: "it is not a list that could be added to or taken from",
+        reason: "it is not a list that could be added to or taken from".into(),
     };
     match (&change.operation, kind) {
         (ConfigOperation::Set(value), _) => Ok(Some(value.clone())),

@@ -115,6 +115,11 @@ impl From<ProposeError> for ApiError {
             ProposeError::NotController => Self::unavailable("NOT_CONTROLLER", message),
             ProposeError::Storage(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", message),
             ProposeError::Stopped => Self::unavailable("STOPPING", message),
+            ProposeError::TimedOut(_) => Self::unavailable("NO_CONTROLLER", message),
+            ProposeError::StaleNode { .. }
+            | ProposeError::StaleLeader { .. }
+            | ProposeError::StalePartition { .. }
+            | ProposeError::IneligibleReplica(_) => Self::conflict("STALE", message),
         }
     }
 }

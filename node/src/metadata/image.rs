@@ -80,8 +80,10 @@ pub struct Addresses {
 /// - Two images with the same offset are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The last record folded in; -1 before the first.
+    /// The last entry of the metadata log that was folded in; -1 before the first.
     pub offset: Offset,
+    /// The last of them that changed anything: what a decision rests on.
+    pub changed: Offset,
     pub cluster_id: String,
     pub nodes: Arc<BTreeMap<NodeId, Node>>,
     pub topics: Arc<BTreeMap<Arc<str>, Arc<Topic>>>,
@@ -101,6 +103,7 @@ impl Default for Image {
     fn default() -> Self {
         Self {
             offset: Offset(-1),
+            changed: Offset(-1),
             cluster_id: String::new(),
             nodes: Arc::default(),
             topics: Arc::default(),
@@ -132,15 +135,31 @@ impl Image {
         })
     }
 
-    /// Folds the record at `offset` in.
+    /// Folds the entry at `offset` in, which holds one record.
     pub fn apply(&mut self, offset: Offset, record: &Record) {
+        self.apply_all(offset, std::slice::from_ref(record));
+    }
+
+    /// Folds the entry at `offset` in, with all its records.
+    pub fn apply_all(&mut self, offset: Offset, records: &[Record]) {
+        self.pass(offset);
+        self.changed = offset;
+        records.iter().for_each(|record| self.fold(record));
+    }
+
+    /// Folds records in that are not an entry yet: what a decision that follows in the same entry rests on.
+    pub fn amend(&mut self, records: &[Record]) {
+        records.iter().for_each(|record| self.fold(record));
+    }
+
+    /// Passes over the entry at `offset`, which changes nothing.
+    pub fn pass(&mut self, offset: Offset) {
         assert!(
             offset > self.offset,
-            "records are folded in order: {offset} after {}",
+            "entries are folded in order: {offset} after {}",
             self.offset
         );
         self.offset = offset;
-        self.fold(record);
     }
 
     fn fold(&mut self, record: &Record) {
@@ -297,7 +316,7 @@ impl Image {
         for record in records {
             image.fold(record);
         }
-        image.offset = offset;
+        (image.offset, image.changed) = (offset, offset);
         image
     }
 }

@@ -8,7 +8,7 @@ use headwater_protocol::ids::{PartitionIndex, ProducerId, TopicId};
 use serde::{Deserialize, Serialize};
 
 /// The format this build writes, and the highest it reads.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 /// One agreed fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

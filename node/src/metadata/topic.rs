@@ -13,7 +13,7 @@ pub const NAME_BYTES_MAX: usize = 249;
 ///
 /// - `partitions` has one entry per partition, in the order of their indexes, without gaps.
 /// - `configs` holds only what was set on this topic; defaults are resolved by `config::topic`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topic {
     pub id: TopicId,
     pub name: Arc<str>,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::{Bound, Core};
+use super::Bound;
 use crate::config::NodeConfig;
 use crate::link::{Links, StreamServer};
 use crate::metadata::{SiteState, View};
@@ -17,10 +17,12 @@ use crate::security::store::{self, Keys, SecurityStore, StoreError, Subject};
 use crate::security::tls::{Revocations, ServerTls};
 use crate::security::{Authority, CertificateFacts, Identity};
 use crate::server::{Server, SessionSink};
+use crate::sys::Sys;
 use crate::sys::net;
 use crate::sys::task::{Kind, Tasks};
 use crate::transport::tcp::ListenError as SocketError;
 use crate::transport::{Listener, Peer, Session, Stream, quic, tcp};
+use headwater_protocol::ids::NodeId;
 
 /// Keys lie here, below the data directory.
 const FOLDER: &str = "security";
@@ -44,7 +46,8 @@ pub enum ListenError {
 
 /// Everything that was bound and not yet served.
 pub(super) struct Sockets {
-    pub(super) kafka: Vec<Listener>,
+    pub(super) tcp: Option<Listener>,
+    pub(super) quic: Option<Listener>,
     pub(super) http: Option<net::Listener>,
     pub(super) bound: Bound,
     pub(super) authority: Arc<Authority>,
@@ -52,30 +55,36 @@ pub(super) struct Sockets {
 }
 
 /// Opens the keys and binds every listener that the configuration names.
-pub(super) async fn bind(core: &Core, cluster_id: &str) -> Result<Sockets, ListenError> {
-    let (listen, net) = (&core.config.listen, &core.sys.net);
-    let (keys, store) = open_keys(core, cluster_id).await?;
+pub(super) async fn bind(
+    config: &NodeConfig,
+    sys: &Sys,
+    view: &View,
+    cluster_id: &str,
+) -> Result<Sockets, ListenError> {
+    let (listen, net) = (&config.listen, &sys.net);
+    let (keys, store) = open_keys(config, sys, cluster_id).await?;
     let tls = ServerTls {
         identity: keys.node,
         client_authority: Some(keys.authority.certificate().clone()),
-        revocations: Arc::new(RevokedSites(core.view.clone())),
+        revocations: Arc::new(RevokedSites(view.clone())),
     };
     let mut sockets = Sockets {
-        kafka: Vec::new(),
+        tcp: None,
+        quic: None,
         http: None,
         bound: Bound::default(),
         authority: Arc::new(keys.authority),
         store,
     };
     if let Some(address) = resolve(net, "listen.tcp", listen.tcp.as_deref()).await? {
-        let tcp_tls = if core.config.tls.tcp {
-            Some(tcp_tls(core, &tls).await?)
+        let tcp_tls = if config.tls.tcp {
+            Some(tcp_tls(config, sys, &tls).await?)
         } else {
             None
         };
         let listener = Listener::Tcp(tcp::Listener::bind(net, address, tcp_tls.as_ref())?);
         sockets.bound.tcp = listener.local_address().ok();
-        sockets.kafka.push(listener);
+        sockets.tcp = Some(listener);
     }
     if let Some(address) = resolve(net, "listen.quic", listen.quic.as_deref()).await? {
         let listener = Listener::Quic(quic::Listener::bind(
@@ -85,7 +94,7 @@ pub(super) async fn bind(core: &Core, cluster_id: &str) -> Result<Sockets, Liste
             &quic::Settings::default(),
         )?);
         sockets.bound.quic = listener.local_address().ok();
-        sockets.kafka.push(listener);
+        sockets.quic = Some(listener);
     }
     if let Some(address) = resolve(net, "listen.http", listen.http.as_deref()).await? {
         let listener = net
@@ -112,13 +121,17 @@ async fn resolve(
     Ok(found.first().copied())
 }
 
-async fn open_keys(core: &Core, cluster_id: &str) -> Result<(Keys, SecurityStore), ListenError> {
+async fn open_keys(
+    config: &NodeConfig,
+    sys: &Sys,
+    cluster_id: &str,
+) -> Result<(Keys, SecurityStore), ListenError> {
     let folder = PathBuf::from(FOLDER);
-    let disk = Arc::clone(&core.sys.disk);
-    let store = SecurityStore::new(Arc::clone(&disk), core.sys.tasks.clone(), folder.clone());
-    let (cluster, node, hosts) = (cluster_id.to_owned(), core.config.node_id.0, hosts(&core.config));
-    let now_ms = core.sys.clock.unix_ms();
-    let opening = core.sys.tasks.blocking("open keys", move || {
+    let disk = Arc::clone(&sys.disk);
+    let store = SecurityStore::new(Arc::clone(&disk), sys.tasks.clone(), folder.clone());
+    let (cluster, node, hosts) = (cluster_id.to_owned(), config.node_id.0, hosts(config));
+    let now_ms = sys.clock.unix_ms();
+    let opening = sys.tasks.blocking("open keys", move || {
         let subject = Subject {
             cluster: &cluster,
             node,
@@ -151,13 +164,13 @@ fn hosts(config: &NodeConfig) -> Vec<String> {
 }
 
 /// TLS for the TCP listener: the operator's certificate where one is named, else the node's own.
-async fn tcp_tls(core: &Core, own: &ServerTls) -> Result<ServerTls, ListenError> {
-    let tls = &core.config.tls;
+async fn tcp_tls(config: &NodeConfig, sys: &Sys, own: &ServerTls) -> Result<ServerTls, ListenError> {
+    let tls = &config.tls;
     let (Some(certificate), Some(key)) = (tls.certificate_file.clone(), tls.key_file.clone()) else {
         return Ok(own.clone());
     };
-    let disk = Arc::clone(&core.sys.disk);
-    let reading = core.sys.tasks.blocking("read certificate", move || {
+    let disk = Arc::clone(&sys.disk);
+    let reading = sys.tasks.blocking("read certificate", move || {
         store::read_identity(&*disk, &certificate, &key)
     });
     let identity: Identity = reading.await.map_err(|_| StoreError::Stopped)??;
@@ -230,6 +243,19 @@ impl SessionSink for Sites {
                 links.accept_enrolment(session).await
             });
         }
+    }
+}
+
+/// Serves Kafka requests that another node of the cluster sends.
+pub(super) struct PeerStreams(pub(super) Server);
+
+impl crate::peer::Streams for PeerStreams {
+    fn serve(&self, from: NodeId, stream: Stream, session: &Session) {
+        let peer = Peer {
+            node: Some(from),
+            ..session.peer().clone()
+        };
+        self.0.serve_stream(stream, peer);
     }
 }
 

@@ -141,6 +141,9 @@ fn establish(shared: &Arc<Shared>, accepting: Accepting) {
 async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place) {
     match incoming {
         Incoming::Stream { stream, peer } => {
+            if !opened(&shared).await {
+                return;
+            }
             connection::serve(shared, stream, Arc::new(peer)).await;
             drop(place);
         }
@@ -161,6 +164,9 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place) {
                 }
                 return;
             }
+            if !opened(&shared).await {
+                return;
+            }
             let site = session
                 .peer()
                 .certificate
@@ -175,6 +181,15 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: Place) {
             accept_streams(&shared, &session).await;
             drop(place);
         }
+    }
+}
+
+/// Waits until the node serves clients; false: it never will.
+async fn opened(shared: &Shared) -> bool {
+    tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => false,
+        () = shared.opened.cancelled() => true,
     }
 }
 

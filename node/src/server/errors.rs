@@ -105,5 +105,10 @@ pub(super) fn of_propose(error: &ProposeError) -> ErrorCode {
         ProposeError::InUse { .. } | ProposeError::Refused(_) => ErrorCode::POLICY_VIOLATION,
         ProposeError::NotController | ProposeError::Stopped => ErrorCode::NOT_CONTROLLER,
         ProposeError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        ProposeError::TimedOut(_) => ErrorCode::REQUEST_TIMED_OUT,
+        ProposeError::StaleNode { .. } => ErrorCode::STALE_BROKER_EPOCH,
+        ProposeError::StaleLeader { .. } => ErrorCode::FENCED_LEADER_EPOCH,
+        ProposeError::StalePartition { .. } => ErrorCode::INVALID_UPDATE_VERSION,
+        ProposeError::IneligibleReplica(_) => ErrorCode::INELIGIBLE_REPLICA,
     }
 }

@@ -57,15 +57,11 @@ impl Edge {
         );
         let config = NodeConfig::from_values(values).unwrap();
         let (sys, metrics, health) = (Sys::simulated(7), Metrics::default(), Health::default());
-        let (controller, view) = controller::start(controller::Options {
-            cluster_id: "lab".to_owned(),
-            broker: config.broker.clone(),
-            sys: sys.clone(),
-            health: health.clone(),
-            metrics: metrics.clone(),
-        })
-        .await
-        .unwrap();
+        let (controller, view) =
+            controller::start(controller::Options::alone("lab", config.broker.clone(), &sys))
+                .await
+                .unwrap();
+        controller.show();
         let registry = Registry::start(registry::Options {
             me: config.node_id,
             broker: config.broker.clone(),
@@ -91,6 +87,7 @@ impl Edge {
             registry,
         };
         let server = Server::new(services.clone(), None);
+        server.open();
         let (tcp, tcp_listener) = memory::listener(ListenerKind::Tcp);
         let (quic, quic_listener) = memory::listener(ListenerKind::Quic);
         server.listen(Listener::Memory(tcp_listener));

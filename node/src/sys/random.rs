@@ -38,6 +38,11 @@ impl Random {
         }
     }
 
+    /// Whether everything it gives follows from a seed.
+    pub fn is_seeded(&self) -> bool {
+        matches!(self.secrets, Secrets::Seeded)
+    }
+
     /// A source of its own, whose numbers do not depend on who else draws from this one.
     pub fn fork(&self) -> Self {
         let seed = self.u64();

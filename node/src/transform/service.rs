@@ -204,7 +204,7 @@ impl Transforms {
         self.settled(&name, applied.offset).await;
         let image = self.means.view.image();
         let unknown = || ProposeError::Unknown {
-            kind: "transform",
+            kind: "transform".into(),
             name: name.clone(),
         };
         Ok(image.transforms.get(&name).cloned().ok_or_else(unknown)?)

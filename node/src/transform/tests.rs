@@ -48,15 +48,10 @@ impl Rig {
         };
         let (metrics, health) = (Metrics::default(), Health::default());
         let broker = BrokerConfig::new(BTreeMap::new());
-        let (controller, view) = controller::start(controller::Options {
-            cluster_id: "test".to_owned(),
-            broker: broker.clone(),
-            sys: sys.clone(),
-            health: health.clone(),
-            metrics: metrics.clone(),
-        })
-        .await
-        .unwrap();
+        let (controller, view) = controller::start(controller::Options::alone("test", broker.clone(), &sys))
+            .await
+            .unwrap();
+        controller.show();
         let registry = Registry::start(registry::Options {
             me: NodeId(1),
             broker,

@@ -62,6 +62,16 @@ impl Reconciler {
     pub(super) async fn run(mut self) {
         let cancel = self.tasks.cancelled();
         let mut images = self.options.view.watch();
+        // Before the first record nothing is known, and nothing is missing either.
+        let known = images.wait_for(|image| image.offset >= Offset::ZERO);
+        let known = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            known = known => known.is_ok(),
+        };
+        if !known {
+            return;
+        }
         self.prepare().await;
         let first = images.borrow_and_update().clone();
         self.reconcile(first).await;

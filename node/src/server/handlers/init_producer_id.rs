@@ -53,8 +53,13 @@ async fn next(context: &Context) -> Result<ProducerId, ProposeError> {
             .outcome
         {
             Outcome::ProducerIds(new) => new,
-            Outcome::Done | Outcome::Topic(_) | Outcome::Module(_) => {
-                unreachable!("the answer fits the change")
+            Outcome::Done
+            | Outcome::Topic(_)
+            | Outcome::Module(_)
+            | Outcome::Node(_)
+            | Outcome::Partition(_) => {
+                let reason = "the controller answered another question".to_owned();
+                return Err(ProposeError::Storage(reason));
             }
         },
     };

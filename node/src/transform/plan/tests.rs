@@ -1,6 +1,6 @@
 //! From images to plans.
 
-use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::ids::Offset;
 
 use super::*;
 use crate::metadata::{Emit, Limits};

@@ -1,0 +1,312 @@
+//! How a proposal finds the controller: decided here where this node leads the quorum, else sent to whoever does, and
+//! retried while nobody does.
+//!
+//! It owns the messages between a node and the controller. A change whose answer was lost may have happened; those that
+//! are sent again here are the same change twice.
+
+use super::error::ProposeError;
+use super::raft::QuorumState;
+use super::{Applied, Change, Controller, MemberChange, Request};
+use crate::metadata::NodeState;
+use crate::peer::{Answering, Answers, CallError, Kind};
+use bytes::Bytes;
+use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How long a proposal is tried: no client waits longer by default.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one node may take for one answer: a commit, several elections long.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long a proposal rests when nobody leads, unless somebody does before.
+const REST: Duration = Duration::from_millis(50);
+
+/// How a node stands with the controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub state: NodeState,
+    /// It asked to stop, and leads nothing any more that another could lead.
+    pub may_stop: bool,
+}
+
+/// A call to whoever leads the quorum.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Call {
+    Propose(Box<Change>),
+    Heartbeat {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        leaving: bool,
+    },
+    Members(MemberChange),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Answer<T> {
+    Done(T),
+    Refused(ProposeError),
+    /// Another node leads, if anybody does.
+    NotLeader {
+        leader: Option<NodeId>,
+        address: Option<String>,
+    },
+}
+
+impl Controller {
+    /// Proposes a change. Returns when it is durable and this node's view shows it, or with the reason why it was
+    /// refused. Waits while too many proposals are queued, and while nobody leads the quorum, 30 seconds at most. If the
+    /// future is dropped, the change may have happened.
+    pub async fn propose(&self, change: Change) -> Result<Applied, ProposeError> {
+        let call = Call::Propose(Box::new(self.repeatable(change)));
+        let applied: Applied = self.ask(&call, PATIENCE).await?;
+        self.gate.reached(applied.offset).await;
+        Ok(applied)
+    }
+
+    /// Tells the controller that this node is there. The caller says when again.
+    pub async fn heartbeat(
+        &self,
+        epoch: BrokerEpoch,
+        leaving: bool,
+        patience: Duration,
+    ) -> Result<Standing, ProposeError> {
+        let node = self.me;
+        let call = Call::Heartbeat { node, epoch, leaving };
+        self.ask(&call, patience).await
+    }
+
+    /// Changes who takes part in the quorum. If the future is dropped, it may have happened.
+    pub async fn change_members(&self, change: MemberChange) -> Result<(), ProposeError> {
+        self.ask(&Call::Members(change), PATIENCE).await
+    }
+
+    /// Who leads and who takes part, as this node knows it.
+    pub fn quorum(&self) -> QuorumState {
+        self.quorum.state()
+    }
+
+    /// Ends this node's part of the quorum, after everything that may still propose.
+    pub async fn stop(&self) {
+        self.quorum.stop().await;
+    }
+
+    /// Sent twice, a change must be the same one: a topic brings its id along.
+    fn repeatable(&self, change: Change) -> Change {
+        match change {
+            Change::CreateTopic(mut topic) => {
+                let fresh = || TopicId::from_random(self.sys.random.secret());
+                topic.id = Some(topic.id.unwrap_or_else(fresh));
+                Change::CreateTopic(topic)
+            }
+            change => change,
+        }
+    }
+
+    async fn ask<T: DeserializeOwned + Outcome>(
+        &self,
+        call: &Call,
+        patience: Duration,
+    ) -> Result<T, ProposeError> {
+        let deadline = self.sys.clock.now() + patience;
+        let mut watch = self.quorum.watch();
+        let mut next = 0;
+        let mut hint = None;
+        loop {
+            let state = watch.state();
+            if let Some(failed) = state.failed {
+                return Err(ProposeError::Storage(failed));
+            }
+            let left = deadline.saturating_duration_since(self.sys.clock.now());
+            let target = hint.take().or(state.leader).or_else(|| self.somebody(&mut next));
+            let why = match target {
+                Some(leader) if leader == self.me => match self.ask_here(call).await {
+                    Err(ProposeError::NotController) => "this node does not lead any more".to_owned(),
+                    answer => return T::from_any(answer?),
+                },
+                Some(leader) => match self.ask_there(leader, call, left.min(ANSWER)).await {
+                    Ok(Answer::Done(done)) => return Ok(done),
+                    Ok(Answer::Refused(error)) => return Err(error),
+                    Ok(Answer::NotLeader { leader, address }) => {
+                        if let (Some(leader), Some(address)) = (leader, address) {
+                            self.quorum.peers().learn(leader, &address);
+                        }
+                        hint = leader.filter(|leader| Some(*leader) != target);
+                        format!("node {} does not lead", target.unwrap_or(NodeId::NONE))
+                    }
+                    Err(error) => error.to_string(),
+                },
+                None => "no other node is known".to_owned(),
+            };
+            if self.sys.clock.now() + REST >= deadline {
+                return Err(ProposeError::TimedOut(why));
+            }
+            if hint.is_none() {
+                tokio::select! {
+                    biased;
+                    is_running = watch.changed() => if !is_running {
+                        return Err(ProposeError::Stopped);
+                    },
+                    () = self.sys.clock.sleep(REST) => {}
+                }
+            }
+        }
+    }
+
+    /// Some node that may know who leads, another one each time.
+    fn somebody(&self, next: &mut usize) -> Option<NodeId> {
+        let known = self.quorum.peers().known();
+        *next += 1;
+        known.get(*next % known.len().max(1)).copied()
+    }
+
+    async fn ask_there<T: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<Answer<T>, CallError> {
+        let body =
+            serde_json::to_vec(call).expect("changes have string keys and no value that JSON cannot write");
+        let answer = self
+            .quorum
+            .peers()
+            .call(node, Kind::Control, Bytes::from(body), limit)
+            .await?;
+        serde_json::from_slice(&answer).map_err(|error| CallError::Failed {
+            node,
+            reason: error.to_string(),
+        })
+    }
+
+    async fn ask_here(&self, call: &Call) -> Result<Any, ProposeError> {
+        match call.clone() {
+            Call::Propose(change) => {
+                let (reply, answer) = oneshot::channel();
+                let change = *change;
+                self.send(Request::Propose { change, reply }).await?;
+                answer.await.map_err(|_| ProposeError::Stopped)?.map(Any::Applied)
+            }
+            Call::Heartbeat { node, epoch, leaving } => {
+                let (reply, answer) = oneshot::channel();
+                self.send(Request::Heartbeat {
+                    node,
+                    epoch,
+                    leaving,
+                    reply,
+                })
+                .await?;
+                answer
+                    .await
+                    .map_err(|_| ProposeError::Stopped)?
+                    .map(Any::Standing)
+            }
+            Call::Members(change) => {
+                let (reply, answer) = oneshot::channel();
+                self.send(Request::Members { change, reply }).await?;
+                answer
+                    .await
+                    .map_err(|_| ProposeError::Stopped)?
+                    .map(|()| Any::Nothing)
+            }
+        }
+    }
+
+    async fn send(&self, request: Request) -> Result<(), ProposeError> {
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| ProposeError::Stopped)
+    }
+}
+
+/// What any call is answered with here.
+#[derive(Debug)]
+enum Any {
+    Applied(Applied),
+    Standing(Standing),
+    Nothing,
+}
+
+/// What one kind of call is answered with.
+trait Outcome: Sized {
+    fn from_any(any: Any) -> Result<Self, ProposeError>;
+}
+
+impl Outcome for Applied {
+    fn from_any(any: Any) -> Result<Self, ProposeError> {
+        match any {
+            Any::Applied(applied) => Ok(applied),
+            Any::Standing(_) | Any::Nothing => Err(ProposeError::Stopped),
+        }
+    }
+}
+
+impl Outcome for Standing {
+    fn from_any(any: Any) -> Result<Self, ProposeError> {
+        match any {
+            Any::Standing(standing) => Ok(standing),
+            Any::Applied(_) | Any::Nothing => Err(ProposeError::Stopped),
+        }
+    }
+}
+
+impl Outcome for () {
+    fn from_any(_: Any) -> Result<Self, ProposeError> {
+        Ok(())
+    }
+}
+
+/// Answers the calls of other nodes: those of the quorum, and those to whoever leads it.
+pub(super) struct Answerer {
+    controller: Controller,
+}
+
+impl Answerer {
+    pub(super) fn new(controller: Controller) -> Self {
+        Self { controller }
+    }
+}
+
+impl Answers for Answerer {
+    fn answer(&self, from: NodeId, kind: Kind, body: Bytes) -> Answering {
+        let controller = self.controller.clone();
+        Box::pin(async move {
+            match kind {
+                Kind::Raft | Kind::Snapshot => controller.quorum.answer(kind, body).await,
+                Kind::Control => {
+                    let call: Call = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+                    if let Call::Heartbeat { node, .. } = &call
+                        && *node != from
+                    {
+                        return Err(format!("node {from} speaks for node {node}"));
+                    }
+                    let answer = match controller.ask_here(&call).await {
+                        Ok(Any::Applied(applied)) => written(&Answer::Done(applied)),
+                        Ok(Any::Standing(standing)) => written(&Answer::Done(standing)),
+                        Ok(Any::Nothing) => written(&Answer::Done(())),
+                        Err(ProposeError::NotController) => written(&controller.not_leader()),
+                        Err(error) => written(&Answer::<()>::Refused(error)),
+                    };
+                    Ok(answer)
+                }
+            }
+        })
+    }
+}
+
+impl Controller {
+    fn not_leader(&self) -> Answer<()> {
+        let state = self.quorum.state();
+        let leader = state.leader.filter(|leader| *leader != self.me);
+        let address = leader.and_then(|leader| state.addresses.get(&leader).cloned());
+        Answer::NotLeader { leader, address }
+    }
+}
+
+fn written<T: Serialize>(answer: &Answer<T>) -> Bytes {
+    Bytes::from(
+        serde_json::to_vec(answer).expect("answers have string keys and no value that JSON cannot write"),
+    )
+}

@@ -1,0 +1,185 @@
+//! Raft's messages over the connections between nodes: JSON both ways, a snapshot as its head and its bytes.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use headwater_protocol::ids::NodeId;
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, OptionalSend, Snapshot, SnapshotMeta};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Raft, Types, Vote};
+use crate::peer::{CallError, Kind, Peers};
+
+/// How long a whole snapshot may take.
+const SNAPSHOT: Duration = Duration::from_secs(60);
+/// How long a node that was not reached is left alone by its replication.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// The way to the other members.
+pub(super) struct Network {
+    peers: Peers,
+}
+
+impl Network {
+    pub(super) fn new(peers: Peers) -> Self {
+        Self { peers }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Member;
+
+    async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Member {
+        if !self.peers.known().contains(&target) {
+            self.peers.learn(target, &node.addr);
+        }
+        Member {
+            target,
+            peers: self.peers.clone(),
+        }
+    }
+}
+
+/// The way to one of them.
+pub(super) struct Member {
+    target: NodeId,
+    peers: Peers,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Request {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<NodeId>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct SnapshotHead {
+    vote: Vote,
+    meta: SnapshotMeta<NodeId, BasicNode>,
+}
+
+type Answer<T, E = RaftError<NodeId>> = Result<T, E>;
+
+impl Member {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<T, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
+        let body = Bytes::from(serde_json::to_vec(request).map_err(|error| NetworkError::new(&error))?);
+        let answer = self.peers.call(self.target, Kind::Raft, body, limit).await;
+        let answer = answer.map_err(|error| match error {
+            CallError::Unknown(_) | CallError::Unreachable { .. } | CallError::Refused { .. } => {
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
+            CallError::Lost { .. } | CallError::TimedOut(_) | CallError::Failed { .. } => {
+                RPCError::Network(NetworkError::new(&error))
+            }
+        })?;
+        let answer: Answer<T> =
+            serde_json::from_slice(&answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.target, error)))
+    }
+}
+
+impl RaftNetwork<Types> for Member {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
+        self.ask(&Request::Append(rpc), option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
+        self.ask(&Request::Vote(rpc), option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<Types>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<NodeId>, StreamingError<Types, Fatal<NodeId>>> {
+        let head = SnapshotHead {
+            vote,
+            meta: snapshot.meta,
+        };
+        let body = with_head(&head, &snapshot.snapshot);
+        let asked = self.peers.call(self.target, Kind::Snapshot, body, SNAPSHOT);
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            answer = asked => answer,
+        };
+        let answer = answer.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
+        let answer: Answer<SnapshotResponse<NodeId>, Fatal<NodeId>> = serde_json::from_slice(&answer)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        answer.map_err(|error| StreamingError::RemoteError(RemoteError::new(self.target, error)))
+    }
+
+    fn backoff(&self) -> openraft::network::Backoff {
+        openraft::network::Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
+
+/// Answers a vote or entries.
+pub(super) async fn answer(raft: &Raft, body: Bytes) -> Result<Bytes, String> {
+    let request: Request = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    match request {
+        Request::Append(rpc) => written(&raft.append_entries(rpc).await),
+        Request::Vote(rpc) => written(&raft.vote(rpc).await),
+    }
+}
+
+/// Installs a snapshot.
+pub(super) async fn answer_snapshot(raft: &Raft, body: Bytes) -> Result<Bytes, String> {
+    let (head, content) = without_head::<SnapshotHead>(body)?;
+    let snapshot = Snapshot {
+        meta: head.meta,
+        snapshot: Box::new(content.to_vec()),
+    };
+    written(&raft.install_full_snapshot(head.vote, snapshot).await)
+}
+
+fn written<T: Serialize>(value: &T) -> Result<Bytes, String> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|error| error.to_string())
+}
+
+fn with_head(head: &impl Serialize, content: &[u8]) -> Bytes {
+    let head = serde_json::to_vec(head).expect("numbers and names can be written");
+    let mut body = BytesMut::with_capacity(4 + head.len() + content.len());
+    body.put_u32(u32::try_from(head.len()).expect("a head is small"));
+    body.put_slice(&head);
+    body.put_slice(content);
+    body.freeze()
+}
+
+fn without_head<T: DeserializeOwned>(mut body: Bytes) -> Result<(T, Bytes), String> {
+    let cut = || "the snapshot is cut".to_owned();
+    if body.len() < 4 {
+        return Err(cut());
+    }
+    let bytes = body.get_u32() as usize;
+    if body.len() < bytes {
+        return Err(cut());
+    }
+    let head = serde_json::from_slice(&body.split_to(bytes)).map_err(|error| error.to_string())?;
+    Ok((head, body))
+}

@@ -1,0 +1,237 @@
+//! This node as a member of its cluster: who it is, that it is there, and how it goes.
+//!
+//! Owns the registration and the heartbeat. It must never act on metadata older than its own registration: what a former
+//! process led, another node may lead by now.
+
+use super::{Bound, Core, StartError};
+use crate::config::NodeConfig;
+use crate::controller::{Change, Controller, Outcome, ProposeError, Standing};
+use crate::metadata::image::Addresses;
+use crate::metadata::{Node, NodeState, View};
+use crate::peer::Peers;
+use crate::sys::clock::Clock;
+use crate::sys::task::{Kind, Task};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use headwater_protocol::ids::{BrokerEpoch, NodeId};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How long a node that asks for its leave waits between two questions.
+const LEAVING: Duration = Duration::from_millis(50);
+
+/// The cluster a data directory is to belong to, as far as the configuration tells. The voters of a new cluster who are
+/// told of no id take one that follows from who they are, so that all take the same.
+pub(super) fn id(config: &NodeConfig) -> Result<Option<String>, StartError> {
+    if config.cluster_id.is_some() || config.voters.is_empty() {
+        return Ok(config.cluster_id.clone());
+    }
+    if !config.voters.iter().any(|voter| voter.id == config.node_id) {
+        return Err(StartError::ClusterId(config.node_id));
+    }
+    if config.voters.len() == 1 {
+        return Ok(None);
+    }
+    let mut voters: Vec<String> = config
+        .voters
+        .iter()
+        .map(|voter| format!("{}@{}", voter.id, voter.address))
+        .collect();
+    voters.sort();
+    let digest = Sha256::digest(format!("headwater cluster {}", voters.join(",")));
+    Ok(Some(URL_SAFE_NO_PAD.encode(&digest[..16])))
+}
+
+/// The members of a new cluster's quorum; of a cluster of one, itself.
+pub(super) fn voters(config: &NodeConfig) -> BTreeMap<NodeId, String> {
+    if config.voters.is_empty() {
+        return BTreeMap::from([(config.node_id, String::new())]);
+    }
+    config
+        .voters
+        .iter()
+        .map(|voter| (voter.id, voter.address.clone()))
+        .collect()
+}
+
+/// What the cluster is to know of this node.
+pub(super) fn describe(core: &Core, bound: Bound, directory: &str) -> Node {
+    let advertise = &core.config.advertise;
+    let told = |set: &Option<String>, bound: Option<SocketAddr>| {
+        set.clone()
+            .or_else(|| bound.map(|address| reachable(address).to_string()))
+            .unwrap_or_default()
+    };
+    let addresses = Addresses {
+        tcp: told(&advertise.tcp, bound.tcp),
+        quic: told(&advertise.quic, bound.quic),
+        http: told(&advertise.http, bound.http),
+    };
+    let mut node = Node::new(core.config.node_id, addresses, core.config.rack.clone());
+    node.incarnation = URL_SAFE_NO_PAD.encode(core.sys.random.secret::<16>());
+    node.directory = directory.to_owned();
+    node
+}
+
+/// An address others can use: one bound to every interface is told as the local one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut told = address;
+    if address.ip().is_unspecified() {
+        told.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    told
+}
+
+/// Tells the cluster who this is. Returns when this node knows everything up to its registration; waits as long as there
+/// is no controller.
+pub(super) async fn register(core: &Core, node: Node) -> Result<Node, ProposeError> {
+    loop {
+        match core.controller.propose(Change::RegisterNode(node.clone())).await {
+            Ok(applied) => {
+                return match applied.outcome {
+                    Outcome::Node(node) => Ok(node),
+                    Outcome::Done
+                    | Outcome::Topic(_)
+                    | Outcome::Module(_)
+                    | Outcome::ProducerIds(_)
+                    | Outcome::Partition(_) => Err(ProposeError::Stopped),
+                };
+            }
+            Err(ProposeError::TimedOut(reason)) => {
+                tracing::warn!(reason, "no controller yet, waiting for the other voters");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Keeps the book of the other nodes' addresses true.
+pub(super) fn follow(core: &Core) {
+    let (view, peers) = (core.view.clone(), core.peers.clone());
+    let cancel = core.sys.tasks.cancelled();
+    let keeping = keep_book(view, peers, cancel);
+    drop(core.sys.tasks.spawn("address book", Kind::Critical, keeping));
+}
+
+async fn keep_book(view: View, peers: Peers, cancel: CancellationToken) {
+    let mut images = view.watch();
+    let mut known = None;
+    loop {
+        let image = images.borrow_and_update().clone();
+        if known.as_ref() != Some(&image.nodes) {
+            for node in image.nodes.values() {
+                peers.learn(node.id, &node.addresses.quic);
+                peers.bind(node.id, &node.directory);
+            }
+            known = Some(std::sync::Arc::clone(&image.nodes));
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            changed = images.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// Tells the controller again and again that this node is there, as long as there is anybody else.
+pub(super) struct Heartbeat {
+    leaving: watch::Sender<bool>,
+    left: Task<()>,
+    clock: Clock,
+}
+
+impl Heartbeat {
+    pub(super) fn start(core: &Core, me: Node) -> Self {
+        let (leaving, told) = watch::channel(false);
+        let beat = Beat {
+            me: me.id,
+            epoch: me.epoch,
+            controller: core.controller.clone(),
+            view: core.view.clone(),
+            clock: core.sys.clock.clone(),
+            interval: Duration::from_millis(core.config.liveness.heartbeat_ms),
+            patience: Duration::from_millis(core.config.liveness.session_timeout_ms),
+        };
+        let cancel = core.sys.tasks.cancelled();
+        let left = core
+            .sys
+            .tasks
+            .spawn("heartbeat", Kind::Critical, beat.run(told, cancel));
+        Self {
+            leaving,
+            left,
+            clock: core.sys.clock.clone(),
+        }
+    }
+
+    /// Asks for the leave, and waits until others lead what they can, `patience` at most.
+    pub(super) async fn leave(self, patience: Duration) {
+        self.leaving.send_replace(true);
+        if self.clock.timeout(patience, self.left).await.is_err() {
+            tracing::warn!("stopping although the controller has not given leave");
+        }
+    }
+}
+
+struct Beat {
+    me: NodeId,
+    epoch: BrokerEpoch,
+    controller: Controller,
+    view: View,
+    clock: Clock,
+    interval: Duration,
+    patience: Duration,
+}
+
+impl Beat {
+    async fn run(self, mut leaving: watch::Receiver<bool>, cancel: CancellationToken) {
+        let mut images = self.view.watch();
+        loop {
+            let is_leaving = *leaving.borrow_and_update();
+            let is_alone = images.borrow_and_update().nodes.len() <= 1;
+            if is_alone && is_leaving {
+                return;
+            }
+            let mut pause = if is_leaving { LEAVING } else { self.interval };
+            if !is_alone {
+                let told = self
+                    .controller
+                    .heartbeat(self.epoch, is_leaving, self.patience)
+                    .await;
+                match told {
+                    Ok(Standing { may_stop: true, .. }) => return,
+                    // It is let in at once when it reports.
+                    Ok(Standing {
+                        state: NodeState::Fenced,
+                        ..
+                    }) => pause = pause.min(LEAVING),
+                    Ok(_) => {}
+                    Err(ProposeError::StaleNode { current, .. }) => {
+                        // Panics are how a critical task says that the node cannot go on.
+                        panic!(
+                            "another process is node {} in epoch {current} by now, this one was in epoch {}",
+                            self.me, self.epoch
+                        );
+                    }
+                    Err(error) => tracing::warn!(%error, "heartbeat failed"),
+                }
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                _ = leaving.changed(), if !is_leaving => {}
+                _ = images.changed(), if is_alone => {}
+                () = self.clock.sleep(pause), if !is_alone => {}
+            }
+        }
+    }
+}
