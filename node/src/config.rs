@@ -10,5 +10,5 @@ pub mod server;
 pub mod topic;
 pub mod units;
 
-pub use server::{Advertise, BrokerConfig, Listen, LogFormat, NodeConfig, Telemetry, Voter};
+pub use server::{Advertise, BrokerConfig, Listen, LogFormat, NodeConfig, Replication, Telemetry, Voter};
 pub use topic::TopicConfig;

@@ -15,7 +15,7 @@ use crate::http;
 use crate::link::{self, Links};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node as NodeEntry, View};
-use crate::partition::Registry;
+use crate::partition::{FixedSets, Registry};
 use crate::partition::registry;
 use crate::peer::{self, Peers};
 use crate::server::{Server, Services};
@@ -212,6 +212,8 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
         sys: sys.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
+        in_sync_sets: std::sync::Arc::new(FixedSets),
+        replica_lag_max: config.replication.lag_max,
     });
     let config = std::sync::Arc::new(config);
     Ok(Core {
