@@ -205,10 +205,7 @@ pub const PROPERTIES: &[ServerProperty] = &[
     ),
     node(
         "replica.lag.time.max.ms",
-        Kind::Ms {
-            min: 1,
-            max: INT_MAX,
-        },
+        Kind::Ms { min: 1, max: INT_MAX },
         "10000",
         "How long a replica may lack something of its leader before it is not in sync any more.",
     ),

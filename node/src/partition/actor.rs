@@ -61,7 +61,6 @@ pub(super) struct Actor {
     pub(super) sync_asked_at: Option<Instant>,
 }
 
-
 /// Whether the task goes on.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {

@@ -68,6 +68,11 @@ impl Followers {
             caught_up_at: None,
             joining: false,
         });
+        if follower.last == Some(fetch) {
+            // Nothing new of the replica itself, but the cluster may not take it any more.
+            follower.joining &= may_join;
+            return;
+        }
         let before = follower.last.filter(|last| last.at <= fetch.at);
         if fetch.offset >= fetch.log_end {
             follower.caught_up_at = follower.caught_up_at.max(Some(fetch.at));
@@ -128,6 +133,13 @@ impl Followers {
     /// Forgets all that `keep` does not name.
     pub(super) fn retain(&mut self, keep: &[NodeId]) {
         self.known.retain(|node, _| keep.contains(node));
+    }
+
+    /// Who left the in-sync set is waited for only when it fetches again.
+    pub(super) fn left(&mut self, node: NodeId) {
+        if let Some(follower) = self.known.get_mut(&node) {
+            follower.joining = false;
+        }
     }
 
     /// Somebody who comes into the in-sync set is given time to fetch.

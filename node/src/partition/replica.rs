@@ -40,7 +40,11 @@ impl Partition {
     /// Takes over what the leader answered: batches at the offsets and of the epochs they have, if there are any, its
     /// watermark and its log start. Batches that are here already are passed over. Answers when all of it is on disk
     /// (in the log, where the topic caches writes). If the future is dropped, it may have happened.
-    pub async fn append_replica(&self, leader: LeaderMarks, batches: Bytes) -> Result<Position, ReplicaError> {
+    pub async fn append_replica(
+        &self,
+        leader: LeaderMarks,
+        batches: Bytes,
+    ) -> Result<Position, ReplicaError> {
         let admitted = if batches.is_empty() {
             None
         } else {
@@ -111,7 +115,10 @@ impl Partition {
         live.is_leader && live.leadership.isr.len() < live.config.min_insync_replicas
     }
 
-    async fn ask_replica(&self, command: impl FnOnce(FollowReply) -> Command) -> Result<Position, ReplicaError> {
+    async fn ask_replica(
+        &self,
+        command: impl FnOnce(FollowReply) -> Command,
+    ) -> Result<Position, ReplicaError> {
         if let Some(reason) = self.offline() {
             return Err(ReplicaError::Offline { reason });
         }
@@ -121,4 +128,3 @@ impl Partition {
         answer.await.unwrap_or(Err(ReplicaError::Stopped))
     }
 }
-

@@ -175,6 +175,14 @@ impl State {
             self.proposed = None;
         }
         self.followers.retain(&leadership.replicas);
+        for node in self
+            .leadership
+            .isr
+            .iter()
+            .filter(|node| !leadership.isr.contains(node))
+        {
+            self.followers.left(*node);
+        }
         for node in &leadership.isr {
             self.followers.welcome(*node, now);
         }

@@ -64,7 +64,9 @@ type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
 /// The way to the leader.
 enum Link {
     /// Not tried before then.
-    Down { until: Instant },
+    Down {
+        until: Instant,
+    },
     Dialing(Connecting),
     Up(Stream),
 }

@@ -44,11 +44,18 @@ pub(super) enum Work {
         records: Records,
     },
     /// Nothing was appended: what the leader says of itself, beside which fetching goes on.
-    Note { marks: LeaderMarks },
+    Note {
+        marks: LeaderMarks,
+    },
     /// The histories part; the leader's side of it, and the end of the replica's log.
-    Truncate { leader: EpochEnd, own_end: Offset },
+    Truncate {
+        leader: EpochEnd,
+        own_end: Offset,
+    },
     /// The leader begins behind the replica's end.
-    Restart { at: Offset },
+    Restart {
+        at: Offset,
+    },
 }
 
 /// Work, in the epoch it belongs to.
@@ -128,7 +135,12 @@ impl Session {
 
     /// Takes over which partitions are fetched, in which epochs. Returns what has to be found out first.
     pub(super) fn assign(&mut self, wanted: &BTreeMap<Key, LeaderEpoch>) -> Vec<Task> {
-        let gone: Vec<Key> = self.slots.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let gone: Vec<Key> = self
+            .slots
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .copied()
+            .collect();
         for key in gone {
             if let Some(slot) = self.slots.remove(&key)
                 && slot.named_in.is_some()
@@ -199,7 +211,10 @@ impl Session {
                 continue;
             };
             if is_full || asked_in.is_none() {
-                topics.entry(key.0).or_default().push(self.wanted(key.1, slot.epoch, at));
+                topics
+                    .entry(key.0)
+                    .or_default()
+                    .push(self.wanted(key.1, slot.epoch, at));
                 named.push(*key);
             }
         }
@@ -315,7 +330,9 @@ impl Session {
     }
 
     fn take(&mut self, key: Key, data: PartitionData, number: u64, now: Instant, taken: &mut Taken) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
         let Phase::Ready { at, asked_in } = slot.phase else {
             return;
         };
@@ -347,9 +364,9 @@ impl Session {
                     return taken.tasks.push(Task { key, epoch, work });
                 }
             },
-            ErrorCode::OFFSET_OUT_OF_RANGE if marks.log_start > at.next => Work::Restart {
-                at: marks.log_start,
-            },
+            ErrorCode::OFFSET_OUT_OF_RANGE if marks.log_start > at.next => {
+                Work::Restart { at: marks.log_start }
+            }
             code => {
                 taken.refused.push((key, code));
                 self.rest(key, now, Some(at));
@@ -362,7 +379,9 @@ impl Session {
 
     /// The work for a partition is done, and it goes on at `result`; None: it failed.
     pub(super) fn done(&mut self, key: Key, epoch: LeaderEpoch, result: Option<Position>, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
         if slot.epoch != epoch || !matches!(slot.phase, Phase::Busy) {
             return;
         }
@@ -376,7 +395,9 @@ impl Session {
     }
 
     fn rest(&mut self, key: Key, now: Instant, at: Option<Position>) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
         let pause = BACKOFF * 2_u32.saturating_pow(slot.failures.min(16));
         slot.failures += 1;
         slot.phase = Phase::Resting {
@@ -400,7 +421,11 @@ impl Session {
                 None => {
                     let work = Work::Follow;
                     let epoch = slot.epoch;
-                    tasks.push(Task { key: *key, epoch, work });
+                    tasks.push(Task {
+                        key: *key,
+                        epoch,
+                        work,
+                    });
                     Phase::Busy
                 }
             };

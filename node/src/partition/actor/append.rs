@@ -42,7 +42,11 @@ struct Staged {
 
 impl Actor {
     /// Gathers the appends that wait, writes them, answers them. Gives back a command of another kind, if it met one.
-    pub(super) async fn append_group(&mut self, first: Append, mailbox: &mut Mailbox<Command>) -> Option<Command> {
+    pub(super) async fn append_group(
+        &mut self,
+        first: Append,
+        mailbox: &mut Mailbox<Command>,
+    ) -> Option<Command> {
         let mut other = None;
         let kind = first.kind;
         let bytes_max = GROUP_BYTES_MAX.min(self.shared.segment_bytes());

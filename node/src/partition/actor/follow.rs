@@ -184,7 +184,11 @@ impl Actor {
     }
 
     /// Empties this replica, since the leader has let go of everything it could go on with.
-    pub(super) async fn restart_replica(&mut self, epoch: LeaderEpoch, at: Offset) -> Result<(), ReplicaError> {
+    pub(super) async fn restart_replica(
+        &mut self,
+        epoch: LeaderEpoch,
+        at: Offset,
+    ) -> Result<(), ReplicaError> {
         self.check_following(epoch)?;
         let end = self.state.watermarks().log_end;
         if at <= end {

@@ -195,5 +195,4 @@ impl Actor {
         }
         is_synced
     }
-
 }

@@ -233,7 +233,10 @@ impl Reconciler {
         for (_, partition) in &moved {
             tracing::info!(partition = %partition.name(), "this node does not hold the partition any more");
         }
-        self.registry.shared.index.rcu(|index| index.without(topic, &moved));
+        self.registry
+            .shared
+            .index
+            .rcu(|index| index.without(topic, &moved));
         self.delete(topic, moved).await;
     }
 

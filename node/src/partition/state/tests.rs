@@ -227,8 +227,16 @@ fn an_epoch_led_before_the_log_was_opened_is_not_led_again() {
     };
     assert_eq!(open(&[1, 2], 4, 4), (Role::Idle, Role::Leader));
     assert_eq!(open(&[1, 2], 3, 4), (Role::Leader, Role::Leader));
-    assert_eq!(open(&[1], 4, 4), (Role::Leader, Role::Leader), "nobody else has records of it");
-    assert_eq!(open(&[1], 6, 4), (Role::Idle, Role::Idle), "the metadata is behind");
+    assert_eq!(
+        open(&[1], 4, 4),
+        (Role::Leader, Role::Leader),
+        "nobody else has records of it"
+    );
+    assert_eq!(
+        open(&[1], 6, 4),
+        (Role::Idle, Role::Idle),
+        "the metadata is behind"
+    );
 }
 
 #[test]

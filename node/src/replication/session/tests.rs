@@ -29,7 +29,10 @@ fn ready(indexes: &[i32], now: Instant) -> Session {
     let wanted = indexes.iter().map(|index| (key(*index), LeaderEpoch(4)));
     let tasks = session.assign(&wanted.collect());
     assert_eq!(tasks.len(), indexes.len());
-    assert!(session.next(now, None).is_none(), "nobody knows yet where to go on");
+    assert!(
+        session.next(now, None).is_none(),
+        "nobody knows yet where to go on"
+    );
     for task in tasks {
         assert!(matches!(task.work, Work::Follow));
         session.done(task.key, task.epoch, Some(at(0)), now);
@@ -40,9 +43,14 @@ fn ready(indexes: &[i32], now: Instant) -> Session {
 /// The partitions and offsets a request names, and those it forgets.
 fn named(request: &FetchRequest) -> (Vec<(i32, i64)>, Vec<i32>) {
     let wanted = request.topics.iter().flat_map(|topic| &topic.partitions);
-    let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| &topic.partitions);
+    let forgotten = request
+        .forgotten_topics_data
+        .iter()
+        .flat_map(|topic| &topic.partitions);
     (
-        wanted.map(|wanted| (wanted.partition, wanted.fetch_offset)).collect(),
+        wanted
+            .map(|wanted| (wanted.partition, wanted.fetch_offset))
+            .collect(),
         forgotten.copied().collect(),
     )
 }
@@ -87,7 +95,13 @@ fn a_slow_partition_holds_up_nobody() {
     let request = session.next(now, Some(BrokerEpoch(9))).expect("all are ready");
     assert_eq!(named(&request), (vec![(0, 0), (1, 0)], vec![]));
     assert_eq!((request.session_id, request.session_epoch), (0, 0));
-    assert_eq!((request.replica_state.replica_id, request.replica_state.replica_epoch), (2, 9));
+    assert_eq!(
+        (
+            request.replica_state.replica_id,
+            request.replica_state.replica_epoch
+        ),
+        (2, 9)
+    );
     assert!(session.next(now, None).is_none());
     let taken = session.answered(answer(77, vec![data(0, b"records"), data(1, b"")]), now);
     assert_eq!(works(taken.unwrap()), [(0, "append"), (1, "note")]);
@@ -125,7 +139,9 @@ fn a_session_that_is_lost_is_begun_anew() {
     assert_eq!((request.session_id, request.session_epoch), (0, 0));
     assert_eq!(named(&request).0.len(), 2);
     // A leader that declines sessions is told everything each time.
-    session.answered(answer(0, vec![data(0, b"records")]), now).unwrap();
+    session
+        .answered(answer(0, vec![data(0, b"records")]), now)
+        .unwrap();
     let request = session.next(now, None).unwrap();
     assert_eq!((request.session_id, request.session_epoch), (0, 0));
     assert_eq!(named(&request).0, [(1, 0)]);
@@ -133,7 +149,10 @@ fn a_session_that_is_lost_is_begun_anew() {
         error_code: ErrorCode::CLUSTER_AUTHORIZATION_FAILED.0,
         ..FetchResponse::default()
     };
-    assert_eq!(session.answered(other, now).unwrap_err(), ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+    assert_eq!(
+        session.answered(other, now).unwrap_err(),
+        ErrorCode::CLUSTER_AUTHORIZATION_FAILED
+    );
 }
 
 #[test]
@@ -171,7 +190,9 @@ fn what_the_leader_says_of_a_partition_is_its_own_affair() {
     behind.log_start_offset = 100;
     let mut fenced = data(2, b"");
     fenced.error_code = ErrorCode::FENCED_LEADER_EPOCH.0;
-    let taken = session.answered(answer(77, vec![parted, behind, fenced]), now).unwrap();
+    let taken = session
+        .answered(answer(77, vec![parted, behind, fenced]), now)
+        .unwrap();
     assert_eq!(taken.refused, [(key(2), ErrorCode::FENCED_LEADER_EPOCH)]);
     assert_eq!(works(taken), [(0, "truncate"), (1, "restart")]);
     // The fenced one rests, and the one that failed here is asked anew where it is.

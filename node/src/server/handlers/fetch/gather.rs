@@ -116,12 +116,7 @@ impl<'a> Gather<'a> {
         self.found[at] = Some(found);
     }
 
-    async fn read(
-        &mut self,
-        key: &(TopicKey, i32),
-        slot: &mut Slot,
-        look: Look,
-    ) -> Result<Found, ErrorCode> {
+    async fn read(&mut self, key: &(TopicKey, i32), slot: &mut Slot, look: Look) -> Result<Found, ErrorCode> {
         let wanted = slot.wanted;
         if slot
             .partition
@@ -144,7 +139,11 @@ impl<'a> Gather<'a> {
         }
         check_epoch(partition, wanted.current_epoch)?;
         let marks = *watermarks.borrow_and_update();
-        if let Some(preferred) = self.limits.origin.preferred(self.context, partition, wanted.offset) {
+        if let Some(preferred) = self
+            .limits
+            .origin
+            .preferred(self.context, partition, wanted.offset)
+        {
             return Ok(Found {
                 preferred: Some(preferred),
                 ..self.nothing(ErrorCode::NONE, Some(marks))

@@ -73,7 +73,12 @@ impl Origin {
     }
 
     /// The follower in the consumer's rack that has the offset, if the leader does not stand there itself.
-    pub(super) fn preferred(&self, context: &Context, partition: &Partition, offset: Offset) -> Option<NodeId> {
+    pub(super) fn preferred(
+        &self,
+        context: &Context,
+        partition: &Partition,
+        offset: Offset,
+    ) -> Option<NodeId> {
         let Self::RackAware(rack) = self else { return None };
         if rack.is_empty() || !partition.is_leader() {
             return None;
@@ -92,6 +97,8 @@ impl Origin {
             is_in_sync && fetch.log_start <= offset && fetch.offset >= offset && stands_there(fetch.replica)
         };
         let fetches = partition.replica_fetches().into_iter().filter(has_it);
-        fetches.max_by_key(|fetch| fetch.offset).map(|fetch| fetch.replica)
+        fetches
+            .max_by_key(|fetch| fetch.offset)
+            .map(|fetch| fetch.replica)
     }
 }
