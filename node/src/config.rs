@@ -10,5 +10,7 @@ pub mod server;
 pub mod topic;
 pub mod units;
 
-pub use server::{Advertise, BrokerConfig, Listen, Liveness, LogFormat, NodeConfig, Telemetry, Voter};
+pub use server::{
+    Advertise, BrokerConfig, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry, Voter,
+};
 pub use topic::TopicConfig;

@@ -14,6 +14,7 @@ pub mod peer;
 // L4: machinery.
 pub mod controller;
 pub mod partition;
+pub mod replication;
 // L5: services.
 pub mod link;
 pub mod transform;

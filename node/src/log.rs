@@ -1,9 +1,9 @@
 //! One partition's log: batches in segments, appended by one owner, read by many.
 //!
 //! It is given a folder and a configuration and never hears of topics. It owns what lies in the folder: the
-//! segments with their indexes, the leader-epoch history, the checkpoint, the producer snapshots. Batches are
-//! stored as they came; only base offset and leader epoch, which lie outside their checksum, are stamped. What
-//! was appended is readable at once and durable after the next sync, which many appends share. It must never
+//! segments with their indexes, the leader-epoch history, the checkpoint, the producer snapshots, the watermark.
+//! Batches are stored as they came; only base offset and leader epoch, which lie outside their checksum, are
+//! stamped. What was appended is readable at once and durable after the next sync, which many appends share. It must never
 //! change a stored batch, leave a gap that was not in its input, or call a byte durable that is not.
 //!
 //! ```text
@@ -31,6 +31,7 @@ mod scan;
 mod segment;
 mod snapshot;
 mod tail;
+mod watermark;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use crate::metadata::View;
 use crate::partition::Registry;
 use crate::partition::registry;
 use crate::peer::{self, Peers};
+use crate::replication::{self, Replication};
 use crate::security::Authority;
 use crate::security::store::SecurityStore;
 use crate::server::{Server, Services, SessionSink};
@@ -60,6 +61,7 @@ pub struct Node {
     bound: Bound,
     server: Server,
     transforms: Transforms,
+    replication: Replication,
     heartbeat: cluster::Heartbeat,
     _gauges: Vec<Gauge>,
 }
@@ -115,6 +117,16 @@ impl Node {
         let me = cluster::register(&core, me).await.map_err(StartError::Register)?;
         core.controller.show();
         cluster::follow(&core);
+        cluster::report_failures(&core, &me);
+        let replication = Replication::start(replication::Options {
+            me: core.config.node_id,
+            settings: core.config.replication.clone(),
+            sys: core.sys.clone(),
+            view: core.view.clone(),
+            registry: core.registry.clone(),
+            leaders: Arc::new(core.peers.clone()),
+            metrics: core.metrics.clone(),
+        });
         core.registry.reconciled(core.view.image().offset).await;
         let transforms = Transforms::start(transform::Parts {
             sys: core.sys.clone(),
@@ -148,6 +160,7 @@ impl Node {
             bound,
             server,
             transforms,
+            replication,
             heartbeat,
             _gauges: gauges,
         })
@@ -184,6 +197,7 @@ impl Node {
             data_dir,
             server,
             transforms,
+            replication,
             heartbeat,
             ..
         } = self;
@@ -195,6 +209,7 @@ impl Node {
             // What they did not commit they do again: nothing is lost by it.
             tracing::warn!(%error, "transforms are cut short");
         }
+        replication.stop().await;
         let unsynced = core.registry.stop(patience).await;
         core.sys.tasks.stop(&core.sys.clock, STOP_PATIENCE).await?;
         if unsynced > 0 {
@@ -242,6 +257,11 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
         sys: sys.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
+        in_sync_sets: Arc::new(cluster::InSync {
+            controller: controller.clone(),
+            me: data_dir.node_id,
+        }),
+        replica_lag_max: config.replication.lag_max,
     });
     let config = Arc::new(config);
     Ok(Core {

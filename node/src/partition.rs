@@ -7,20 +7,27 @@ mod actor;
 mod admission;
 mod command;
 pub mod error;
+mod followers;
+mod in_sync;
 mod open;
 pub mod producers;
 mod reader;
 pub mod registry;
+mod replica;
 pub mod request;
 mod shared;
 pub mod state;
+mod waiters;
 
-pub use error::{AppendError, EpochError, LookupError, ReadError, TicketError, Unavailable};
+pub use error::{AppendError, EpochError, LookupError, ReadError, ReplicaError, TicketError, Unavailable};
+pub use followers::ReplicaFetch;
+pub use in_sync::{FixedSets, InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};
 pub use registry::Registry;
 pub use request::{
-    Acks, AppendOptions, Appended, EpochEnd, Isolation, OffsetFound, OffsetQuery, Origin, PartitionName,
-    Pending, ReadOutcome, ReadRequest, Ticket, Watermarks,
+    Acks, AppendOptions, Appended, EpochEnd, Isolation, LeaderMarks, OffsetFound, OffsetQuery, Origin,
+    PartitionName, Pending, Position, ReadOutcome, ReadRequest, Ticket, Watermarks,
 };
+pub use shared::Failed;
 
 use crate::config::TopicConfig;
 use bytes::Bytes;
@@ -110,7 +117,7 @@ impl Partition {
         if is_closed && options.origin == Origin::Client {
             return Err(AppendError::Internal);
         }
-        let (in_sync, required) = (live.in_sync_count, live.config.min_insync_replicas);
+        let (in_sync, required) = (live.leadership.isr.len(), live.config.min_insync_replicas);
         if options.acks == Acks::All && in_sync < required {
             return Err(AppendError::NotEnoughReplicas { in_sync, required });
         }

@@ -6,6 +6,7 @@ use headwater_protocol::ids::NodeId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A property of the node.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +179,7 @@ pub const PROPERTIES: &[ServerProperty] = &[
     node(
         "telemetry.log.filter",
         Kind::Text,
-        "info,openraft=warn",
+        "info,openraft=off",
         "Which log lines are written, as LEVEL or TARGET=LEVEL,...",
     ),
     node(
@@ -228,6 +229,42 @@ pub const PROPERTIES: &[ServerProperty] = &[
         Kind::Number { min: 0, max: INT_MAX },
         "1000",
         "How many fetch sessions are remembered.",
+    ),
+    node(
+        "replica.lag.time.max.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "10000",
+        "How long a replica may lack something of its leader before it is not in sync any more.",
+    ),
+    node(
+        "replica.fetch.max.bytes",
+        Kind::Bytes {
+            min: 1024,
+            max: INT_MAX,
+        },
+        "1048576",
+        "How much a replica asks for of one partition at once; a larger batch comes all the same.",
+    ),
+    node(
+        "replica.fetch.response.max.bytes",
+        Kind::Bytes {
+            min: 1024,
+            max: INT_MAX,
+        },
+        "10485760",
+        "How much a replica asks for of all partitions of one leader at once.",
+    ),
+    node(
+        "replica.fetch.wait.max.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "500",
+        "How long a leader may let a replica's fetch wait that brings nothing; less than replica.lag.time.max.ms.",
+    ),
+    node(
+        "replica.fetch.backoff.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "1000",
+        "How long a replica waits at most before it asks again after something failed.",
     ),
     node(
         "log.retention.check.interval.ms",
@@ -341,6 +378,7 @@ pub struct NodeConfig {
     pub worker_threads: usize,
     pub telemetry: Telemetry,
     pub server: ServerLimits,
+    pub replication: Replication,
     pub retention_check_interval_ms: i64,
     pub shutdown_timeout_ms: i64,
     pub broker: BrokerConfig,
@@ -406,6 +444,17 @@ pub struct ServerLimits {
     pub idle_ms_max: i64,
     pub fetch_bytes_max: usize,
     pub fetch_sessions_max: usize,
+}
+
+/// How partitions are copied between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    pub lag_max: Duration,
+    /// Of one partition, and of all of one leader.
+    pub fetch_bytes_max: usize,
+    pub response_bytes_max: usize,
+    pub wait_max: Duration,
+    pub backoff_max: Duration,
 }
 
 /// Properties that may change while running: this node's own values under those set for all nodes.
@@ -518,6 +567,7 @@ impl NodeConfig {
         let text = |name| Some(broker.value(name)).filter(|value| !value.is_empty());
         let count = |name| usize::try_from(broker.number(name)).unwrap_or(0);
         let milliseconds = |name| u64::try_from(broker.number(name)).unwrap_or(0);
+        let ms = |name| Duration::from_millis(u64::try_from(broker.number(name)).unwrap_or(0));
         let data_dir = text("data.dir").ok_or_else(|| PropertyError::Invalid {
             key: "data.dir".to_owned(),
             value: String::new(),
@@ -566,6 +616,13 @@ impl NodeConfig {
                 idle_ms_max: broker.number("connections.max.idle.ms"),
                 fetch_bytes_max: count("fetch.max.bytes"),
                 fetch_sessions_max: count("max.incremental.fetch.session.cache.slots"),
+            },
+            replication: Replication {
+                lag_max: ms("replica.lag.time.max.ms"),
+                fetch_bytes_max: count("replica.fetch.max.bytes"),
+                response_bytes_max: count("replica.fetch.response.max.bytes"),
+                wait_max: ms("replica.fetch.wait.max.ms"),
+                backoff_max: ms("replica.fetch.backoff.ms"),
             },
             retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
             shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),

@@ -113,6 +113,8 @@ pub struct InSyncChange {
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
     pub in_sync: Vec<NodeId>,
+    /// The processes that the leader knows to be in sync, as far as it has heard of them in its reign (KIP-903).
+    pub epochs: Vec<(NodeId, BrokerEpoch)>,
 }
 
 /// Which leaders are to be chosen.

@@ -191,6 +191,11 @@ pub(super) fn alter_in_sync(
             return Err(ProposeError::IneligibleReplica(*member));
         }
     }
+    for (member, epoch) in &change.epochs {
+        if image.nodes.get(member).is_none_or(|node| node.epoch != *epoch) {
+            return Err(ProposeError::IneligibleReplica(*member));
+        }
+    }
     let mut next = elections::resized(state, &change.in_sync, rules(topic, context));
     super::reassign::finish(&mut next);
     let tell = Tell::Partition(change.topic, change.index);

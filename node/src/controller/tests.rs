@@ -64,6 +64,7 @@ impl Cluster {
             leader_epoch: state.leader_epoch,
             partition_epoch: state.partition_epoch,
             in_sync: in_sync.iter().copied().map(NodeId).collect(),
+            epochs: Vec::new(),
         };
         self.ask(Change::AlterInSync(change))
     }
@@ -570,6 +571,7 @@ fn an_in_sync_set_is_changed_by_the_leader_of_the_newest_epoch_only() {
         leader_epoch: state.leader_epoch,
         partition_epoch: state.partition_epoch,
         in_sync: vec![leader],
+        epochs: Vec::new(),
     };
     let stranger = cluster
         .image
@@ -592,6 +594,10 @@ fn an_in_sync_set_is_changed_by_the_leader_of_the_newest_epoch_only() {
         (
             wrong(&|it| it.in_sync = vec![second]),
             "a leader is in its own in-sync set",
+        ),
+        (
+            wrong(&|it| it.epochs.push((second, BrokerEpoch(0)))),
+            "takes no part",
         ),
         (
             wrong(&|it| it.in_sync.push(stranger.expect("four nodes"))),

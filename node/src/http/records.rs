@@ -222,6 +222,7 @@ fn read_error(error: ReadError) -> ApiError {
     let message = error.to_string();
     match error {
         ReadError::OutOfRange { .. } => ApiError::bad_request("OFFSET_OUT_OF_RANGE", message),
+        ReadError::NotYet { .. } => ApiError::unavailable("OFFSET_NOT_AVAILABLE", message),
         ReadError::Unavailable(Unavailable::NotLeader | Unavailable::Epoch(_)) => {
             ApiError::unavailable("NOT_LEADER", message)
         }

@@ -11,16 +11,21 @@ use super::checkpoint::{Checkpoint, RecoveryPoint, SegmentsOnDisk};
 use super::error::{Broken, ChangeError};
 use super::flush::Flush;
 use super::segment::Segment;
-use super::{Active, Log};
+use super::{Active, Log, watermark};
 
 impl Log {
     /// Removes every batch that ends behind `offset`. Returns the log's end, where the last batch that is left
-    /// ends: lower than `offset` when a batch lay across it, or none before it. Durable on return.
+    /// ends: lower than `offset` when a batch lay across it, or none before it. An epoch that began at the end and
+    /// wrote nothing goes, too. Durable on return.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<Offset, ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
         let (start, end) = (self.start(), self.end());
         if offset >= end {
+            // Another history won: an epoch of ours without a record must not be taken for a part of it.
+            let cut = self.epochs.cut(start, end);
+            self.shared.epochs.store(self.epochs.history());
+            cut.map_err(|cause| shared.flush.break_by("cut of epochs", cause))?;
             return Ok(end);
         }
         if offset < start {
@@ -90,6 +95,7 @@ impl Log {
         for segment in shared.segments.load().iter().rev() {
             segment.remove()?;
         }
+        watermark::forget(&shared.logs.disk, &shared.folder)?;
         shared.logs.disk.sync_folder(&shared.folder)?;
         let segment = Segment::create(&shared.logs.disk, &shared.folder, offset)?;
         segment.set_index_interval(self.config.index_interval_bytes);

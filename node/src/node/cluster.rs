@@ -5,9 +5,10 @@
 
 use super::{Bound, Core, StartError};
 use crate::config::NodeConfig;
-use crate::controller::{Change, Controller, Outcome, ProposeError, Standing};
+use crate::controller::{self, Change, Controller, Outcome, PartitionRef, ProposeError, Standing};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node, NodeState, View};
+use crate::partition::{InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};
 use crate::peer::Peers;
 use crate::sys::clock::Clock;
 use crate::sys::task::{Kind, Task};
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a node that asks for its leave waits between two questions.
 const LEAVING: Duration = Duration::from_millis(50);
+/// How soon the controller is told again what it could not be told.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The cluster a data directory is to belong to, as far as the configuration tells. The voters of a new cluster who are
 /// told of no id take one that follows from who they are, so that all take the same.
@@ -110,6 +113,98 @@ pub(super) async fn register(core: &Core, node: Node) -> Result<Node, ProposeErr
             Err(error) => return Err(error),
         }
     }
+}
+
+/// In-sync sets, as the controller decides about them.
+pub(super) struct InSync {
+    pub(super) controller: Controller,
+    pub(super) me: NodeId,
+}
+
+impl InSyncSets for InSync {
+    fn propose(&self, change: InSyncChange) -> Proposing {
+        let (controller, me) = (self.controller.clone(), self.me);
+        Box::pin(async move {
+            let epoch = controller.known().nodes.get(&me).map(|node| node.epoch);
+            let epoch =
+                epoch.ok_or_else(|| InSyncRefused::Stale("this node is not registered".to_owned()))?;
+            let known = |member: &Member| Some((member.node, member.broker_epoch?));
+            let asked = Change::AlterInSync(controller::InSyncChange {
+                topic: change.topic,
+                index: change.index,
+                node: me,
+                node_epoch: epoch,
+                leader_epoch: change.leader_epoch,
+                partition_epoch: change.partition_epoch,
+                in_sync: change.in_sync.iter().map(|member| member.node).collect(),
+                epochs: change.in_sync.iter().filter_map(known).collect(),
+            });
+            match controller.propose(asked).await {
+                Ok(applied) => match applied.outcome {
+                    Outcome::Partition(state) => Ok(state),
+                    Outcome::Done
+                    | Outcome::Topic(_)
+                    | Outcome::Module(_)
+                    | Outcome::ProducerIds(_)
+                    | Outcome::Node(_) => Err(InSyncRefused::Stale("the topic is gone".to_owned())),
+                },
+                Err(error @ (ProposeError::IneligibleReplica(_) | ProposeError::Refused(_))) => {
+                    Err(InSyncRefused::Ineligible(error.to_string()))
+                }
+                Err(
+                    error @ (ProposeError::TimedOut(_)
+                    | ProposeError::Stopped
+                    | ProposeError::Storage(_)
+                    | ProposeError::NotController),
+                ) => Err(InSyncRefused::Unknown(error.to_string())),
+                Err(error) => Err(InSyncRefused::Stale(error.to_string())),
+            }
+        })
+    }
+}
+
+/// Tells the controller of replicas here that cannot be trusted any more.
+pub(super) fn report_failures(core: &Core, me: &Node) {
+    let (controller, registry) = (core.controller.clone(), core.registry.clone());
+    let (node, epoch) = (me.id, me.epoch);
+    let (clock, cancel) = (core.sys.clock.clone(), core.sys.tasks.cancelled());
+    drop(
+        core.sys
+            .tasks
+            .spawn("replica failures", Kind::Critical, async move {
+                let mut failed = registry.failed();
+                loop {
+                    let partitions: Vec<PartitionRef> = failed
+                        .borrow_and_update()
+                        .iter()
+                        .map(|(topic, index)| PartitionRef {
+                            topic: *topic,
+                            index: *index,
+                        })
+                        .collect();
+                    let mut pause = None;
+                    if !partitions.is_empty() {
+                        let change = Change::ReplicasFailed {
+                            node,
+                            epoch,
+                            partitions,
+                        };
+                        if let Err(error) = controller.propose(change).await {
+                            tracing::warn!(%error, "the controller could not be told of failed replicas");
+                            pause = Some(RETRY);
+                        }
+                    }
+                    tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => return,
+                        changed = failed.changed() => if changed.is_err() {
+                            return;
+                        },
+                        () = clock.sleep(pause.unwrap_or(RETRY)), if pause.is_some() => {}
+                    }
+                }
+            }),
+    );
 }
 
 /// Keeps the book of the other nodes' addresses true.

@@ -1,8 +1,8 @@
 //! What travels through a partition's mailbox, and who waits for it.
 
 use super::admission::Admitted;
-use super::error::{AppendError, LookupError, TicketError};
-use super::request::{Acks, Appended, Ticket};
+use super::error::{AppendError, LookupError, ReplicaError, TicketError};
+use super::request::{Acks, Appended, LeaderMarks, Position, Ticket};
 use crate::config::TopicConfig;
 use crate::metadata::PartitionState;
 use crate::sys::budget::Permit;
@@ -26,11 +26,42 @@ pub(super) enum Command {
         offset: Offset,
         reply: oneshot::Sender<Result<(), LookupError>>,
     },
+    /// Asks where this replica goes on, once what it has is safe.
+    Follow {
+        epoch: LeaderEpoch,
+        reply: FollowReply,
+    },
+    Replicate(Replicate),
+    /// Takes away what the leader's history does not have.
+    Truncate {
+        epoch: LeaderEpoch,
+        to: Offset,
+        reply: FollowReply,
+    },
+    /// Empties this replica: the leader has nothing before `at` any more.
+    RestartReplica {
+        epoch: LeaderEpoch,
+        at: Offset,
+        reply: FollowReply,
+    },
+    /// Looks whether the in-sync set should change.
+    Review,
     Maintain,
     /// Syncs and closes; answers whether everything is on disk.
     Close {
         reply: oneshot::Sender<bool>,
     },
+}
+
+/// Whoever copies for this replica hears where it goes on.
+pub(super) type FollowReply = oneshot::Sender<Result<Position, ReplicaError>>;
+
+/// What a fetch from the leader brought.
+pub(super) struct Replicate {
+    pub(super) leader: LeaderMarks,
+    /// None: no records.
+    pub(super) admitted: Option<(Admitted, Permit)>,
+    pub(super) reply: FollowReply,
 }
 
 /// Batches that were let in.

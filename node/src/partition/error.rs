@@ -137,6 +137,9 @@ pub enum ReadError {
         start: Offset,
         end: Offset,
     },
+    /// This follower does not have it yet: the leader may.
+    #[error("offset {asked} is behind {end}, the end of this follower")]
+    NotYet { asked: Offset, end: Offset },
     /// A batch on disk fails its checksum.
     #[error("log is corrupt at {at}: {reason}")]
     Corrupt { at: Offset, reason: String },
@@ -153,7 +156,45 @@ pub enum LookupError {
         start: Offset,
         end: Offset,
     },
+    /// A new leader does not know yet up to where all is committed: ask again.
+    #[error("the leader is new and does not know yet how far all is committed")]
+    NotAvailable,
     /// The topic's properties forbid it.
     #[error("{0}")]
     Refused(&'static str),
+}
+
+/// Why a follower did not take over what its leader said.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// The metadata here says something else: it, or the one who copies, is behind.
+    #[error("this replica does not follow in leader epoch {asked}, the current one is {current}")]
+    NotFollower {
+        asked: LeaderEpoch,
+        current: LeaderEpoch,
+    },
+    #[error("the answer does not go on at {expected}, it starts at {found}")]
+    NotContiguous { expected: Offset, found: Offset },
+    #[error("the answer is corrupt: {reason}")]
+    Corrupt { reason: String },
+    #[error("disk full")]
+    DiskFull,
+    #[error("partition is offline: {reason}")]
+    Offline { reason: String },
+    #[error("the partition is stopping")]
+    Stopped,
+}
+
+impl From<AppendError> for ReplicaError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::DiskFull => Self::DiskFull,
+            AppendError::Offline { reason } => Self::Offline { reason },
+            AppendError::Stopped => Self::Stopped,
+            AppendError::NotContiguous { expected, found } => Self::NotContiguous { expected, found },
+            other => Self::Corrupt {
+                reason: other.to_string(),
+            },
+        }
+    }
 }

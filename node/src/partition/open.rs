@@ -7,7 +7,8 @@ use super::command::Command;
 use super::producers::Producers;
 use super::request::{PartitionName, Watermarks};
 use super::shared::{Live, Means, Meters, Shared};
-use super::state::{Progress, State, Waiters};
+use super::state::{Found, Progress, Rules, State};
+use super::waiters::Waiters;
 use crate::config::TopicConfig;
 use crate::log::{self, Log, Opened};
 use crate::metadata::PartitionState;
@@ -15,6 +16,7 @@ use crate::sys::budget::Budget;
 use crate::sys::mailbox::{Mailbox, mailbox};
 use arc_swap::ArcSwap;
 use headwater_protocol::ids::{NodeId, Offset};
+use headwater_protocol::record::{BatchHeader, TimestampType};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
@@ -45,7 +47,7 @@ pub(super) struct Ready {
 /// Opens the log in `folder` and makes the handle. Never fails: a log that cannot be opened is a partition offline.
 pub(super) fn open(wanted: Wanted, folder: &Path, means: Arc<Means>) -> Ready {
     match recover(&wanted, folder, &means) {
-        Ok((log, producers, snapshot_at)) => ready(wanted, means, log, producers, snapshot_at),
+        Ok(recovered) => ready(wanted, means, recovered),
         Err(reason) => {
             tracing::error!(partition = %wanted.name, reason, "partition cannot be opened");
             offline(wanted, means, reason)
@@ -53,7 +55,15 @@ pub(super) fn open(wanted: Wanted, folder: &Path, means: Arc<Means>) -> Ready {
     }
 }
 
-fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<(Log, Producers, Offset), String> {
+/// A partition's log, and what it says.
+struct Recovered {
+    log: Log,
+    producers: Producers,
+    snapshot_at: Offset,
+    state: State,
+}
+
+fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, String> {
     let config = log::Config::of_topic(&wanted.config);
     let Opened { mut log, recovery } = means
         .logs
@@ -70,16 +80,42 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<(Log, Produc
             "torn tail cut off"
         );
     }
-    if wanted.leadership.leader == wanted.me {
-        log.begin_epoch(wanted.leadership.leader_epoch)
-            .map_err(|error| error.to_string())?;
+    let synced = log.synced().borrow().offset.min(log.end());
+    let found = Found {
+        log_start: log.start(),
+        own: Progress {
+            log_end: log.end(),
+            synced,
+        },
+        committed: log.high_watermark().map_err(|error| error.to_string())?,
+        epoch: log.reader().epochs().latest(),
+    };
+    let rules = Rules::of(&wanted.config, means.replica_lag_max);
+    let now = means.clock.now();
+    let state = State::new(wanted.me, wanted.leadership.clone(), found, rules, now);
+    if state.is_leader() {
+        begin_reign(&mut log, &wanted.leadership).map_err(|error| error.to_string())?;
     }
     let (producers, snapshot_at) = rebuild(&mut log, means.clock.unix_ms())?;
-    Ok((log, producers, snapshot_at))
+    Ok(Recovered {
+        log,
+        producers,
+        snapshot_at,
+        state,
+    })
+}
+
+/// Notes the epoch. Where others hold replicas, it is on disk before anybody is served in it.
+fn begin_reign(log: &mut Log, leadership: &PartitionState) -> Result<(), log::AppendError> {
+    log.begin_epoch(leadership.leader_epoch)?;
+    if leadership.replicas.len() > 1 {
+        log.flush_now()?;
+    }
+    Ok(())
 }
 
 /// Puts together what the partition knew of its producers: the newest good snapshot, and what came after it.
-fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset), String> {
+pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset), String> {
     let snapshot = log.latest_snapshot().map_err(|error| error.to_string())?;
     let (mut producers, from) = match snapshot {
         Some((offset, content)) => match Producers::decode(&content) {
@@ -94,12 +130,8 @@ fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset), String> {
     if from < log.end() {
         let replayed = log.reader().replay(from, |header| {
             if header.is_idempotent() && !header.is_control() && header.base_offset >= from {
-                let append_time_ms = match header.timestamp_type() {
-                    headwater_protocol::record::TimestampType::LogAppendTime => header.max_timestamp,
-                    headwater_protocol::record::TimestampType::CreateTime => -1,
-                };
                 // When it was really heard of is not stored; its own time is the next best, and never later than now.
-                producers.record(header, append_time_ms, header.max_timestamp.min(now_ms));
+                producers.record(header, append_time_of(header), header.max_timestamp.min(now_ms));
             }
         });
         replayed.map_err(|error| error.to_string())?;
@@ -107,23 +139,26 @@ fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset), String> {
     Ok((producers, from))
 }
 
-fn ready(wanted: Wanted, means: Arc<Means>, log: Log, producers: Producers, snapshot_at: Offset) -> Ready {
+/// The time its records got, where the broker stamped it; -1 elsewhere.
+pub(super) fn append_time_of(header: &BatchHeader) -> i64 {
+    match header.timestamp_type() {
+        TimestampType::LogAppendTime => header.max_timestamp,
+        TimestampType::CreateTime => -1,
+    }
+}
+
+fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
+    let Recovered {
+        log,
+        producers,
+        snapshot_at,
+        state,
+    } = recovered;
     let synced = log.synced();
-    let own = Progress {
-        log_end: log.end(),
-        synced: synced.borrow().offset.min(log.end()),
-    };
-    let state = State::new(
-        wanted.me,
-        wanted.leadership.clone(),
-        log.start(),
-        own,
-        wanted.config.write_caching,
-    );
     let (sender, mailbox) = mailbox(MAILBOX_COMMANDS);
     let (watermarks, receiver) = watch::channel(state.watermarks());
     let reader = log.reader();
-    let shared = shared(&wanted, means, sender, receiver, Some(reader), None);
+    let shared = shared(&wanted, means, sender, receiver, Some((reader, &state)), None);
     let actor = Actor {
         shared: Arc::clone(&shared),
         log: Some(log),
@@ -132,6 +167,11 @@ fn ready(wanted: Wanted, means: Arc<Means>, log: Log, producers: Producers, snap
         producers,
         watermarks,
         waiters: Waiters::default(),
+        following: Waiters::default(),
+        reports: shared.reports.subscribe(),
+        proposal: None,
+        quiet_until: None,
+        stored: None,
         unsaved_bytes: 0,
         unsynced_bytes: 0,
         snapshot_at,
@@ -155,6 +195,7 @@ fn offline(wanted: Wanted, means: Arc<Means>, reason: String) -> Ready {
     let (sender, _) = mailbox(1);
     let (_, receiver) = watch::channel(nothing);
     let shared = shared(&wanted, means, sender, receiver, None, Some(Arc::from(reason)));
+    shared.note_failed();
     Ready {
         partition: Partition { shared },
         actor: None,
@@ -166,14 +207,17 @@ fn shared(
     means: Arc<Means>,
     mailbox: crate::sys::mailbox::Sender<Command>,
     watermarks: watch::Receiver<Watermarks>,
-    reader: Option<log::LogReader>,
+    opened: Option<(log::LogReader, &State)>,
     offline: Option<Arc<str>>,
 ) -> Arc<Shared> {
     let live = Live {
         config: Arc::clone(&wanted.config),
         leader_epoch: wanted.leadership.leader_epoch,
-        is_leader: wanted.leadership.leader == wanted.me,
-        in_sync_count: wanted.leadership.isr.len(),
+        is_leader: opened.as_ref().is_some_and(|(_, state)| state.is_leader()),
+        leadership: Arc::new(wanted.leadership.clone()),
+        epoch_start: opened
+            .as_ref()
+            .map_or(Offset::ZERO, |(_, state)| state.epoch_start()),
         mirror: wanted.mirror.as_deref().map(Arc::from),
         offline,
     };
@@ -185,8 +229,10 @@ fn shared(
         mailbox,
         room: Budget::new(MAILBOX_BYTES),
         watermarks,
-        reader,
+        reader: opened.map(|(reader, _)| reader),
         live: ArcSwap::from_pointee(live),
+        reports: watch::Sender::default(),
+        leader_high_watermark: AtomicI64::new(0),
         disk_full: AtomicBool::new(false),
         hold_from: AtomicI64::new(i64::MAX),
         hold_bytes_max: AtomicU64::new(u64::MAX),

@@ -6,18 +6,20 @@ use super::error::{LookupError, ReadError, Unavailable};
 use super::request::{EpochEnd, Isolation, OffsetFound, OffsetQuery, ReadOutcome, ReadRequest, Watermarks};
 use super::state::check_epoch;
 use crate::log::{self, Found, Limits, LogReader, Oversize};
-use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 
 /// What lookups of offsets carry where no record is meant.
 const NO_TIMESTAMP: i64 = -1;
 
 impl Partition {
     /// Reads whole batches, the first of which holds `request.from`. Answers at once with nothing if nothing is there
-    /// yet: whoever wants to wait watches `watermarks`. Changes nothing if the future is dropped.
+    /// yet: whoever wants to wait watches `watermarks`. A follower answers, too, below its own watermark (KIP-392).
+    /// Changes nothing if the future is dropped.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
         let reader = self.readable()?;
         let live = self.shared.live.load();
-        if !live.is_leader {
+        let is_leader = live.is_leader;
+        if !is_leader && (request.up_to_log_end || live.leadership.leader == NodeId::NONE) {
             return Err(Unavailable::NotLeader.into());
         }
         check_epoch(request.current_epoch, live.leader_epoch).map_err(Unavailable::from)?;
@@ -28,6 +30,12 @@ impl Partition {
         } else {
             visible_end(&watermarks, request.isolation)
         };
+        if !is_leader && request.from > watermarks.log_end {
+            return Err(ReadError::NotYet {
+                asked: request.from,
+                end: watermarks.log_end,
+            });
+        }
         if request.from < watermarks.log_start || request.from > watermarks.log_end {
             return Err(ReadError::OutOfRange {
                 asked: request.from,
@@ -83,6 +91,8 @@ impl Partition {
         self.check_current(current_epoch)?;
         let watermarks = *self.shared.watermarks.borrow();
         let until = visible_end(&watermarks, isolation);
+        // A new leader may not know yet how far all is committed that consumers were shown by the one before (KIP-207).
+        let is_certain = watermarks.high_watermark >= self.shared.live.load().epoch_start;
         let boundary = |offset, leader_epoch| {
             Ok(Some(OffsetFound {
                 offset,
@@ -97,12 +107,16 @@ impl Partition {
                     reader.epochs().epoch_at(watermarks.log_start),
                 );
             }
+            OffsetQuery::Latest if !is_certain => return Err(LookupError::NotAvailable),
             OffsetQuery::Latest => return boundary(until, self.leader_epoch()),
             OffsetQuery::MaxTimestamp => self.search(move || reader.find_max_time(until)).await?,
             OffsetQuery::At(timestamp_ms) => {
                 self.search(move || reader.find_time(timestamp_ms, until)).await?
             }
         };
+        if found.is_none() && !is_certain {
+            return Err(LookupError::NotAvailable);
+        }
         Ok(found.map(
             |Found {
                  offset,

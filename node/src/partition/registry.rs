@@ -10,7 +10,8 @@ mod reconcile;
 use super::Partition;
 use super::admission::Unfolding;
 use super::command::Command;
-use super::shared::Means;
+use super::in_sync::InSyncSets;
+use super::shared::{Failed, Means};
 use crate::config::BrokerConfig;
 use crate::log::Logs;
 use crate::metadata::View;
@@ -50,6 +51,7 @@ struct Shared {
     tasks: Tasks,
     sys: Sys,
     logs: Logs,
+    failed: watch::Receiver<Failed>,
 }
 
 /// What a registry works with.
@@ -61,15 +63,34 @@ pub struct Options {
     pub sys: Sys,
     pub health: Health,
     pub metrics: Metrics,
+    /// Who decides about in-sync sets.
+    pub in_sync_sets: Arc<dyn InSyncSets>,
+    /// How long a replica may lack something before it is not in sync any more.
+    pub replica_lag_max: Duration,
 }
 
-/// The partitions of one topic by index; those led elsewhere are absent.
+/// The partitions of one topic by index; those without a replica here are absent.
 type Topic = BTreeMap<PartitionIndex, Partition>;
 
 #[derive(Default, Clone)]
 struct Index {
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
     by_id: BTreeMap<TopicId, Arc<Topic>>,
+}
+
+impl Index {
+    /// As it is, without some partitions of a topic.
+    fn without(&self, topic: &crate::metadata::Topic, gone: &[(PartitionIndex, Partition)]) -> Self {
+        let mut index = self.clone();
+        if let Some(known) = index.by_id.get(&topic.id) {
+            let mut kept = Topic::clone(known);
+            kept.retain(|at, _| gone.iter().all(|(index, _)| index != at));
+            let kept = Arc::new(kept);
+            index.by_name.insert(Arc::clone(&topic.name), Arc::clone(&kept));
+            index.by_id.insert(topic.id, kept);
+        }
+        index
+    }
 }
 
 impl Registry {
@@ -84,6 +105,7 @@ impl Registry {
             tasks: tasks.clone(),
             sys: options.sys.clone(),
             logs: means.logs.clone(),
+            failed: means.failed.subscribe(),
         });
         let registry = Self { shared };
         registry.describe(&options.metrics);
@@ -123,6 +145,12 @@ impl Registry {
             .await;
     }
 
+    /// The partitions whose log is broken or cannot be opened, and every change of that: who leads one of them here has to
+    /// hand it over. One that could be opened anew is not among them any more.
+    pub fn failed(&self) -> watch::Receiver<Failed> {
+        self.shared.failed.clone()
+    }
+
     /// Follows the offsets up to which this node is reconciled: changes whenever partitions may have come or gone.
     pub fn watch(&self) -> watch::Receiver<Offset> {
         self.shared.reconciled.clone()
@@ -156,12 +184,25 @@ impl Registry {
                 &[],
                 count(|it| it.offline().is_some()),
             );
+            scrape.value(
+                &names::PARTITIONS_UNDER_REPLICATED,
+                &[],
+                count(Partition::is_under_replicated),
+            );
+            scrape.value(
+                &names::PARTITIONS_UNDER_MIN_ISR,
+                &[],
+                count(Partition::is_under_min_in_sync),
+            );
             scrape.value(&names::PARTITIONS_DISK_FULL, &[], count(Partition::is_disk_full));
             scrape.value(&names::TAIL_BYTES, &[], shared.logs.tail_bytes() as u64);
             for partition in partitions {
                 let name = partition.name();
                 let labels = [&*name.topic, &name.index.to_string()];
                 let marks = *partition.watermarks().borrow();
+                if !partition.is_leader() {
+                    scrape.value(&names::REPLICA_LAG, &labels, partition.replica_lag());
+                }
                 scrape.value(&names::LOG_BYTES, &labels, partition.size_bytes());
                 for (family, offset) in [
                     (&names::LOG_START_OFFSET, marks.log_start),
@@ -198,5 +239,10 @@ fn means(options: &Options, tasks: &Tasks) -> Means {
         retention_bytes: metrics.counter(&names::RETENTION_BYTES, &[]),
         recovery_cut_bytes: metrics.counter(&names::RECOVERY_TRUNCATED_BYTES, &[]),
         producer_expiration_ms: AtomicI64::new(options.broker.producer_expiration_ms()),
+        view: options.view.clone(),
+        in_sync_sets: Arc::clone(&options.in_sync_sets),
+        replica_lag_max: options.replica_lag_max,
+        random: options.sys.random.fork(),
+        failed: watch::Sender::default(),
     }
 }

@@ -123,7 +123,7 @@ pub struct ReadRequest {
     /// Give the first batch even if it is larger than `max_bytes`.
     pub min_one: bool,
     pub current_epoch: Option<LeaderEpoch>,
-    /// Beyond the watermarks, up to the log's end: for replicas.
+    /// Beyond the watermarks, up to the log's end: for replicas, which read from the leader only.
     pub up_to_log_end: bool,
 }
 
@@ -151,6 +151,24 @@ impl ReadOutcome {
             }
         }
     }
+}
+
+/// What a replica's leader says with each answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderMarks {
+    /// The epoch in which the replica takes it for its leader.
+    pub epoch: LeaderEpoch,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+}
+
+/// Where a replica goes on: everything before `next` is safe on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub next: Offset,
+    /// The last epoch in its history; `LeaderEpoch::NONE` while there is none.
+    pub epoch: LeaderEpoch,
+    pub log_start: Offset,
 }
 
 /// What to look an offset up by.

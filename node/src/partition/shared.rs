@@ -3,19 +3,24 @@
 
 use super::admission::Unfolding;
 use super::command::Command;
+use super::followers::ReplicaFetch;
+use super::in_sync::InSyncSets;
 use super::request::{PartitionName, Watermarks};
 use crate::config::TopicConfig;
 use crate::log::{LogReader, Logs};
+use crate::metadata::{PartitionState, View};
 use crate::sys::budget::Budget;
 use crate::sys::clock::Clock;
 use crate::sys::mailbox::Sender;
+use crate::sys::random::Random;
 use crate::sys::task::Tasks;
 use crate::telemetry::{Counter, Histogram, Metrics, names};
 use arc_swap::ArcSwap;
-use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What all partitions of a node work with.
@@ -31,7 +36,20 @@ pub(super) struct Means {
     pub(super) retention_bytes: Counter,
     pub(super) recovery_cut_bytes: Counter,
     pub(super) producer_expiration_ms: AtomicI64,
+    /// Who the nodes are, and which of them take part.
+    pub(super) view: View,
+    pub(super) in_sync_sets: Arc<dyn InSyncSets>,
+    pub(super) replica_lag_max: Duration,
+    pub(super) random: Random,
+    /// Partitions whose log cannot be trusted.
+    pub(super) failed: watch::Sender<Failed>,
 }
+
+/// The partitions of this node whose log is broken or cannot be opened.
+pub type Failed = BTreeSet<(TopicId, PartitionIndex)>;
+
+/// The last fetch of each replica.
+pub(super) type Reports = BTreeMap<NodeId, ReplicaFetch>;
 
 pub(super) struct Shared {
     pub(super) name: PartitionName,
@@ -45,6 +63,10 @@ pub(super) struct Shared {
     /// None: the log could not be opened.
     pub(super) reader: Option<LogReader>,
     pub(super) live: ArcSwap<Live>,
+    /// How far the replicas have fetched: whoever serves their fetches writes, the task reads.
+    pub(super) reports: watch::Sender<Reports>,
+    /// How far the leader said it is committed, while this is a follower.
+    pub(super) leader_high_watermark: AtomicI64,
     pub(super) disk_full: AtomicBool,
     /// Retention spares what lies behind this offset, as long as the log is not larger than so many bytes.
     pub(super) hold_from: AtomicI64,
@@ -57,7 +79,9 @@ pub(super) struct Live {
     pub(super) config: Arc<TopicConfig>,
     pub(super) leader_epoch: LeaderEpoch,
     pub(super) is_leader: bool,
-    pub(super) in_sync_count: usize,
+    pub(super) leadership: Arc<PartitionState>,
+    /// Where the reign of this leader begins.
+    pub(super) epoch_start: Offset,
     /// The link that keeps this copy.
     pub(super) mirror: Option<Arc<str>>,
     /// Why nothing can be appended until the next start.
@@ -96,6 +120,12 @@ impl Meters {
 }
 
 impl Shared {
+    /// The log is not trusted any more: somebody else has to lead.
+    pub(super) fn note_failed(&self) {
+        let key = (self.name.topic_id, self.name.index);
+        self.means.failed.send_if_modified(|failed| failed.insert(key));
+    }
+
     pub(super) fn segment_bytes(&self) -> usize {
         usize::try_from(self.live.load().config.segment_bytes).unwrap_or(usize::MAX)
     }

@@ -3,10 +3,13 @@
 //! Owns the watermark rules; time and progress are arguments, what follows is returned.
 
 use super::error::EpochError;
+use super::followers::{Followers, ReplicaFetch};
+use super::in_sync::Member;
 use super::request::Watermarks;
+use crate::config::TopicConfig;
 use crate::metadata::PartitionState;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
-use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 /// How far one replica's log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,48 +19,126 @@ pub struct Progress {
     pub synced: Offset,
 }
 
-/// One partition as its leader sees it.
+/// What a log says of its replica when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    pub log_start: Offset,
+    pub own: Progress,
+    /// What was known to be committed: never more than is.
+    pub committed: Offset,
+    /// The last epoch in the log's history.
+    pub epoch: LeaderEpoch,
+}
+
+/// The properties that decide what is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    pub write_caching: bool,
+    pub min_in_sync: usize,
+    /// How long a replica may lack something before it is not in sync any more.
+    pub lag_max: Duration,
+}
+
+impl Rules {
+    pub fn of(config: &TopicConfig, lag_max: Duration) -> Self {
+        Self {
+            write_caching: config.write_caching,
+            min_in_sync: config.min_insync_replicas,
+            lag_max,
+        }
+    }
+
+    fn committed(self, progress: Progress) -> Offset {
+        if self.write_caching {
+            progress.log_end
+        } else {
+            progress.synced
+        }
+    }
+}
+
+/// What this node is to a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+    /// Nobody leads, or nobody may yet.
+    Idle,
+}
+
+/// One partition as this node's replica sees it.
 ///
-/// - The high watermark is the lowest end of all in-sync replicas: the synced end, or the log end where the topic
-///   caches writes. It never falls within a leader epoch, and never lies below the log start.
+/// - On the leader, the high watermark is the lowest end of all replicas in sync, those proposed to be and those about
+///   to join: the synced end, or the log end where the topic caches writes. It stands while fewer are in sync than
+///   `min.insync.replicas` asks for. On a follower it is the leader's, as far as the own log reaches.
+/// - It never falls, except by `restarted` and `cut_off`, and never lies below the log start or beyond the log's end.
 /// - `synced <= log_end`; the log start may be raised up to the high watermark.
+/// - An epoch in which this node led before its log was opened is not led again while others hold replicas: they may
+///   have records of it that were lost here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     me: NodeId,
     leadership: PartitionState,
+    /// The set that was proposed and may already be in force.
+    proposed: Option<Vec<NodeId>>,
     own: Progress,
-    /// The other replicas, as far as they are known.
-    others: BTreeMap<NodeId, Progress>,
+    followers: Followers,
+    /// The last epoch of the log's history when it was opened.
+    opened_in: LeaderEpoch,
+    /// Where the reign of this leader begins.
+    epoch_start: Offset,
     log_start: Offset,
     high_watermark: Offset,
-    write_caching: bool,
+    rules: Rules,
 }
 
 impl State {
-    /// A replica whose log reaches from `log_start` to `own.log_end`. `committed` is what was known to be committed.
-    pub fn new(
-        me: NodeId,
-        leadership: PartitionState,
-        log_start: Offset,
-        own: Progress,
-        write_caching: bool,
-    ) -> Self {
-        let others = BTreeMap::new();
+    pub fn new(me: NodeId, leadership: PartitionState, found: Found, rules: Rules, now: Instant) -> Self {
+        let end = found.own.log_end;
         let mut state = Self {
             me,
+            followers: Followers::begin(&leadership.isr, now),
             leadership,
-            own,
-            others,
-            log_start,
-            high_watermark: log_start,
-            write_caching,
+            proposed: None,
+            own: found.own,
+            opened_in: found.epoch,
+            epoch_start: end,
+            log_start: found.log_start,
+            high_watermark: found.committed.max(found.log_start).min(end),
+            rules,
         };
         state.advance();
         state
     }
 
+    pub fn role(&self) -> Role {
+        let PartitionState {
+            leader,
+            leader_epoch,
+            ref replicas,
+            ..
+        } = self.leadership;
+        if leader == NodeId::NONE {
+            return Role::Idle;
+        }
+        if leader != self.me {
+            return Role::Follower;
+        }
+        let is_over = leader_epoch < self.opened_in;
+        let was_led = leader_epoch == self.opened_in && replicas.len() > 1;
+        if is_over || was_led {
+            Role::Idle
+        } else {
+            Role::Leader
+        }
+    }
+
     pub fn is_leader(&self) -> bool {
-        self.leadership.leader == self.me
+        self.role() == Role::Leader
+    }
+
+    pub fn leadership(&self) -> &PartitionState {
+        &self.leadership
     }
 
     pub fn leader_epoch(&self) -> LeaderEpoch {
@@ -68,17 +149,50 @@ impl State {
         self.leadership.isr.len()
     }
 
-    /// Takes over what the metadata says now.
-    pub fn lead(&mut self, leadership: PartitionState) {
+    /// Whether `min.insync.replicas` is met.
+    pub fn has_enough_in_sync(&self) -> bool {
+        self.in_sync_count() >= self.rules.min_in_sync
+    }
+
+    /// Where the own reign begins.
+    pub fn epoch_start(&self) -> Offset {
+        self.epoch_start
+    }
+
+    /// Takes over what the metadata, or the answer to a proposal, says. What is older than what is known is not news.
+    /// Returns whether it was taken.
+    pub fn lead(&mut self, leadership: PartitionState, now: Instant) -> bool {
+        let age = |state: &PartitionState| (state.leader_epoch, state.partition_epoch);
+        if age(&leadership) < age(&self.leadership) {
+            return false;
+        }
         if leadership.leader_epoch > self.leadership.leader_epoch {
-            self.others.clear();
+            self.followers = Followers::begin(&leadership.isr, now);
+            self.proposed = None;
+            self.epoch_start = self.own.log_end;
+        } else if leadership.partition_epoch > self.leadership.partition_epoch {
+            // Changes are compared and set: what was proposed is in this one, or can never be any more.
+            self.proposed = None;
+        }
+        self.followers.retain(&leadership.replicas);
+        for node in self
+            .leadership
+            .isr
+            .iter()
+            .filter(|node| !leadership.isr.contains(node))
+        {
+            self.followers.left(*node);
+        }
+        for node in &leadership.isr {
+            self.followers.welcome(*node, now);
         }
         self.leadership = leadership;
         self.advance();
+        true
     }
 
-    pub fn set_write_caching(&mut self, write_caching: bool) {
-        self.write_caching = write_caching;
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
         self.advance();
     }
 
@@ -104,10 +218,78 @@ impl State {
         self.advance();
     }
 
-    /// Another replica came so far.
-    pub fn replica_reached(&mut self, replica: NodeId, progress: Progress) {
-        self.others.insert(replica, progress);
+    /// How far the own log counts: on disk, or written where the topic caches writes.
+    pub fn own_committed(&self) -> Offset {
+        self.rules.committed(self.own)
+    }
+
+    /// Another replica fetched. `may_join`: the cluster takes it for one that may be in sync.
+    pub fn replica_fetched(&mut self, fetch: ReplicaFetch, may_join: bool) {
+        let is_ours = self.is_leader() && fetch.leader_epoch == self.leader_epoch();
+        let is_replica = self.leadership.replicas.contains(&fetch.replica) && fetch.replica != self.me;
+        if !is_ours || !is_replica || fetch.offset > self.own.log_end {
+            return;
+        }
+        self.followers.fetched(fetch, self.rules.lag_max, may_join);
         self.advance();
+    }
+
+    /// The leader says how far it is committed.
+    pub fn leader_committed(&mut self, high_watermark: Offset) {
+        if self.role() == Role::Follower {
+            self.high_watermark = self.high_watermark.max(high_watermark.min(self.own.log_end));
+        }
+    }
+
+    /// The in-sync set as it should be, if it should change and nothing is proposed yet: with the replicas that have
+    /// caught up, without those that do not keep up.
+    pub fn in_sync_wanted(&mut self, now: Instant) -> Option<Vec<NodeId>> {
+        if !self.is_leader() || self.proposed.is_some() {
+            return None;
+        }
+        let PartitionState { replicas, isr, .. } = &self.leadership;
+        let keeps = |node: &NodeId| {
+            *node == self.me
+                || self
+                    .followers
+                    .keeps_up(*node, self.own.log_end, now, self.rules.lag_max)
+        };
+        let joins = |node: &NodeId| {
+            let reached = self.followers.offset(*node);
+            let has_all = reached.is_some_and(|at| at >= self.high_watermark && at >= self.epoch_start);
+            !isr.contains(node) && has_all && self.followers.is_joining(*node)
+        };
+        let kept = isr.iter().filter(|node| keeps(node));
+        let joining = replicas.iter().filter(|node| joins(node));
+        let wanted: Vec<NodeId> = kept.chain(joining).copied().collect();
+        (wanted != *isr).then_some(wanted)
+    }
+
+    /// Nobody is waited for any longer who does not keep up.
+    pub fn give_up_slow(&mut self, now: Instant) {
+        self.followers.give_up_slow(now, self.rules.lag_max);
+        self.advance();
+    }
+
+    /// `in_sync` is asked for and counts from now on. Returns its members as they are known here.
+    pub fn propose(&mut self, in_sync: Vec<NodeId>) -> Vec<Member> {
+        let member = |node: &NodeId| Member {
+            node: *node,
+            broker_epoch: self.followers.broker_epoch(*node),
+        };
+        let members = in_sync.iter().map(member).collect();
+        self.proposed = Some(in_sync);
+        members
+    }
+
+    /// What was proposed is refused.
+    pub fn drop_proposal(&mut self) {
+        self.proposed = None;
+        self.advance();
+    }
+
+    pub fn has_proposal(&self) -> bool {
+        self.proposed.is_some()
     }
 
     /// The records below `start` are gone.
@@ -116,14 +298,31 @@ impl State {
         self.high_watermark = self.high_watermark.max(self.log_start);
     }
 
-    /// The log was emptied and begins anew at `offset`: the only way in which a watermark may fall.
-    pub fn restarted(&mut self, offset: Offset) {
+    /// Everything from `end` on was taken away, as another history won.
+    pub fn truncated(&mut self, end: Offset) {
+        assert!(
+            end >= self.high_watermark,
+            "truncated to {end}, below the high watermark {}",
+            self.high_watermark
+        );
+        self.cut_off(end);
+    }
+
+    /// As `truncated`, below the watermark if need be: the copy of a source that lost its log.
+    pub fn cut_off(&mut self, end: Offset) {
+        self.own.log_end = self.own.log_end.min(end);
+        self.own.synced = self.own.synced.min(end);
+        self.high_watermark = self.high_watermark.min(end);
+    }
+
+    /// The log was emptied and begins anew at `offset`.
+    pub fn restarted(&mut self, offset: Offset, now: Instant) {
         self.own = Progress {
             log_end: offset,
             synced: offset,
         };
-        self.others.clear();
-        (self.log_start, self.high_watermark) = (offset, offset);
+        self.followers = Followers::begin(&self.leadership.isr, now);
+        (self.log_start, self.high_watermark, self.epoch_start) = (offset, offset, offset);
     }
 
     /// Compares the epoch a caller believes in with the one here (KIP-320).
@@ -146,20 +345,21 @@ impl State {
         if !self.is_leader() {
             return;
         }
-        let committed = |progress: &Progress| {
-            if self.write_caching {
-                progress.log_end
-            } else {
-                progress.synced
-            }
-        };
-        let mut lowest = committed(&self.own);
-        for replica in self.leadership.isr.iter().filter(|replica| **replica != self.me) {
-            // A replica that has not been heard of in this epoch holds the watermark where it is.
-            let Some(progress) = self.others.get(replica) else {
+        let PartitionState { replicas, isr, .. } = &self.leadership;
+        if isr.len() < self.rules.min_in_sync.min(replicas.len()) {
+            return;
+        }
+        let mut lowest = self.own_committed();
+        let maximal = isr.iter().chain(self.proposed.iter().flatten());
+        for replica in maximal.filter(|replica| **replica != self.me) {
+            // A replica that has not been heard of in this reign holds the watermark where it is.
+            let Some(reached) = self.followers.offset(*replica) else {
                 return;
             };
-            lowest = lowest.min(committed(progress));
+            lowest = lowest.min(reached);
+        }
+        for (_, reached) in self.followers.joining() {
+            lowest = lowest.min(reached);
         }
         self.high_watermark = self.high_watermark.max(lowest);
         assert!(
@@ -180,172 +380,5 @@ pub fn check_epoch(asked: Option<LeaderEpoch>, current: LeaderEpoch) -> Result<(
     }
 }
 
-/// Those who wait for the watermark, in the order of the offsets they wait for.
-#[derive(Debug)]
-pub struct Waiters<T> {
-    queue: VecDeque<(Offset, T)>,
-}
-
-impl<T> Default for Waiters<T> {
-    fn default() -> Self {
-        Self {
-            queue: VecDeque::new(),
-        }
-    }
-}
-
-impl<T> Waiters<T> {
-    /// `waiter` waits until everything below `end` is committed.
-    pub fn push(&mut self, end: Offset, waiter: T) {
-        // A duplicate waits for an offset of long ago: it goes in front of those that come later.
-        let at = self.queue.partition_point(|(other, _)| *other <= end);
-        self.queue.insert(at, (end, waiter));
-    }
-
-    /// The next one whose offset is reached.
-    pub fn pop_reached(&mut self, high_watermark: Offset) -> Option<T> {
-        let (end, _) = self.queue.front()?;
-        if *end > high_watermark {
-            return None;
-        }
-        self.queue.pop_front().map(|(_, waiter)| waiter)
-    }
-
-    /// All of them: none will be reached.
-    pub fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.queue.drain(..).map(|(_, waiter)| waiter)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn leadership(leader: i32, epoch: i32, isr: &[i32]) -> PartitionState {
-        let nodes: Vec<_> = isr.iter().copied().map(NodeId).collect();
-        PartitionState {
-            leader: NodeId(leader),
-            leader_epoch: LeaderEpoch(epoch),
-            replicas: nodes.clone(),
-            isr: nodes,
-            ..PartitionState::default()
-        }
-    }
-
-    fn at(log_end: i64, synced: i64) -> Progress {
-        Progress {
-            log_end: Offset(log_end),
-            synced: Offset(synced),
-        }
-    }
-
-    #[test]
-    fn one_replica_commits_what_is_synced_or_cached() {
-        for (write_caching, before, after) in [(false, 0, 5), (true, 7, 7)] {
-            let mut state = State::new(
-                NodeId(1),
-                leadership(1, 0, &[1]),
-                Offset(0),
-                at(0, 0),
-                write_caching,
-            );
-            state.appended(Offset(7));
-            assert_eq!(state.watermarks().high_watermark, Offset(before));
-            state.synced(Offset(5));
-            assert_eq!(state.watermarks().high_watermark, Offset(after));
-        }
-    }
-
-    #[test]
-    fn the_slowest_replica_in_sync_holds_the_watermark() {
-        let mut state = State::new(
-            NodeId(1),
-            leadership(1, 3, &[1, 2, 3]),
-            Offset(0),
-            at(9, 9),
-            false,
-        );
-        assert_eq!(state.watermarks().high_watermark, Offset(0));
-        state.replica_reached(NodeId(2), at(9, 4));
-        assert_eq!(state.watermarks().high_watermark, Offset(0));
-        state.replica_reached(NodeId(3), at(6, 6));
-        assert_eq!(state.watermarks().high_watermark, Offset(4));
-        // It leaves the set: the others decide.
-        state.lead(leadership(1, 3, &[1, 3]));
-        assert_eq!(state.watermarks().high_watermark, Offset(6));
-        // A new reign knows nothing of the others yet, and takes nothing back.
-        state.lead(leadership(1, 4, &[1, 3]));
-        assert_eq!(state.watermarks().high_watermark, Offset(6));
-        state.replica_reached(NodeId(3), at(2, 2));
-        assert_eq!(state.watermarks().high_watermark, Offset(6));
-    }
-
-    #[test]
-    fn an_epoch_is_compared_when_it_is_given() {
-        let (old, new) = (LeaderEpoch(2), LeaderEpoch(4));
-        let current = LeaderEpoch(3);
-        assert_eq!(check_epoch(None, current), Ok(()));
-        assert_eq!(check_epoch(Some(current), current), Ok(()));
-        assert_eq!(
-            check_epoch(Some(old), current),
-            Err(EpochError::Fenced { asked: old, current })
-        );
-        assert_eq!(
-            check_epoch(Some(new), current),
-            Err(EpochError::Unknown { asked: new, current })
-        );
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Append(i64),
-        Sync,
-        Caching(bool),
-        Trim,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (1..50i64).prop_map(Step::Append),
-            Just(Step::Sync),
-            any::<bool>().prop_map(Step::Caching),
-            Just(Step::Trim),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn watermarks_are_ordered_and_never_fall(steps in prop::collection::vec(step(), 1..100)) {
-            let mut state = State::new(NodeId(1), leadership(1, 0, &[1]), Offset(0), at(0, 0), false);
-            let mut waiters = Waiters::default();
-            let mut waited = Vec::new();
-            for step in steps {
-                let before = state.watermarks();
-                match step {
-                    Step::Append(count) => {
-                        let end = before.log_end.plus(count);
-                        state.appended(end);
-                        waiters.push(end, end);
-                    }
-                    Step::Sync => state.synced(before.log_end),
-                    Step::Caching(on) => state.set_write_caching(on),
-                    Step::Trim => state.trimmed(before.high_watermark),
-                }
-                let now = state.watermarks();
-                prop_assert!(now.log_start <= now.last_stable && now.last_stable <= now.high_watermark);
-                prop_assert!(now.high_watermark <= now.log_end && now.synced <= now.log_end);
-                prop_assert!(now.high_watermark >= before.high_watermark && now.log_start >= before.log_start);
-                while let Some(end) = waiters.pop_reached(now.high_watermark) {
-                    prop_assert!(end <= now.high_watermark);
-                    waited.push(end);
-                }
-            }
-            prop_assert!(waited.is_sorted());
-        }
-    }
-}
+mod tests;

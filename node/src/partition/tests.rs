@@ -86,6 +86,8 @@ impl Rig {
             sys: sys.clone(),
             health: health.clone(),
             metrics: Metrics::default(),
+            in_sync_sets: Arc::new(FixedSets),
+            replica_lag_max: Duration::from_secs(10),
         });
         registry.reconciled(image.offset).await;
         Self {

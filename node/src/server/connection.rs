@@ -2,7 +2,8 @@
 //!
 //! - A produce is submitted to its partitions as soon as it is read, and answered when they acknowledge it: many are
 //!   in flight at once, and the submissions keep the order of the stream.
-//! - Every other request begins when all before it are answered, as in Kafka.
+//! - Every other request begins when all before it are answered, as in Kafka. A replica's fetch that waits for records
+//!   is answered as it is when another request comes behind it.
 //! - Answers that are ready together go out in one write.
 //! - A fault of the peer closes this stream and nothing else.
 //!
@@ -258,7 +259,10 @@ impl Connection {
             return;
         }
         let frame = match self.held.take() {
-            Some(frame) => frame,
+            Some(frame) => {
+                self.caller.pressed.send_replace(false);
+                frame
+            }
             None => match self.frames.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
@@ -271,8 +275,24 @@ impl Connection {
         if self.in_flight.is_empty() || dispatch::is_produce(&frame) {
             self.caller.shared.meters.bytes_in.add(frame.bytes.len() as u64);
             self.running = Some(dispatch::begin(&self.caller, frame));
+            self.press();
         } else {
             self.held = Some(frame);
+        }
+    }
+
+    /// Lets a replica's fetch that waits know of the request behind it: the replica has news, which are not to wait.
+    fn press(&mut self) {
+        if self.caller.peer.node.is_none() || self.running.is_none() || self.held.is_some() {
+            return;
+        }
+        match self.frames.next() {
+            Ok(Some(frame)) => {
+                self.held = Some(frame);
+                self.caller.pressed.send_replace(true);
+            }
+            Ok(None) => {}
+            Err(error) => self.input = Input::Broken(error.into()),
         }
     }
 
@@ -312,7 +332,10 @@ impl Connection {
                 }
                 Step::Close(fault) => self.input = Input::Broken(fault),
             },
-            Event::Read(Ok(Fill::More)) => self.active = self.caller.shared.services.sys.clock.now(),
+            Event::Read(Ok(Fill::More)) => {
+                self.active = self.caller.shared.services.sys.clock.now();
+                self.press();
+            }
             Event::Read(Ok(Fill::End)) => {
                 self.input = Input::Ended;
                 self.caller.hurry.cancel();

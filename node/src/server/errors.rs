@@ -78,6 +78,7 @@ pub(super) fn of_read(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::Unavailable(why) => of_unavailable(why),
         ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        ReadError::NotYet { .. } => ErrorCode::OFFSET_NOT_AVAILABLE,
         ReadError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
     }
 }
@@ -86,6 +87,7 @@ pub(super) fn of_lookup(error: &LookupError) -> ErrorCode {
     match error {
         LookupError::Unavailable(why) => of_unavailable(why),
         LookupError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        LookupError::NotAvailable => ErrorCode::OFFSET_NOT_AVAILABLE,
         LookupError::Refused(_) => ErrorCode::POLICY_VIOLATION,
     }
 }

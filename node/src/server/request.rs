@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use headwater_protocol::kafka::ApiKey;
 use headwater_protocol::primitives::Str;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Services, Shared};
@@ -19,6 +20,8 @@ pub(super) struct Caller {
     pub(super) principal: Arc<Principal>,
     /// Fires when nobody waits for an answer any more, or nobody should: the stream ended, the node drains.
     pub(super) hurry: CancellationToken,
+    /// Whether another request of the same stream is here and waits for this one to be answered.
+    pub(super) pressed: watch::Sender<bool>,
     /// Set while what was read may be a replay.
     pub(super) early: Option<HandshakeOver>,
 }
@@ -32,6 +35,7 @@ impl Caller {
             peer,
             principal,
             hurry,
+            pressed: watch::Sender::new(false),
             early,
         }
     }

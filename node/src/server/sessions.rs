@@ -1,4 +1,4 @@
-//! Fetch sessions (KIP-227): what a consumer fetches, remembered, so that it need not say it each time and is told
+//! Fetch sessions (KIP-227): what a consumer or a replica fetches, remembered, so that it need not say it each time and is told
 //! only what changed.
 //!
 //! Owns the sessions while nobody fetches on them; a fetch borrows its session and gives it back. It is bounded in
@@ -42,6 +42,8 @@ pub(super) struct Wanted {
     pub(super) bytes_max: usize,
     pub(super) current_epoch: Option<LeaderEpoch>,
     pub(super) last_epoch: Option<LeaderEpoch>,
+    /// Where the log of whoever fetches starts; -1: it is no replica.
+    pub(super) log_start: Offset,
 }
 
 /// What the client was told last; it is not told again.
@@ -58,9 +60,12 @@ pub(super) struct Slot {
     /// The partition here, once it was found.
     pub(super) partition: Option<(Partition, watch::Receiver<Watermarks>)>,
     pub(super) told: Option<Told>,
+    /// A replica was given something it has to deal with: nothing more is said of the partition until the replica names
+    /// it again. So it may ask for the others meanwhile, and nothing is sent twice.
+    pub(super) resting: bool,
 }
 
-/// What one consumer fetches.
+/// What one consumer or replica fetches.
 ///
 /// - `id` is 0 for a fetch without a session.
 pub(super) struct FetchSession {
@@ -100,16 +105,19 @@ impl FetchSession {
                     bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
                     current_epoch: epoch(partition.current_leader_epoch),
                     last_epoch: epoch(partition.last_fetched_epoch),
+                    log_start: Offset(partition.log_start_offset),
                 };
                 let slot = || Slot {
                     wanted,
                     partition: None,
                     told: None,
+                    resting: false,
                 };
-                self.slots
+                let slot = self
+                    .slots
                     .entry((key.clone(), partition.partition))
-                    .or_insert_with(slot)
-                    .wanted = wanted;
+                    .or_insert_with(slot);
+                (slot.wanted, slot.resting) = (wanted, false);
             }
         }
     }

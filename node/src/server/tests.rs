@@ -30,7 +30,7 @@ use crate::config::NodeConfig;
 use crate::controller::{self, Change, NewTopic, Outcome};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node, Topic};
-use crate::partition::{Registry, registry};
+use crate::partition::{FixedSets, Registry, registry};
 use crate::sys::Sys;
 use crate::telemetry::{Health, Metrics};
 use crate::transport::{Listener, ListenerKind, Stream, memory};
@@ -70,6 +70,8 @@ impl Edge {
             sys: sys.clone(),
             health,
             metrics: metrics.clone(),
+            in_sync_sets: std::sync::Arc::new(FixedSets),
+            replica_lag_max: config.replication.lag_max,
         });
         let addresses = Addresses {
             tcp: "tcp.example:9092".to_owned(),

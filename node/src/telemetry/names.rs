@@ -68,6 +68,9 @@ families! {
     Gauge PARTITIONS "headwater_partitions" [] "Partitions on this node.";
     Gauge PARTITIONS_OFFLINE "headwater_partitions_offline" [] "Partitions whose log could not be written or read.";
     Gauge PARTITIONS_DISK_FULL "headwater_partitions_disk_full" [] "Partitions that refuse appends for want of space.";
+    Gauge PARTITIONS_UNDER_REPLICATED "headwater_partitions_under_replicated" [] "Partitions led here with a replica that is not in sync.";
+    Gauge PARTITIONS_UNDER_MIN_ISR "headwater_partitions_under_min_isr" [] "Partitions led here with fewer replicas in sync than min.insync.replicas.";
+    Gauge REPLICA_LAG "headwater_replica_lag" ["topic", "partition"] "Committed records that the leader has and this replica has not.";
     Gauge LOG_BYTES "headwater_log_bytes" ["topic", "partition"] "Bytes of the partition's log.";
     Gauge LOG_START_OFFSET "headwater_log_start_offset" ["topic", "partition"] "First offset that can be read.";
     Gauge LOG_END_OFFSET "headwater_log_end_offset" ["topic", "partition"] "Offset of the next record.";
@@ -78,6 +81,10 @@ families! {
     Histogram SYNC_SECONDS "headwater_log_sync_seconds" [] "From asking for a sync of a log to its end.";
     Counter RETENTION_BYTES "headwater_retention_bytes_total" [] "Bytes deleted by retention.";
     Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";
+
+    // Replication.
+    Counter REPLICATION_BYTES_IN "headwater_replication_bytes_in_total" [] "Bytes of batches fetched from leaders.";
+    Counter REPLICATION_ERRORS "headwater_replication_errors_total" ["reason"] "Fetches from leaders, and partitions in them, that failed.";
 
     // Transforms.
     Counter TRANSFORM_RECORDS_IN "headwater_transform_records_in_total" ["transform"] "Records dealt with.";

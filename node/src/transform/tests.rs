@@ -60,6 +60,8 @@ impl Rig {
             sys: sys.clone(),
             health,
             metrics: metrics.clone(),
+            in_sync_sets: Arc::new(crate::partition::FixedSets),
+            replica_lag_max: Duration::from_secs(10),
         });
         if !view.image().nodes.contains_key(&NodeId(1)) {
             let addresses = crate::metadata::image::Addresses {

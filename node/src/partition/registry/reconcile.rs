@@ -79,6 +79,8 @@ impl Reconciler {
         let interval = Duration::from_millis(interval.clamp(100, 86_400_000));
         let clock = self.options.sys.clock.clone();
         let mut next_round = clock.now() + self.until_next_round(interval);
+        let review_every = (self.options.replica_lag_max / 2).max(Duration::from_millis(1));
+        let mut next_review = clock.now() + review_every;
         loop {
             tokio::select! {
                 biased;
@@ -93,6 +95,10 @@ impl Reconciler {
                 () = clock.sleep_until(next_round) => {
                     self.look_after().await;
                     next_round = clock.now() + self.until_next_round(interval);
+                }
+                () = clock.sleep_until(next_review), if self.leads_with_others() => {
+                    self.review();
+                    next_review = clock.now() + review_every;
                 }
             }
         }
@@ -122,6 +128,9 @@ impl Reconciler {
         for topic in &delta.topics_removed {
             self.drop_topic(topic).await;
         }
+        for topic in &delta.topics_changed {
+            self.drop_moved(topic).await;
+        }
         let mut wanted = Vec::new();
         for topic in &delta.topics_changed {
             wanted.extend(self.change_topic(topic, &broker).await);
@@ -134,6 +143,10 @@ impl Reconciler {
         self.open(wanted).await;
         if !delta.topics_removed.is_empty() || !delta.topics_changed.is_empty() {
             self.show(&image);
+        }
+        if !Arc::ptr_eq(&self.image.nodes, &image.nodes) {
+            // Who may be in sync may have changed.
+            self.review();
         }
         let offset = image.offset;
         self.image = image;
@@ -208,10 +221,44 @@ impl Reconciler {
 
     async fn drop_topic(&mut self, topic: &Topic) {
         self.hide(topic);
-        let dropped: Vec<_> = topic
+        let dropped = topic
             .indexes()
             .filter_map(|index| Some((index, self.running.remove(&(topic.id, index))?)))
             .collect();
+        self.delete(topic, dropped).await;
+    }
+
+    /// Drops the replicas that the metadata has taken away from this node.
+    async fn drop_moved(&mut self, topic: &Topic) {
+        let me = self.options.me;
+        let is_here = |state: &PartitionState| state.replicas.contains(&me);
+        let moved = topic.indexes().zip(&topic.partitions);
+        let moved: Vec<_> = moved
+            .filter(|(_, state)| !is_here(state))
+            .filter_map(|(index, _)| Some((index, self.running.remove(&(topic.id, index))?)))
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        for (_, partition) in &moved {
+            tracing::info!(partition = %partition.name(), "this node does not hold the partition any more");
+        }
+        self.registry
+            .shared
+            .index
+            .rcu(|index| index.without(topic, &moved));
+        self.delete(topic, moved).await;
+    }
+
+    async fn delete(&self, topic: &Topic, dropped: Vec<(PartitionIndex, Partition)>) {
+        self.means.failed.send_if_modified(|failed| {
+            let gone = |index: &PartitionIndex| failed.contains(&(topic.id, *index));
+            let gone: Vec<_> = dropped.iter().map(|(index, _)| *index).filter(gone).collect();
+            for index in &gone {
+                failed.remove(&(topic.id, *index));
+            }
+            !gone.is_empty()
+        });
         let deleting = stream::iter(dropped).map(|(index, partition)| {
             let (disk, folder) = (Arc::clone(&self.options.sys.disk), folders::path(topic.id, index));
             let tasks = self.tasks.clone();
@@ -269,6 +316,22 @@ impl Reconciler {
         self.options.health.set("partitions", state);
     }
 
+    /// Whether a partition is led here that others hold as well.
+    fn leads_with_others(&self) -> bool {
+        let mut led = self.running.values().filter(|partition| partition.is_leader());
+        led.any(|partition| partition.leadership().replicas.len() > 1)
+    }
+
+    /// Has every such partition look at its in-sync set.
+    fn review(&self) {
+        for partition in self.running.values() {
+            if partition.is_leader() && partition.leadership().replicas.len() > 1 {
+                // One that is busy enough to have a full mailbox looks in the next round.
+                let _ = partition.shared.mailbox.try_send(Command::Review);
+            }
+        }
+    }
+
     /// Soon, when something is to be tried again.
     fn until_next_round(&self, interval: Duration) -> Duration {
         let must_retry = self.running.values().any(Partition::has_no_log);
@@ -309,6 +372,14 @@ impl Reconciler {
         for key in &failed {
             self.running.remove(key);
         }
+        // Those that cannot be opened again say so again.
+        self.means.failed.send_if_modified(|known| {
+            let before = known.len();
+            for key in &failed {
+                known.remove(key);
+            }
+            known.len() != before
+        });
         let topics: BTreeSet<TopicId> = failed.into_iter().map(|(topic, _)| topic).collect();
         let mut wanted = Vec::new();
         for topic in topics.into_iter().filter_map(|id| image.topic_by_id(id)) {

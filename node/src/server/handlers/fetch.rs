@@ -1,9 +1,12 @@
 //! Fetch: reads what the session wants, waits while that is too little, answers with slices of the log.
 //!
 //! A wait ends when a watermark moves, the time is up, or the client has gone; nothing polls. What an answer holds
-//! of memory is taken from the shared budget before it is read.
+//! of memory is taken from the shared budget before it is read. A replica's fetch is believed only if the stream is that
+//! node's own; it reads up to the log's end, tells the partition how far the replica is, and its wait ends as well when
+//! a request comes behind it, or shortly after there is a higher watermark to tell.
 
 mod gather;
+mod origin;
 
 use std::time::Duration;
 
@@ -17,7 +20,8 @@ use headwater_protocol::kafka::fetch::{
 use headwater_protocol::primitives::{Records, Str};
 use indexmap::IndexMap;
 
-use self::gather::{Found, Gather};
+use self::gather::{Found, Gather, Look};
+use self::origin::Origin;
 use super::{addresses, isolation};
 use crate::metadata::Image;
 use crate::partition::Isolation;
@@ -26,10 +30,17 @@ use crate::server::request::Context;
 use crate::server::sessions::{FetchSession, Scope, Told, TopicKey};
 use crate::sys::budget::Permit;
 
+/// How long a higher watermark waits for records to go with, before a replica is told it alone.
+const TELL_WATERMARK: Duration = Duration::from_millis(10);
+
 pub(in crate::server) async fn handle(
     context: &Context,
     mut request: FetchRequest,
 ) -> (FetchResponse, Option<Permit>) {
+    let origin = match Origin::of(context, &request) {
+        Ok(origin) => origin,
+        Err(code) => return (refused(code), None),
+    };
     let by_id = context.version >= 13;
     let begun = context
         .caller
@@ -38,21 +49,17 @@ pub(in crate::server) async fn handle(
         .begin(&mut request, by_id, context.received);
     let (mut lease, scope) = match begun {
         Ok(begun) => begun,
-        Err(code) => {
-            return (
-                FetchResponse {
-                    error_code: code.0,
-                    ..FetchResponse::default()
-                },
-                None,
-            );
-        }
+        Err(code) => return (refused(code), None),
     };
     let session = lease.session();
-    let mut gather = Gather::new(context, limits(context, &request), session.slots.len());
+    let limits = limits(context, &request, origin);
+    let mut gather = Gather::new(context, limits, session.slots.len());
     let count = session.slots.len();
     for step in 0..count {
-        gather.look(session, (session.first + step) % count).await;
+        let at = (session.first + step) % count;
+        if !session.slots[at].resting {
+            gather.look(session, at, Look::First).await;
+        }
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     if gather.wants_more() && !wait.is_zero() {
@@ -64,28 +71,41 @@ pub(in crate::server) async fn handle(
     (response, permit)
 }
 
-/// How much may be answered, and how.
-pub(super) struct Limits {
-    pub(super) bytes_min: usize,
-    pub(super) bytes_max: usize,
-    pub(super) isolation: Isolation,
+fn refused(code: ErrorCode) -> FetchResponse {
+    FetchResponse {
+        error_code: code.0,
+        ..FetchResponse::default()
+    }
 }
 
-fn limits(context: &Context, request: &FetchRequest) -> Limits {
+/// How much may be answered, and how.
+struct Limits {
+    bytes_min: usize,
+    bytes_max: usize,
+    isolation: Isolation,
+    origin: Origin,
+}
+
+fn limits(context: &Context, request: &FetchRequest, origin: Origin) -> Limits {
     let own = context.services().config.server.fetch_bytes_max;
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(own);
     Limits {
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
         bytes_max,
         isolation: isolation(request.isolation_level),
+        origin,
     }
 }
 
 /// Waits until enough is there. Each partition that moves is looked at again, and only it.
 async fn await_more(context: &Context, session: &mut FetchSession, gather: &mut Gather<'_>, wait: Duration) {
     let clock = &context.services().sys.clock;
-    let mut time_up = std::pin::pin!(clock.sleep_until(context.received + wait));
+    let deadline = context.received + wait;
+    let mut time_up = std::pin::pin!(clock.sleep_until(deadline));
     let mut hurry = std::pin::pin!(context.caller.hurry.cancelled());
+    let mut pressed = context.caller.pressed.subscribe();
+    let mut pressed = std::pin::pin!(pressed.wait_for(|pressed| *pressed));
+    let mut told_soon = false;
     let watch = |session: &FetchSession, at: usize| {
         let (_, watermarks) = session.slots[at].partition.as_ref()?;
         let mut watermarks = watermarks.clone();
@@ -96,16 +116,23 @@ async fn await_more(context: &Context, session: &mut FetchSession, gather: &mut 
         })
     };
     let mut moving: FuturesUnordered<_> = (0..session.slots.len())
+        .filter(|at| !session.slots[*at].resting)
         .filter_map(|at| watch(session, at))
         .collect();
     while gather.wants_more() {
         let moved = tokio::select! {
             biased;
             () = &mut hurry => return,
+            _ = &mut pressed => return,
             Some(at) = moving.next() => at,
             () = &mut time_up => return,
         };
-        gather.look(session, moved).await;
+        gather.look(session, moved, Look::Again).await;
+        if gather.has_watermark_to_tell() && !told_soon {
+            // Mostly records come next, and carry it.
+            told_soon = true;
+            time_up.set(clock.sleep_until(deadline.min(clock.now() + TELL_WATERMARK)));
+        }
         moving.extend(watch(session, moved));
     }
 }
@@ -131,11 +158,13 @@ fn answer(
         };
         let news = !found.records.is_empty()
             || found.diverging.is_some()
+            || found.preferred.is_some()
             || found.code != ErrorCode::NONE
             || slot.told != Some(told);
         if !found.records.is_empty() {
             last_with_records = Some(at);
         }
+        slot.resting = found.is_to_be_dealt_with();
         if scope == Scope::News && !news {
             continue;
         }
@@ -190,6 +219,9 @@ fn partition_data(partition_index: i32, found: Found) -> PartitionData {
         records: Some(Records::from(found.records)),
         ..PartitionData::default()
     };
+    if let Some(node) = found.preferred {
+        data.preferred_read_replica = node.value();
+    }
     if let Some(end) = found.diverging {
         data.diverging_epoch.epoch = end.epoch.value();
         data.diverging_epoch.end_offset = end.end.value();

@@ -7,7 +7,7 @@ use headwater_protocol::kafka::list_offsets::{
 };
 
 use super::{current_epoch, isolation, partition};
-use crate::partition::{Isolation, OffsetQuery};
+use crate::partition::{Isolation, LookupError, OffsetQuery};
 use crate::server::errors;
 use crate::server::request::Context;
 
@@ -18,6 +18,9 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// Older clients do not know the error.
+const OFFSET_NOT_AVAILABLE_SINCE: i16 = 5;
 
 pub(in crate::server) async fn handle(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let isolation = isolation(request.isolation_level);
@@ -84,6 +87,9 @@ async fn find(
             }
         }
         Ok(None) => {}
+        Err(LookupError::NotAvailable) if context.version < OFFSET_NOT_AVAILABLE_SINCE => {
+            response.error_code = ErrorCode::LEADER_NOT_AVAILABLE.0;
+        }
         Err(error) => response.error_code = errors::of_lookup(&error).0,
     }
     response

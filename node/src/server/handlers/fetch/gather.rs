@@ -3,11 +3,12 @@
 //! A partition that has nothing new is not read at all: its watermarks say so.
 
 use bytes::Bytes;
-use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use headwater_protocol::kafka::ErrorCode;
 
 use super::Limits;
-use crate::partition::{EpochEnd, Isolation, Partition, ReadError, ReadRequest, Watermarks};
+use super::origin::Origin;
+use crate::partition::{EpochEnd, Isolation, Partition, ReadError, ReadRequest, ReplicaFetch, Watermarks};
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::server::sessions::{FetchSession, Slot, TopicKey, Wanted};
@@ -28,6 +29,24 @@ pub(super) struct Found {
     /// Where the client's history and ours part.
     pub(super) diverging: Option<EpochEnd>,
     pub(super) isolation: Isolation,
+    /// The follower that should be asked instead.
+    pub(super) preferred: Option<NodeId>,
+    /// A replica has to act on it before it can go on.
+    acts: bool,
+}
+
+impl Found {
+    /// Whether a replica names the partition anew when it is done with what it got.
+    pub(super) fn is_to_be_dealt_with(&self) -> bool {
+        self.acts
+    }
+}
+
+/// Whether a slot is looked at for the first time in this fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    First,
+    Again,
 }
 
 /// One fetch at work.
@@ -40,6 +59,8 @@ pub(super) struct Gather<'a> {
     /// Something is to be said at once: an error, or a parting of histories.
     urgent: bool,
     permit: Option<Permit>,
+    /// A replica does not know yet how far all is committed.
+    watermark_to_tell: bool,
 }
 
 impl<'a> Gather<'a> {
@@ -52,7 +73,12 @@ impl<'a> Gather<'a> {
             bytes: 0,
             urgent: false,
             permit: None,
+            watermark_to_tell: false,
         }
+    }
+
+    pub(super) fn has_watermark_to_tell(&self) -> bool {
+        self.watermark_to_tell
     }
 
     pub(super) fn wants_more(&self) -> bool {
@@ -64,14 +90,15 @@ impl<'a> Gather<'a> {
     }
 
     /// Looks at one slot, for the first time or again.
-    pub(super) async fn look(&mut self, session: &mut FetchSession, at: usize) {
+    pub(super) async fn look(&mut self, session: &mut FetchSession, at: usize, look: Look) {
         let before = self.found[at].take().map_or(0, |found| found.bytes);
         self.bytes -= before;
         let (key, slot) = session
             .slots
             .get_index_mut(at)
             .expect("the slot is one of the session's");
-        let found = match self.read(key, slot).await {
+        let told = slot.told;
+        let mut found = match self.read(key, slot, look).await {
             Ok(found) => found,
             Err(code) => {
                 // It may have gone, or have come back under the same name: look it up anew next time.
@@ -80,11 +107,16 @@ impl<'a> Gather<'a> {
             }
         };
         self.bytes += found.bytes;
-        self.urgent |= found.code != ErrorCode::NONE || found.diverging.is_some();
+        let is_urgent = found.code != ErrorCode::NONE || found.diverging.is_some();
+        self.urgent |= is_urgent || found.preferred.is_some();
+        if self.limits.origin.is_replica() {
+            found.acts = is_urgent || found.bytes > 0;
+            self.watermark_to_tell |= told.is_some_and(|told| told.high_watermark < found.high_watermark);
+        }
         self.found[at] = Some(found);
     }
 
-    async fn read(&mut self, key: &(TopicKey, i32), slot: &mut Slot) -> Result<Found, ErrorCode> {
+    async fn read(&mut self, key: &(TopicKey, i32), slot: &mut Slot, look: Look) -> Result<Found, ErrorCode> {
         let wanted = slot.wanted;
         if slot
             .partition
@@ -101,17 +133,41 @@ impl<'a> Gather<'a> {
                 none.insert((partition, watermarks))
             }
         };
+        let is_led_here = partition.is_leader();
+        if !is_led_here && !self.limits.origin.may_read_from_follower() {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
         check_epoch(partition, wanted.current_epoch)?;
         let marks = *watermarks.borrow_and_update();
+        if let Some(preferred) = self
+            .limits
+            .origin
+            .preferred(self.context, partition, wanted.offset)
+        {
+            return Ok(Found {
+                preferred: Some(preferred),
+                ..self.nothing(ErrorCode::NONE, Some(marks))
+            });
+        }
         if let Some(end) = diverging(partition, wanted).await? {
             return Ok(Found {
                 diverging: Some(end),
                 ..self.nothing(ErrorCode::NONE, Some(marks))
             });
         }
+        if look == Look::First
+            && let Some(fetch) = self.replica_fetch(wanted, marks)
+        {
+            partition.replica_fetched(fetch);
+        }
         let visible = match self.limits.isolation {
             Isolation::Committed => marks.last_stable,
             Isolation::Uncommitted => marks.high_watermark,
+        };
+        let visible = if self.limits.origin.is_replica() {
+            marks.log_end
+        } else {
+            visible
         };
         // Between what is visible and the end there is nothing to read yet, and it is no error to wait there.
         if (visible..=marks.log_end).contains(&wanted.offset) {
@@ -146,7 +202,7 @@ impl<'a> Gather<'a> {
             // The first batch of an answer comes whatever its size: a client with small limits gets on.
             min_one: self.bytes == 0,
             current_epoch: wanted.current_epoch,
-            up_to_log_end: false,
+            up_to_log_end: self.limits.origin.is_replica(),
         };
         match partition.read(request).await {
             Ok(outcome) => {
@@ -167,6 +223,25 @@ impl<'a> Gather<'a> {
             }
             Err(error) => Err(errors::of_read(&error)),
         }
+    }
+
+    /// What the leader learns of a replica by its fetch: it has all that lies below, and the same as is here.
+    fn replica_fetch(&self, wanted: Wanted, marks: Watermarks) -> Option<ReplicaFetch> {
+        let Origin::Replica { node, epoch } = self.limits.origin else {
+            return None;
+        };
+        if !(marks.log_start..=marks.log_end).contains(&wanted.offset) {
+            return None;
+        }
+        Some(ReplicaFetch {
+            replica: node,
+            broker_epoch: epoch,
+            leader_epoch: wanted.current_epoch?,
+            offset: wanted.offset,
+            log_start: wanted.log_start,
+            log_end: marks.log_end,
+            at: self.context.received,
+        })
     }
 
     /// Takes memory for a read. When there is none, a fetch that has something already answers with that; one that
@@ -212,6 +287,8 @@ impl<'a> Gather<'a> {
             log_start: marks.map_or(unknown, |marks| marks.log_start),
             diverging: None,
             isolation: self.limits.isolation,
+            preferred: None,
+            acts: false,
         }
     }
 }
