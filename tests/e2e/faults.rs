@@ -1,5 +1,5 @@
-//! A minute of faults: the whole ring once, at a fixed seed, on every run of the tests. The long runs are
-//! `cargo xtask faults`.
+//! A minute of faults: the whole ring once, at a fixed seed, on every run of the tests, and the proof that it can fail. The
+//! long runs are `cargo xtask faults`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -28,29 +28,50 @@ fn missing() -> Option<String> {
     Some(format!("{tool} is missing: `cargo xtask test` installs it"))
 }
 
+/// Runs the ring; answers what it printed, its errors included.
+async fn ring(args: &[&str]) -> anyhow::Result<String> {
+    let mut ring = tokio::process::Command::new(env!("CARGO_BIN_EXE_faults"));
+    ring.args(args)
+        .env("HEADWATER_PYTHON", python_interpreter())
+        .kill_on_drop(true);
+    let output = within(LIMIT, "the faults ring", ring.output())
+        .await?
+        .context("the ring cannot be started")?;
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
 #[tokio::test]
 async fn a_minute_of_faults_breaks_no_promise() -> anyhow::Result<()> {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return Ok(());
     }
-    let mut ring = tokio::process::Command::new(env!("CARGO_BIN_EXE_faults"));
-    ring.args(["run", "--nodes", "1", "--minutes", "1", "--seed", "1"])
-        .env("HEADWATER_PYTHON", python_interpreter())
-        .kill_on_drop(true);
-    let output = within(LIMIT, "a minute of faults", ring.output())
-        .await?
-        .context("the ring cannot be started")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = ring(&["run", "--nodes", "1", "--minutes", "1", "--seed", "1"]).await?;
     // A run that did nothing is no proof.
     ensure!(
         said.contains("cut the power of all nodes") && said.contains("verdict: holds"),
         "{said}"
     );
+    Ok(())
+}
+
+/// The counter-proof: a power cut loses what was acknowledged from memory, and the judge says so.
+#[tokio::test]
+async fn a_power_cut_takes_what_was_not_synced() -> anyhow::Result<()> {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return Ok(());
+    }
+    let args = [
+        "power",
+        "--nodes",
+        "1",
+        "--cuts",
+        "2",
+        "--from-memory",
+        "--no-python",
+    ];
+    let said = ring(&args).await?;
+    ensure!(said.contains("verdict: VIOLATED"), "nothing was lost:\n{said}");
     Ok(())
 }

@@ -209,11 +209,16 @@ impl Fault {
             Self::Pause(node) => lab.member(node).pause(),
             Self::Restart(node) => lab.member(node).terminate().await,
             Self::FullDisk(node) => lab.member(node).disk.fill(),
-            Self::DeadDisk(node) => lab.member(node).disk.fail(),
+            Self::DeadDisk(node) => {
+                let member = lab.member(node);
+                member.hold().await?;
+                member.disk.fail()?;
+                member.resume()
+            }
             Self::PowerLoss => {
-                // First the disks, in no time at all; then nobody can have acknowledged what the disks do not hold.
-                lab.members.iter().try_for_each(|member| member.disk.fail())?;
-                kill_all(lab).await
+                // What a process had not synced is in the kernel's memory when it ends, and goes with the disks.
+                kill_all(lab).await?;
+                lab.members.iter().try_for_each(|member| member.disk.fail())
             }
             Self::Cut(node, side, direction) => {
                 cut(lab, |from, to| is_between(node.port(), side, direction, from, to));

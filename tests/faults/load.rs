@@ -41,6 +41,8 @@ pub(crate) struct Volume {
     pub(crate) with_python: bool,
     /// Consumers that read along; a measurement has none.
     pub(crate) with_consumers: bool,
+    /// Acknowledgements come from memory: a power cut must lose some, or cutting the power proves nothing.
+    pub(crate) from_memory: bool,
 }
 
 /// Running clients.
@@ -228,6 +230,7 @@ async fn create_topic(bootstrap: &str, volume: Volume) -> anyhow::Result<TopicId
     let client = connect(bootstrap).await?;
     let mut topic = NewTopic::new(TOPIC, i32::try_from(volume.partitions)?)
         .with("retention.ms", "-1")
+        .with("write.caching", volume.from_memory.to_string())
         .with("min.insync.replicas", if volume.replicas > 2 { "2" } else { "1" });
     topic.replication_factor = Some(volume.replicas);
     // Nodes of a cluster register one after the other: for a moment there are too few for so many replicas.

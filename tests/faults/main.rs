@@ -63,6 +63,9 @@ struct Setting {
     /// Size of each node's disk; its file takes what is written
     #[arg(long, global = true, default_value_t = 4)]
     disk_gib: u64,
+    /// Acknowledge from memory: the counter-proof, in which power cuts must lose something
+    #[arg(long, global = true)]
+    from_memory: bool,
     /// Leave out the clients in Python
     #[arg(long, global = true)]
     no_python: bool,
@@ -186,6 +189,7 @@ async fn run(
         replicas: i16::from(setting.nodes.min(3)),
         with_python: !setting.no_python,
         with_consumers: !is_measured,
+        from_memory: setting.from_memory,
     };
     let weather = Random::seeded(random.number());
     let course = Course::start(hosts, plan, volume, weather).await?;

@@ -5,6 +5,10 @@
 //! mount replays the journal and shows what a real machine would find. What this proves is that all that was
 //! acknowledged had been synced to the block device. What it does not model is a drive that lies about its own cache or
 //! tears a sector.
+//!
+//! A sync that is under way at that instant may return success on ext4 and on XFS although its data is gone: the kernel
+//! looks for the shutdown before, not after. So nobody may be inside a call then: whoever uses the disk is killed, or
+//! held by [`super::Member::hold`], first.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -79,7 +83,7 @@ impl Disk {
         std::fs::remove_file(self.mount.join(BALLAST)).context("there is no ballast to remove")
     }
 
-    /// From now on nothing reaches the disk, and every call fails.
+    /// From now on nothing reaches the disk, and every call fails. Nobody may be inside a call on it.
     pub(crate) fn fail(&self) -> anyhow::Result<()> {
         run(Command::new("xfs_io")
             .args(["-x", "-c", "shutdown"])

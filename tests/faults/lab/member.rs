@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, anyhow, ensure};
-use headwater_tests::{Addresses, PATIENCE, node_binary, within};
+use headwater_tests::{Addresses, PATIENCE, node_binary, until, within};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout};
@@ -159,6 +159,25 @@ impl Member {
         Ok(())
     }
 
+    /// Stops the process and waits until no thread of it is inside a call any more. [`Member::resume`] lets it go on.
+    pub(crate) async fn hold(&self) -> anyhow::Result<()> {
+        self.pause()?;
+        let pid = self.pid()?.as_raw_nonzero();
+        until(PATIENCE, "a process that stands still", || async {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+            for task in tasks {
+                let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+                // The state follows the name, which stands in brackets and may hold anything.
+                let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+                if state != Some('T') {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+        .await
+    }
+
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
     }
@@ -168,12 +187,15 @@ impl Member {
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
         let pid = self.running.as_ref().and_then(|running| running.child.id());
         let pid = pid
             .and_then(|pid| i32::try_from(pid).ok())
             .and_then(Pid::from_raw);
-        let pid = pid.with_context(|| format!("{} is down", self.number))?;
-        Ok(kill_process(pid, signal)?)
+        pid.with_context(|| format!("{} is down", self.number))
     }
 
     /// The end of what it has logged.
