@@ -4,11 +4,14 @@
 //! survive: one node at a time, or all of them together where what is on disk must do.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_tests::Random;
 
 use crate::lab::{Lab, Link, NodeNumber, Port};
+
+/// How often a disk that is to be full is filled again.
+const REFILL: Duration = Duration::from_millis(50);
 
 /// Whom a fault of the network stands between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +57,8 @@ pub(crate) enum Fault {
 }
 
 /// The kinds, to be dealt like cards: each comes once before any comes again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
     Kill,
     KillAll,
     Pause,
@@ -106,6 +109,7 @@ const SEVERAL: &[Kind] = &[
 pub(crate) struct Deck {
     random: Random,
     nodes: Vec<NodeNumber>,
+    kinds: Vec<Kind>,
     rest: Vec<Kind>,
 }
 
@@ -118,17 +122,25 @@ pub(crate) struct Dealt {
 }
 
 impl Deck {
-    pub(crate) fn new(random: Random, nodes: Vec<NodeNumber>) -> Self {
+    /// A deck of these kinds, or of all that the number of nodes allows.
+    pub(crate) fn new(random: Random, nodes: Vec<NodeNumber>, only: &[Kind]) -> Self {
+        let known = if nodes.len() > 1 { SEVERAL } else { ONE };
+        let is_wanted = |kind: &Kind| only.is_empty() || only.contains(kind);
         Self {
             random,
             nodes,
+            kinds: known.iter().copied().filter(is_wanted).collect(),
             rest: Vec::new(),
         }
     }
 
-    pub(crate) fn deal(&mut self) -> Dealt {
+    /// None if there is no fault to deal.
+    pub(crate) fn deal(&mut self) -> Option<Dealt> {
         if self.rest.is_empty() {
-            self.rest = if self.nodes.len() > 1 { SEVERAL } else { ONE }.to_vec();
+            self.rest.clone_from(&self.kinds);
+        }
+        if self.rest.is_empty() {
+            return None;
         }
         let place = self.random.below(0..self.rest.len() as u64) as usize;
         let kind = self.rest.remove(place);
@@ -137,12 +149,14 @@ impl Deck {
         let lasts = match fault {
             Fault::Kill(_) | Fault::KillAll | Fault::PowerLoss => self.milliseconds(0..3_000),
             Fault::Restart(_) => Duration::ZERO,
-            Fault::FullDisk(_) | Fault::DeadDisk(_) => self.milliseconds(1_000..5_000),
+            Fault::DeadDisk(_) => self.milliseconds(1_000..5_000),
+            // Files have a little room of their own behind their ends, which is used up first.
+            Fault::FullDisk(_) => self.milliseconds(3_000..8_000),
             Fault::Pause(_) | Fault::Cut(..) | Fault::Apart(..) | Fault::Storm(_) => {
                 self.milliseconds(500..8_000)
             }
         };
-        Dealt { pause, fault, lasts }
+        Some(Dealt { pause, fault, lasts })
     }
 
     fn draw(&mut self, kind: Kind) -> Fault {
@@ -234,6 +248,21 @@ impl Fault {
                 Ok(())
             }
         }
+    }
+
+    /// Lets it last.
+    pub(crate) async fn last(self, lab: &mut Lab, lasts: Duration) -> anyhow::Result<()> {
+        let Self::FullDisk(node) = self else {
+            tokio::time::sleep(lasts).await;
+            return Ok(());
+        };
+        // The journal gives blocks back only when it commits.
+        let until = Instant::now() + lasts;
+        while Instant::now() < until {
+            lab.member(node).disk.fill()?;
+            tokio::time::sleep(REFILL).await;
+        }
+        Ok(())
     }
 
     /// Undoes it. The nodes are running in the end, and may not be ready yet.
@@ -334,8 +363,8 @@ mod tests {
     use super::*;
 
     fn deal(seed: u64, nodes: u8, count: usize) -> Vec<Dealt> {
-        let mut deck = Deck::new(Random::seeded(seed), (1..=nodes).map(NodeNumber).collect());
-        (0..count).map(|_| deck.deal()).collect()
+        let mut deck = Deck::new(Random::seeded(seed), (1..=nodes).map(NodeNumber).collect(), &[]);
+        (0..count).filter_map(|_| deck.deal()).collect()
     }
 
     #[test]

@@ -30,6 +30,7 @@ use headwater_checker::Verdict;
 use headwater_tests::Random;
 
 use crate::course::Course;
+use crate::fault::Kind;
 use crate::lab::{Hosts, Plan};
 use crate::load::Volume;
 
@@ -77,6 +78,9 @@ enum Command {
     Run {
         #[arg(long, default_value_t = 5.0)]
         minutes: f64,
+        /// These kinds alone
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Kind>,
     },
     /// Kills leaders and measures how long writes stand still
     Failover {
@@ -136,9 +140,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
         rustix::process::geteuid().is_root(),
         "this needs root: it makes network namespaces and mounts disks"
     );
-    let seed = setting
-        .seed
-        .map_or_else(|| Random::new().below(0..1 << 32), |seed| seed);
+    let seed = setting.seed.unwrap_or_else(|| load::now() % 1_000_000_000);
     let folder = course::make_folder(setting.folder.as_deref())?;
     println!(
         "seed {seed}, {} nodes, {} records/s, everything in {}",
@@ -194,8 +196,9 @@ async fn run(
     let weather = Random::seeded(random.number());
     let course = Course::start(hosts, plan, volume, weather).await?;
     match command {
-        Command::Run { minutes } => {
-            ordeal::run(course, random, Duration::from_secs_f64(minutes * 60.0)).await
+        Command::Run { minutes, only } => {
+            let lasts = Duration::from_secs_f64(minutes * 60.0);
+            ordeal::run(course, random, lasts, &only).await
         }
         Command::Failover { kills } => figures::failover(course, random, kills).await,
         Command::Rolling { rounds } => figures::rolling(course, rounds).await,

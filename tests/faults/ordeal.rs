@@ -10,18 +10,23 @@ use headwater_checker::Verdict;
 use headwater_tests::Random;
 
 use crate::course::Course;
-use crate::fault::{Dealt, Deck, Fault};
+use crate::fault::{Dealt, Deck, Fault, Kind};
 use crate::load::now;
 
 /// Puts the lab through faults for so long, then judges.
-pub(crate) async fn run(mut course: Course, random: Random, lasts: Duration) -> anyhow::Result<Verdict> {
-    let mut deck = Deck::new(random, course.lab.numbers());
+pub(crate) async fn run(
+    mut course: Course,
+    random: Random,
+    lasts: Duration,
+    only: &[Kind],
+) -> anyhow::Result<Verdict> {
+    let mut deck = Deck::new(random, course.lab.numbers(), only);
     let mut count = 0_u64;
     println!(
         "     time  fault, and acknowledgements in a second before, during and until writes went through again"
     );
     while course.started.elapsed() < lasts {
-        let dealt = deck.deal();
+        let dealt = deck.deal().context("none of these faults is for so few nodes")?;
         one(&mut course, dealt)
             .await
             .with_context(|| format!("after {count} faults: {}", dealt.fault))?;
@@ -42,7 +47,7 @@ async fn one(course: &mut Course, dealt: Dealt) -> anyhow::Result<()> {
 
     let trouble = Span::begin(course);
     fault.begin(&mut course.lab).await?;
-    tokio::time::sleep(lasts).await;
+    fault.last(&mut course.lab, lasts).await?;
     let during = trouble.rate(course);
     fault.end(&mut course.lab).await?;
 

@@ -10,7 +10,7 @@
 //! looks for the shutdown before, not after. So nobody may be inside a call then: whoever uses the disk is killed, or
 //! held by [`super::Member::hold`], first.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -63,10 +63,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Takes all the space that is left.
+    /// Takes all the space that is left. What the file system frees later has to be taken again.
     pub(crate) fn fill(&self) -> anyhow::Result<()> {
-        let ballast = File::create(self.mount.join(BALLAST))?;
-        let mut length = 0;
+        let mut ballast = OpenOptions::new();
+        let ballast = ballast.create(true).append(true).open(self.mount.join(BALLAST))?;
+        let mut length = ballast.metadata()?.len();
         // By halves: what is free is not all one file can have.
         let mut step = statvfs(&self.mount)?.f_bavail * statvfs(&self.mount)?.f_frsize;
         while step >= 4096 {
