@@ -229,7 +229,7 @@ impl Sent {
     fn time(&mut self, at: u64) -> u32 {
         // Clients that began a little earlier than the first one met still have room below it.
         const ROOM: u64 = 60_000_000;
-        let epoch = *self.epoch.get_or_insert(at.saturating_sub(ROOM));
+        let epoch = *self.epoch.get_or_insert_with(|| at.saturating_sub(ROOM));
         u32::try_from(at.saturating_sub(epoch) / STEP).unwrap_or(u32::MAX)
     }
 }
