@@ -13,6 +13,7 @@
 mod compile;
 mod crashes;
 mod demo;
+mod faults;
 mod full_disk;
 mod hostile;
 mod kcat;

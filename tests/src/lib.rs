@@ -38,8 +38,10 @@ pub use http::{Answer, Http};
 pub use node::{Addresses, Node};
 pub use random::Random;
 pub use read::{client, read_all};
-pub use site::{Refused, Site};
-pub use tool::{Finished, Running, headwater, headwater_in, headwater_running, kcat, python};
+pub use site::{Refused, Site, node_binary};
+pub use tool::{
+    Finished, Running, headwater, headwater_in, headwater_running, kcat, python, python_interpreter,
+};
 pub use wait::{until, within};
 
 use std::path::PathBuf;

@@ -151,7 +151,7 @@ impl Drop for Site {
 }
 
 /// The node's binary, to be run with nothing from our own environment that would configure it.
-pub(crate) fn node_binary() -> anyhow::Result<Command> {
+pub fn node_binary() -> anyhow::Result<Command> {
     let mut command = Command::new(binary()?);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HEADWATER_") {

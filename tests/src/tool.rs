@@ -79,7 +79,7 @@ pub fn headwater_running<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> 
 
 /// Starts a Python script of `tests/` with the packages that `cargo xtask test` installs.
 pub fn python<I: AsRef<OsStr>>(script: &str, args: impl IntoIterator<Item = I>) -> anyhow::Result<Running> {
-    let mut command = Command::new(interpreter());
+    let mut command = Command::new(python_interpreter());
     command
         .arg("-u")
         .arg(checkout().join("tests").join(script))
@@ -150,7 +150,7 @@ impl Drop for Running {
 }
 
 /// `HEADWATER_PYTHON`, else the environment that `cargo xtask test` made, else whatever python3 is.
-fn interpreter() -> PathBuf {
+pub fn python_interpreter() -> PathBuf {
     if let Some(path) = set("HEADWATER_PYTHON") {
         return path;
     }

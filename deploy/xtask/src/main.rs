@@ -16,6 +16,7 @@ mod build;
 mod check;
 mod codegen;
 mod demo;
+mod faults;
 mod modules;
 mod pack;
 mod place;
@@ -85,6 +86,12 @@ const COMMANDS: &[Command] = &[
         about: "build the release binary, run `headwater bench ARGUMENTS...`; without any all of it, as a table",
         run: bench::run,
     },
+    Command {
+        name: "faults",
+        arguments: "[run|failover|rolling|power] [--minutes N] [--seed S] [--nodes N] [--release]",
+        about: "put real nodes through real faults, and judge what their clients were told (root; installs tools by apt)",
+        run: faults::run,
+    },
 ];
 
 fn main() -> ExitCode {
@@ -101,7 +108,7 @@ fn main() -> ExitCode {
         eprintln!("cargo xtask: no command `{name}`\n\n{}", help());
         return ExitCode::from(2);
     };
-    if rest.first().is_some_and(|first| is_help(first)) && command.name != "bench" {
+    if rest.first().is_some_and(|first| is_help(first)) && !["bench", "faults"].contains(&command.name) {
         println!(
             "cargo xtask {} {}\n\n{}",
             command.name, command.arguments, command.about

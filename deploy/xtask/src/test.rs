@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::totals::{self, Totals};
-use crate::{build, modules, place, step, tools, ui};
+use crate::{build, faults, modules, place, step, tools, ui};
 
 /// The side workspace of the modules: its tests run on the host.
 const MODULES: &str = "wasm-modules/Cargo.toml";
@@ -30,6 +30,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
     let browser = ui::is_here();
     tools::debian(&[("kcat", "kcat"), ("zstd", "zstd"), ("npm", "npm")])?;
+    if step::ask("id", &["-u"]).as_deref() == Some("0") {
+        tools::debian(faults::TOOLS)?;
+    }
     if browser {
         tools::debian(&[("chromium", "chromium")])?;
     }

@@ -1,0 +1,164 @@
+//! The lab: real nodes on hosts of their own, clients on another, a switch between them, and everything that can go wrong.
+//!
+//! It owns all of it and takes it down in the end. It must never leave a process, a mount or a namespace behind, nor
+//! touch any that it has not made.
+
+mod disk;
+mod member;
+mod namespace;
+mod switch;
+mod weather;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use headwater_tests::Random;
+
+pub(crate) use self::disk::Disk;
+pub(crate) use self::member::{KAFKA_PORT, Member, NodeNumber};
+use self::namespace::Namespace;
+pub(crate) use self::namespace::Port;
+pub(crate) use self::switch::Switch;
+pub(crate) use self::weather::Link;
+
+/// The one cluster of a lab.
+const CLUSTER_ID: &str = "faults";
+
+/// What a lab is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) nodes: u8,
+    pub(crate) disk_bytes: u64,
+    pub(crate) folder: PathBuf,
+}
+
+/// Hosts and cables, before anything runs: made while the program still has one thread.
+pub(crate) struct Hosts {
+    clients: Namespace,
+    nodes: Vec<(NodeNumber, Namespace)>,
+    switch: Namespace,
+}
+
+impl Hosts {
+    /// Makes the hosts and moves this thread to the clients' host: every thread it starts from now on is there.
+    pub(crate) fn new(nodes: u8) -> anyhow::Result<Self> {
+        namespace::sweep()?;
+        let ports: Vec<Port> = (0..=nodes).map(Port).collect();
+        let switch = Namespace::new("switch")?;
+        let clients = Namespace::new("clients")?;
+        clients.plug(&switch, Port::CLIENTS, &ports)?;
+        let mut members = Vec::new();
+        for number in (1..=nodes).map(NodeNumber) {
+            let host = Namespace::new(&number.0.to_string())?;
+            host.plug(&switch, number.port(), &ports)?;
+            members.push((number, host));
+        }
+        clients.enter()?;
+        Ok(Self {
+            clients,
+            nodes: members,
+            switch,
+        })
+    }
+}
+
+/// A running lab.
+pub(crate) struct Lab {
+    // Dropped in this order: processes, the switch, the clients' host.
+    pub(crate) members: Vec<Member>,
+    pub(crate) switch: Switch,
+    _clients: Namespace,
+}
+
+impl Lab {
+    /// Starts the switch and the nodes, and waits until all are ready.
+    pub(crate) async fn start(hosts: Hosts, plan: &Plan, random: Random) -> anyhow::Result<Self> {
+        let Hosts {
+            clients,
+            nodes,
+            switch,
+        } = hosts;
+        let ports = nodes.len() + 1;
+        let switch = Switch::start(switch, ports, random)?;
+        clients.hello()?;
+        nodes.iter().try_for_each(|(_, host)| host.hello())?;
+        switch.knows_all(ports).await?;
+
+        let quorum = quorum(nodes.iter().map(|(number, _)| *number));
+        let mut members = Vec::new();
+        for (number, host) in nodes {
+            let disk = Disk::new(&plan.folder, &format!("node-{}", number.0), plan.disk_bytes)?;
+            members.push(Member::new(number, host, disk, &plan.folder, quorum.clone()));
+        }
+        let mut lab = Self {
+            members,
+            switch,
+            _clients: clients,
+        };
+        lab.members.iter_mut().try_for_each(Member::start)?;
+        lab.all_ready().await?;
+        Ok(lab)
+    }
+
+    pub(crate) fn member(&mut self, number: NodeNumber) -> &mut Member {
+        let found = self.members.iter_mut().find(|member| member.number == number);
+        found.expect("faults name nodes of the lab")
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<NodeNumber> {
+        self.members.iter().map(|member| member.number).collect()
+    }
+
+    pub(crate) async fn all_ready(&mut self) -> anyhow::Result<()> {
+        for member in &mut self.members {
+            member.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Fails with the log of a node that has ended by itself.
+    pub(crate) fn check_alive(&mut self) -> anyhow::Result<()> {
+        for member in &mut self.members {
+            if let Some(status) = member.has_ended()? {
+                anyhow::bail!(
+                    "{} has ended by itself: {status}\n{}",
+                    member.number,
+                    member.tail()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every node in order, one after the other.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        for member in self.members.iter_mut().filter(|member| member.is_up()) {
+            member.terminate().await?;
+        }
+        Ok(())
+    }
+
+    /// Addresses for a client, with this scheme in front of each.
+    pub(crate) fn bootstrap(&self, scheme: &str) -> String {
+        let address = |member: &Member| format!("{scheme}{}:{KAFKA_PORT}", member.number.port().address());
+        self.members.iter().map(address).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Arguments that make nodes a cluster; none for a single one.
+fn quorum(numbers: impl ExactSizeIterator<Item = NodeNumber>) -> Vec<String> {
+    if numbers.len() < 2 {
+        return Vec::new();
+    }
+    let voters: Vec<String> = numbers
+        .map(|number| format!("{}@{}:{KAFKA_PORT}", number.0, number.port().address()))
+        .collect();
+    ["--voters", &voters.join(","), "--cluster-id", CLUSTER_ID]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// A folder for everything a run leaves: histories, logs, disks.
+pub(crate) fn make_folder(path: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
+}

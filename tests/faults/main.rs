@@ -1,0 +1,208 @@
+//! Ring 4, faults: real nodes on hosts of their own, clients that write down what they are told, everything going wrong,
+//! and a judge in the end. `cargo xtask faults` installs what it needs, builds it and runs it.
+//!
+//! It owns its arguments and its exit code: 0 when every property held and the cluster came back from everything. It
+//! needs root, for namespaces and mounts, all of its own making.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a tool for the terminal that starts real processes"
+)]
+
+mod course;
+mod dump;
+mod fault;
+mod figures;
+mod lab;
+mod load;
+mod ordeal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::{Args, Parser, Subcommand};
+use headwater_checker::Verdict;
+use headwater_tests::Random;
+
+use crate::course::Course;
+use crate::fault::Kind;
+use crate::lab::{Hosts, Plan};
+use crate::load::Volume;
+
+const GIB: u64 = 1 << 30;
+
+#[derive(Parser)]
+#[command(about = "Puts real nodes through real faults and judges what their clients were told")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    setting: Setting,
+}
+
+#[derive(Args)]
+struct Setting {
+    /// Nodes, each on a host and a disk of its own
+    #[arg(long, global = true, default_value_t = 3)]
+    nodes: u8,
+    /// Says which faults come, and when; drawn and printed if not given
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// Records in a second, of all producers together
+    #[arg(long, global = true, default_value_t = 1_000)]
+    rate: u64,
+    #[arg(long, global = true, default_value_t = 4)]
+    partitions: u32,
+    /// Where histories, logs and disks go; kept in the end
+    #[arg(long, global = true)]
+    folder: Option<PathBuf>,
+    /// Size of each node's disk; its file takes what is written
+    #[arg(long, global = true, default_value_t = 4)]
+    disk_gib: u64,
+    /// Acknowledge from memory: the counter-proof, in which power cuts must lose something
+    #[arg(long, global = true)]
+    from_memory: bool,
+    /// Leave out the clients in Python
+    #[arg(long, global = true)]
+    no_python: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One fault after the other
+    Run {
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// These kinds alone
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Kind>,
+    },
+    /// Kills leaders and measures how long writes stand still
+    Failover {
+        #[arg(long, default_value_t = 50)]
+        kills: u32,
+    },
+    /// Restarts one node after the other; nothing may fail
+    Rolling {
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
+    /// Cuts the power of all nodes at once
+    Power {
+        #[arg(long, default_value_t = 10)]
+        cuts: u32,
+    },
+    /// Judges histories and dumps that a run has left
+    Judge { files: Vec<PathBuf> },
+    /// Writes down what a stopped node has stored of a topic
+    Dump {
+        data: PathBuf,
+        topic_id: String,
+        replica: String,
+        to: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match begin(Arguments::parse()) {
+        Ok(verdict) => {
+            println!("{verdict}");
+            ExitCode::from(u8::from(!verdict.holds()))
+        }
+        Err(why) => {
+            println!("verdict: FAILED: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
+    let Arguments { command, setting } = arguments;
+    match &command {
+        Command::Judge { files } => return course::judge(files),
+        Command::Dump {
+            data,
+            topic_id,
+            replica,
+            to,
+        } => {
+            dump::write(data, topic_id, replica, to)?;
+            return course::judge(std::slice::from_ref(to));
+        }
+        Command::Run { .. } | Command::Failover { .. } | Command::Rolling { .. } | Command::Power { .. } => {}
+    }
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "this needs root: it makes network namespaces and mounts disks"
+    );
+    let seed = setting.seed.unwrap_or_else(|| load::now() % 1_000_000_000);
+    let folder = course::make_folder(setting.folder.as_deref())?;
+    println!(
+        "seed {seed}, {} nodes, {} records/s, everything in {}",
+        setting.nodes,
+        setting.rate,
+        folder.display()
+    );
+    let plan = Plan {
+        nodes: setting.nodes,
+        disk_bytes: setting.disk_gib * GIB,
+        folder: folder.clone(),
+    };
+    // Before there is a second thread: all that come later are on the clients' host, as this one.
+    let hosts = Hosts::new(plan.nodes)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let verdict = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            verdict = run(command, hosts, &plan, &setting, Random::seeded(seed)) => verdict,
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let verdict =
+        verdict.with_context(|| format!("seed {seed}; logs and histories are in {}", folder.display()))?;
+    if verdict.holds() && setting.folder.is_none() {
+        std::fs::remove_dir_all(&folder).context("the folder of a good run cannot be removed")?;
+    } else {
+        println!("logs and histories are in {}", folder.display());
+    }
+    Ok(verdict)
+}
+
+async fn run(
+    command: Command,
+    hosts: Hosts,
+    plan: &Plan,
+    setting: &Setting,
+    mut random: Random,
+) -> anyhow::Result<Verdict> {
+    let is_measured = matches!(command, Command::Failover { .. } | Command::Rolling { .. });
+    let volume = Volume {
+        partitions: setting.partitions,
+        rate: setting.rate,
+        replicas: i16::from(setting.nodes.min(3)),
+        with_python: !setting.no_python,
+        with_consumers: !is_measured,
+        from_memory: setting.from_memory,
+    };
+    let weather = Random::seeded(random.number());
+    let course = Course::start(hosts, plan, volume, weather).await?;
+    match command {
+        Command::Run { minutes, only } => {
+            let lasts = Duration::from_secs_f64(minutes * 60.0);
+            ordeal::run(course, random, lasts, &only).await
+        }
+        Command::Failover { kills } => figures::failover(course, random, kills).await,
+        Command::Rolling { rounds } => figures::rolling(course, rounds).await,
+        Command::Power { cuts } => figures::power(course, random, cuts).await,
+        Command::Judge { .. } | Command::Dump { .. } => unreachable!("these need no lab"),
+    }
+}
