@@ -334,19 +334,15 @@ impl Cluster {
             metrics: metrics.clone(),
         });
         // What it decides is of no interest here: the quorum is the test's.
-        let (controller, _) = controller::start(controller::Options {
-            cluster_id: "lab".to_owned(),
-            broker: config.broker.clone(),
-            sys: Sys {
-                tasks: sys.tasks.clone(),
-                clock: sys.clock.clone(),
-                ..Sys::simulated(2)
-            },
-            health: Health::default(),
-            metrics: metrics.clone(),
-        })
-        .await
-        .unwrap();
+        let machine = Sys {
+            tasks: sys.tasks.clone(),
+            clock: sys.clock.clone(),
+            ..Sys::simulated(2)
+        };
+        let (controller, _) =
+            controller::start(controller::Options::alone("lab", config.broker.clone(), &machine))
+                .await
+                .unwrap();
         let server = Server::new(
             Services {
                 config: Arc::new(config),
