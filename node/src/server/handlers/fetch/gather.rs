@@ -7,7 +7,7 @@ use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::kafka::ErrorCode;
 
 use super::Limits;
-use crate::partition::{EpochEnd, Isolation, Partition, ReadError, ReadRequest, Watermarks};
+use crate::partition::{EpochEnd, Isolation, Partition, ReadError, ReadRequest, Unavailable, Watermarks};
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::server::sessions::{FetchSession, Slot, TopicKey, Wanted};
@@ -98,6 +98,10 @@ impl<'a> Gather<'a> {
             none => {
                 let partition = self.find(key)?;
                 let watermarks = partition.watermarks();
+                if watermarks.has_changed().is_err() {
+                    // Nothing moves in it any more: waiting for news would be waiting for nothing, without rest.
+                    return Err(errors::of_read(&gone(&partition).into()));
+                }
                 none.insert((partition, watermarks))
             }
         };
@@ -213,6 +217,14 @@ impl<'a> Gather<'a> {
             diverging: None,
             isolation: self.limits.isolation,
         }
+    }
+}
+
+/// Why a partition without a task gives nothing.
+fn gone(partition: &Partition) -> Unavailable {
+    match partition.offline() {
+        Some(reason) => Unavailable::Offline { reason },
+        None => Unavailable::Stopped,
     }
 }
 
