@@ -41,6 +41,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "loads code that this node has compiled itself",
     ),
     (
+        "tests/sim/src/entropy.rs",
+        "stands in for the C library's entropy",
+    ),
+    (
         "wasm-modules/examples/hostile/core/src/lib.rs",
         "an export needs its plain name",
     ),

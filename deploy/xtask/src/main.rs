@@ -20,6 +20,7 @@ mod faults;
 mod modules;
 mod pack;
 mod place;
+mod sim;
 mod step;
 mod test;
 mod tools;
@@ -55,6 +56,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[--deny]",
         about: "format, lints, tidy, rings 1 and 2, docs; --deny also licences and advisories of dependencies",
         run: check::run,
+    },
+    Command {
+        name: "sim",
+        arguments: "[--seeds N] [--seed S]",
+        about: "simulate a cluster on N seeds; also: sim replay|run|meta ARGUMENTS, sim known-bugs [NAME...]",
+        run: sim::run,
     },
     Command {
         name: "build",

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::totals::{self, Totals};
-use crate::{build, faults, modules, place, step, tools, ui};
+use crate::{build, faults, modules, place, sim, step, tools, ui};
 
 /// The side workspace of the modules: its tests run on the host.
 const MODULES: &str = "wasm-modules/Cargo.toml";
@@ -44,6 +44,7 @@ fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
 
     rows.push(("dependencies", check(tools::deny())));
     rows.push(("rust", cargo_tests("rust", &["--workspace"], |command| command)?));
+    rows.push(("simulator", sim::test()?));
     rows.push(("real processes", processes(&node, &python, &packages)?));
     if place::root().join(MODULES).exists() {
         rows.push((

@@ -55,6 +55,17 @@ pub(crate) fn of_cargo(output: &str) -> Totals {
     totals
 }
 
+/// Sums the simulator's `sim result:` and `meta result:` lines.
+pub(crate) fn of_sim(output: &str) -> Totals {
+    let mut totals = Totals::default();
+    for line in plain(output).lines() {
+        if let Some((_, counts)) = line.split_once(" result: ") {
+            counts.split(';').for_each(|part| count(part, &mut totals));
+        }
+    }
+    totals
+}
+
 /// Reads Vitest's `Tests  2 failed | 5 passed (7)` line.
 pub(crate) fn of_vitest(output: &str) -> Totals {
     let mut totals = Totals::default();
@@ -121,6 +132,20 @@ mod tests {
                 passed: 4,
                 failed: 2,
                 ignored: 1
+            }
+        );
+    }
+
+    #[test]
+    fn lines_of_the_simulator_are_summed() {
+        let output =
+            "seed 1 ok, 6 s: acks=292\nsim result: 3 passed; 1 failed\nmeta result: 2 passed; 0 failed\n";
+        assert_eq!(
+            of_sim(output),
+            Totals {
+                passed: 5,
+                failed: 1,
+                ignored: 0
             }
         );
     }

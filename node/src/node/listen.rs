@@ -18,10 +18,12 @@ use crate::security::tls::{Revocations, ServerTls};
 use crate::security::{Authority, CertificateFacts, Identity};
 use crate::server::{Server, SessionSink};
 use crate::sys::Sys;
+use crate::sys::disk::Disk;
+use crate::sys::disk::memory::MemoryDisk;
 use crate::sys::net;
 use crate::sys::task::{Kind, Tasks};
 use crate::transport::tcp::ListenError as SocketError;
-use crate::transport::{Listener, Peer, Session, Stream, quic, tcp};
+use crate::transport::{Listener, Peer, Session, Stream, quic};
 use headwater_protocol::ids::NodeId;
 
 /// Keys lie here, below the data directory.
@@ -82,17 +84,12 @@ pub(super) async fn bind(
         } else {
             None
         };
-        let listener = Listener::Tcp(tcp::Listener::bind(net, address, tcp_tls.as_ref())?);
+        let listener = Listener::tcp(net, address, tcp_tls.as_ref())?;
         sockets.bound.tcp = listener.local_address().ok();
         sockets.tcp = Some(listener);
     }
     if let Some(address) = resolve(net, "listen.quic", listen.quic.as_deref()).await? {
-        let listener = Listener::Quic(quic::Listener::bind(
-            net,
-            address,
-            &tls,
-            &quic::Settings::default(),
-        )?);
+        let listener = Listener::quic(net, address, &tls, &quic::Settings::default())?;
         sockets.bound.quic = listener.local_address().ok();
         sockets.quic = Some(listener);
     }
@@ -131,6 +128,12 @@ async fn open_keys(
     let store = SecurityStore::new(Arc::clone(&disk), sys.tasks.clone(), folder.clone());
     let (cluster, node, hosts) = (cluster_id.to_owned(), config.node_id.0, hosts(config));
     let now_ms = sys.clock.unix_ms();
+    // Nobody looks at a certificate on a simulated net; keys come from the machine, so their bytes must not reach a
+    // disk whose history follows from a seed.
+    let disk: Arc<dyn Disk> = match sys.net.host() {
+        Some(_) => Arc::new(MemoryDisk::new(sys.random.fork())),
+        None => disk,
+    };
     let opening = sys.tasks.blocking("open keys", move || {
         let subject = Subject {
             cluster: &cluster,

@@ -1,8 +1,10 @@
 //! Sockets: made here, with the options every socket of ours has.
 //! Owns the only binding, connecting and resolving. TCP_NODELAY is set on every stream, made or accepted; it
-//! must never be left to the caller.
+//! must never be left to the caller. A simulated net has no sockets: `transport` asks for its host instead.
 
 #![allow(clippy::disallowed_methods, reason = "the door itself")]
+
+pub mod simulated;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +22,7 @@ const UDP_BUFFER_BYTES: usize = 8 << 20;
 
 /// The net of the machine. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Net(());
+pub struct Net(Option<simulated::Host>);
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -30,11 +32,32 @@ pub struct Listener {
 
 impl Net {
     pub fn real() -> Self {
-        Self(())
+        Self(None)
+    }
+
+    /// The net inside the process, as one host sees it. Asked for a socket, it has none.
+    pub fn simulated(host: simulated::Host) -> Self {
+        Self(Some(host))
+    }
+
+    /// The host on a simulated net; None on the machine's.
+    pub fn host(&self) -> Option<&simulated::Host> {
+        self.0.as_ref()
+    }
+
+    fn must_be_real(&self) -> io::Result<()> {
+        match self.0 {
+            None => Ok(()),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a simulated net has no sockets",
+            )),
+        }
     }
 
     /// Listens on `address`; port 0 asks for a free one, which [`Listener::local_addr`] tells.
     pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<Listener> {
+        self.must_be_real()?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
@@ -47,6 +70,7 @@ impl Net {
 
     /// Connects to `address`. Bound the time with `Clock::timeout`; a dropped future closes the socket.
     pub async fn connect_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.must_be_real()?;
         let stream = TcpStream::connect(address).await?;
         prepare(&stream)?;
         Ok(stream)
@@ -54,6 +78,7 @@ impl Net {
 
     /// A UDP socket with large buffers, not blocking, for a QUIC endpoint.
     pub fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        self.must_be_real()?;
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         // The machine may cap these: smaller buffers only cost speed.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
@@ -70,6 +95,9 @@ impl Net {
 
     /// The addresses behind `host:port`, in the resolver's order.
     pub async fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+        if let Some(host) = &self.0 {
+            return host.resolve(host_and_port);
+        }
         let addresses: Vec<_> = lookup_host(host_and_port).await?.collect();
         if addresses.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));

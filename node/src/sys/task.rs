@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "the door itself")]
 
 mod background;
+mod pace;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use background::Background;
 
+pub use pace::Pace;
+
 /// What the death of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -33,12 +36,14 @@ pub enum Kind {
 }
 
 /// Where work that may wait for the disk runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Blocking {
     /// On threads of its own.
     Threads,
     /// At once, where it is asked for: the order of a simulated run then depends on nothing but its seed.
     Inline,
+    /// In a task that takes its time, before the work and behind it: a crash may come before, between and after.
+    Paced(Pace),
 }
 
 /// A scope in which tasks run. Cheap to clone; clones are the same scope.
@@ -115,7 +120,7 @@ impl Tasks {
         let name = format!("{}/{name}", self.inner.name);
         let inner = &self.inner;
         let (cancel, failure) = (inner.cancel.child_token(), inner.failure.clone());
-        Self::new(name, cancel, Some(self.clone()), inner.blocking, failure)
+        Self::new(name, cancel, Some(self.clone()), inner.blocking.clone(), failure)
     }
 
     fn new(
@@ -218,12 +223,15 @@ impl Tasks {
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
     {
-        let (run, task) = self.work(name, work);
-        match self.inner.blocking {
-            Blocking::Threads => drop(self.runtime().spawn_blocking(run)),
-            Blocking::Inline => run(),
+        match &self.inner.blocking {
+            Blocking::Threads => {
+                let (run, task) = self.work(name, work);
+                drop(self.runtime().spawn_blocking(run));
+                task
+            }
+            Blocking::Inline => self.inline(name, work),
+            Blocking::Paced(pace) => self.paced(pace, name, work),
         }
-        task
     }
 
     /// Like [`Tasks::blocking`], for work that nobody else may feel: on a few threads of low priority, behind
@@ -233,16 +241,41 @@ impl Tasks {
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
     {
-        let (run, task) = self.work(name, work);
-        match self.inner.blocking {
+        match &self.inner.blocking {
             Blocking::Threads => {
+                let (run, task) = self.work(name, work);
                 if let Err(run) = self.inner.background.run(Box::new(run)) {
                     drop(self.runtime().spawn_blocking(run));
                 }
+                task
             }
-            Blocking::Inline => run(),
+            Blocking::Inline => self.inline(name, work),
+            Blocking::Paced(pace) => self.paced(pace, name, work),
         }
+    }
+
+    fn inline<T, W>(&self, name: &str, work: W) -> Task<T>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let (run, task) = self.work(name, work);
+        run();
         task
+    }
+
+    fn paced<T, W>(&self, pace: &Pace, name: &str, work: W) -> Task<T>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let (before, after) = pace.draw();
+        self.spawn(name, Kind::BestEffort, async move {
+            tokio::time::sleep(before).await;
+            let output = work();
+            tokio::time::sleep(after).await;
+            output
+        })
     }
 
     /// What a thread is to do, and the end of it.
@@ -319,6 +352,7 @@ fn report(
 mod tests {
     use super::*;
     use crate::sys::clock::Clock;
+    use crate::sys::random::Random;
 
     #[tokio::test]
     async fn a_scope_waits_for_every_task_below_it() {
@@ -395,8 +429,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blocking_work_gives_its_result_in_both_ways() {
-        for blocking in [Blocking::Threads, Blocking::Inline] {
+    async fn blocking_work_gives_its_result_in_every_way() {
+        let pace = Pace::new(
+            Random::seeded(1),
+            Duration::from_millis(1),
+            Duration::from_millis(1),
+        );
+        for blocking in [Blocking::Threads, Blocking::Inline, Blocking::Paced(pace)] {
             let root = Tasks::root("test", blocking);
             assert_eq!(root.blocking("sum", || 2 + 2).await, Ok(4));
             assert!(root.blocking("broken", || panic!("three")).await.is_err());

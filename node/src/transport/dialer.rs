@@ -13,10 +13,11 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::quic::{self, Settings};
 use super::tcp::ListenError;
-use super::{Carrier, CloseCode, ListenerKind, Peer, Session, SessionError, Stream};
+use super::{Carrier, CloseCode, ListenerKind, Peer, Session, SessionError, Stream, memory};
 use crate::security::identity::{CertificateFacts, Identity, IdentityError};
 use crate::security::tls::{self, EarlyData, TlsError, Trust};
 use crate::sys::net::Net;
+use crate::sys::net::simulated::Host;
 
 /// Why a dial came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,14 @@ impl Dialer {
     /// Dials `host:port`; every address of the host is tried in turn. Returns when the handshake is complete on
     /// this side; the caller gives the deadline. Dropping the future gives up.
     pub async fn dial(&self, target: &str, credentials: &Credentials) -> Result<Session, DialError> {
+        if let Some(host) = self.net.host() {
+            let address = simulated(host, target)?;
+            let shown = credentials
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.chain.first());
+            return memory::dial(host, address, credentials.alpn, shown).await;
+        }
         let tls = tls::client_config(
             &credentials.trust,
             credentials.identity.as_ref(),
@@ -150,6 +159,9 @@ impl Dialer {
         target: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Stream, DialError> {
+        if let Some(host) = self.net.host() {
+            return memory::dial_stream(host, simulated(host, target)?).await;
+        }
         let addresses = self
             .net
             .resolve(target)
@@ -192,6 +204,16 @@ impl Dialer {
             }
         }
     }
+}
+
+/// The one address of a name on a simulated net.
+fn simulated(host: &Host, target: &str) -> Result<SocketAddr, DialError> {
+    let found = host.resolve(target).map(|found| found.first().copied());
+    let found = found.and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()));
+    found.map_err(|source| DialError::Resolve {
+        target: target.to_owned(),
+        source,
+    })
 }
 
 async fn tls_over(

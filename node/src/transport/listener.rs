@@ -6,7 +6,10 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Peer, Session, SessionError, Stream, memory, quic, tcp};
+use super::{ListenerKind, Peer, Session, SessionError, Stream, memory, quic, tcp};
+use crate::security::tls::ServerTls;
+use crate::sys::net::Net;
+use crate::sys::net::simulated::Host;
 
 /// A bound listener.
 pub enum Listener {
@@ -16,6 +19,33 @@ pub enum Listener {
 }
 
 impl Listener {
+    /// Listens for TCP on `net`, under TLS when there is one.
+    pub fn tcp(net: &Net, address: SocketAddr, tls: Option<&ServerTls>) -> Result<Self, tcp::ListenError> {
+        match net.host() {
+            None => Ok(Self::Tcp(tcp::Listener::bind(net, address, tls)?)),
+            Some(host) => Self::memory(host, address, ListenerKind::Tcp),
+        }
+    }
+
+    /// Listens for QUIC on `net`.
+    pub fn quic(
+        net: &Net,
+        address: SocketAddr,
+        tls: &ServerTls,
+        settings: &quic::Settings,
+    ) -> Result<Self, tcp::ListenError> {
+        match net.host() {
+            None => Ok(Self::Quic(quic::Listener::bind(net, address, tls, settings)?)),
+            Some(host) => Self::memory(host, address, ListenerKind::Quic),
+        }
+    }
+
+    fn memory(host: &Host, address: SocketAddr, kind: ListenerKind) -> Result<Self, tcp::ListenError> {
+        let listener = memory::Listener::bind(host, address, kind);
+        let listener = listener.map_err(|source| tcp::ListenError::Bind { address, source })?;
+        Ok(Self::Memory(listener))
+    }
+
     /// The next connection. An error is about one connection or passes (out of descriptors), except that
     /// `Ok(None)` says that no more will come. Cancel safe.
     pub async fn accept(&mut self) -> io::Result<Option<Accepting>> {
@@ -31,7 +61,7 @@ impl Listener {
             Self::Memory(listener) => Ok(listener
                 .accept()
                 .await
-                .map(|incoming| Accepting::Memory(Box::new(incoming)))),
+                .map(|accepting| Accepting::Memory(Box::new(accepting)))),
         }
     }
 
@@ -58,7 +88,7 @@ impl Listener {
 pub enum Accepting {
     Tcp(tcp::Accepting),
     Quic(Box<quic::Accepting>),
-    Memory(Box<Incoming>),
+    Memory(Box<memory::Accepting>),
 }
 
 impl Accepting {
@@ -66,7 +96,7 @@ impl Accepting {
         match self {
             Self::Tcp(accepting) => accepting.remote_address(),
             Self::Quic(accepting) => accepting.remote_address(),
-            Self::Memory(incoming) => incoming.peer().address,
+            Self::Memory(accepting) => accepting.remote_address(),
         }
     }
 
@@ -75,7 +105,7 @@ impl Accepting {
         match self {
             Self::Tcp(accepting) => accepting.establish().await,
             Self::Quic(accepting) => accepting.establish().await,
-            Self::Memory(incoming) => Ok(*incoming),
+            Self::Memory(accepting) => Ok(accepting.establish().await?),
         }
     }
 

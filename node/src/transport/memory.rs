@@ -1,182 +1,304 @@
 //! Connections inside the process, for tests and the simulator: the same behaviour without a socket.
 //!
-//! Owns bounded pipes. A pipe that is full makes its writer wait, as a socket does; a reset breaks what is not yet
-//! read, as QUIC does.
+//! Streams and sessions over a simulated net (`sys::net::simulated`), where pipes are bounded: a pipe that is full makes
+//! its writer wait, as a socket does; a reset breaks what is not yet read, as QUIC does. It must never know what the net
+//! does to them on their way.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use bytes::{BufMut, Bytes, BytesMut};
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::dialer::DialError;
 use super::stream::{ReadHalf, Stream, WriteHalf};
 use super::{Carrier, CloseCode, Incoming, ListenerKind, Peer, Session, SessionError, SessionStats};
 use crate::security::identity::CertificateFacts;
-
-/// What one direction of a stream holds before its writer waits.
-const PIPE_BYTES: usize = 64 * 1024;
-/// Connections and streams that wait to be accepted; the opener waits beyond.
-const WAITING_MAX: usize = 256;
+use crate::security::tls::ALPN_KAFKA;
+use crate::sys::net::simulated::{
+    Closed, ConnectError, Connection, Fabric, Host, Kind, Listener as Port, Receiver, Sender,
+};
 
 /// Makes a listener and the connector that reaches it. `kind` decides which address clients are told.
 pub fn listener(kind: ListenerKind) -> (Connector, Listener) {
-    let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    let address = SocketAddr::from(([127, 0, 0, 1], 9));
-    let connector = Connector {
-        sender,
-        kind,
-        ports: Arc::new(AtomicU64::new(49_152)),
+    let fabric = Fabric::instant();
+    let host = fabric.boot("server");
+    let open = |kind| {
+        host.listen(SocketAddr::from(([0, 0, 0, 0], 9)), kind)
+            .expect("a fresh host listens nowhere")
     };
-    (connector, Listener { receiver, address })
+    let connectors = CancellationToken::new();
+    let (streams, sessions) = (open(Kind::Stream), open(Kind::Session));
+    let connector = Connector {
+        host: fabric.boot("client"),
+        target: streams.address(),
+        _open: Arc::new(connectors.clone().drop_guard()),
+    };
+    let listener = Listener {
+        ports: vec![streams, sessions],
+        kind,
+        connectors,
+    };
+    (connector, listener)
+}
+
+/// Two ends of one stream, which break when `broken` is cancelled. Must be called inside a runtime.
+#[cfg(test)]
+pub(crate) fn pair(broken: &CancellationToken) -> (Stream, Stream) {
+    use futures_util::FutureExt as _;
+    let fabric = Fabric::instant();
+    let (server, client) = (fabric.boot("server"), fabric.boot("client"));
+    let any = SocketAddr::from(([0, 0, 0, 0], 9));
+    let port = server
+        .listen(any, Kind::Stream)
+        .expect("a fresh host listens nowhere");
+    let target = port.address();
+    let both = async { tokio::join!(dial_stream(&client, target), port.accept()) };
+    let (here, connection) = both.now_or_never().expect("nothing takes time on this net");
+    let there = SessionEnd(connection.expect("it was dialed"))
+        .accept()
+        .now_or_never();
+    let (broken, hosts) = (broken.clone(), (server, client));
+    tokio::spawn(async move {
+        broken.cancelled().await;
+        fabric.reset("client", "server");
+        drop(hosts);
+    });
+    let there = there
+        .expect("nothing takes time on this net")
+        .expect("it was dialed");
+    (here.expect("somebody listens"), there)
 }
 
 /// The accepting side.
 pub struct Listener {
-    receiver: mpsc::Receiver<Incoming>,
-    address: SocketAddr,
+    ports: Vec<Port>,
+    kind: ListenerKind,
+    /// Cancelled when nobody can connect any more.
+    connectors: CancellationToken,
 }
 
 impl Listener {
-    pub(super) async fn accept(&mut self) -> Option<Incoming> {
-        self.receiver.recv().await
+    /// Listens on a simulated net as the listener of that kind does on a real one.
+    pub fn bind(host: &Host, address: SocketAddr, kind: ListenerKind) -> io::Result<Self> {
+        let double = match kind {
+            ListenerKind::Tcp => Kind::Stream,
+            ListenerKind::Quic => Kind::Session,
+        };
+        Ok(Self {
+            ports: vec![host.listen(address, double)?],
+            kind,
+            connectors: CancellationToken::new(),
+        })
+    }
+
+    pub(super) async fn accept(&mut self) -> Option<Accepting> {
+        let [first, others @ ..] = self.ports.as_slice() else {
+            return None;
+        };
+        // There are two where a test wants both kinds behind one connector, and one everywhere else.
+        let second = async {
+            match others.first() {
+                Some(port) => port.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        let connection = tokio::select! {
+            biased;
+            connection = first.accept() => connection,
+            connection = second => connection,
+            () = self.connectors.cancelled() => None,
+        };
+        connection.map(|connection| Accepting {
+            connection,
+            kind: self.kind,
+        })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.ports.first().map_or(nowhere, Port::address)
+    }
+}
+
+/// A connection that nobody has looked at yet.
+pub struct Accepting {
+    connection: Connection,
+    kind: ListenerKind,
+}
+
+impl Accepting {
+    pub(super) fn remote_address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    pub(super) async fn establish(self) -> Result<Incoming, SessionError> {
+        let Self { connection, kind } = self;
+        let (alpn, certificate) = understand(&connection.greeting());
+        let peer = peer(&connection, kind, certificate);
+        let end = SessionEnd(connection);
+        // No protocol is agreed on for a connection that is one stream.
+        if alpn.is_empty() {
+            let stream = end.accept().await?;
+            return Ok(Incoming::Stream { stream, peer });
+        }
+        Ok(Incoming::Session(Session::memory(end, peer, alpn)))
     }
 }
 
 /// The dialing side. When every clone is gone, the listener accepts no more.
 #[derive(Clone)]
 pub struct Connector {
-    sender: mpsc::Sender<Incoming>,
-    kind: ListenerKind,
-    ports: Arc<AtomicU64>,
+    host: Host,
+    target: SocketAddr,
+    _open: Arc<DropGuard>,
 }
 
 impl Connector {
     /// Connects as a TCP client does.
     pub async fn stream(&self) -> io::Result<Stream> {
-        let (here, there) = pair(&CancellationToken::new());
-        self.deliver(Incoming::Stream {
-            stream: there,
-            peer: self.peer(None),
-        })
-        .await?;
-        Ok(here)
+        let dialed = dial_stream(&self.host, self.target).await;
+        dialed.map_err(|_| io::ErrorKind::ConnectionRefused.into())
     }
 
     /// Connects as a QUIC client does, showing `certificate`.
-    pub async fn session(&self, certificate: Option<CertificateFacts>) -> io::Result<Session> {
-        let (here, there) = session_pair();
-        let peer = self.peer(certificate.map(Arc::new));
-        let alpn = crate::security::tls::ALPN_KAFKA.to_vec();
-        self.deliver(Incoming::Session(Session::memory(
-            there,
-            peer.clone(),
-            alpn.clone(),
-        )))
-        .await?;
-        Ok(Session::memory(
-            here,
-            Peer {
-                certificate: None,
-                ..peer
+    pub async fn session(&self, certificate: Option<&CertificateDer<'_>>) -> io::Result<Session> {
+        let dialed = dial(&self.host, self.target, ALPN_KAFKA, certificate).await;
+        dialed.map_err(|_| io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+/// Dials as QUIC does. Nobody in between can read or write: no certificate is verified.
+pub(super) async fn dial(
+    host: &Host,
+    target: SocketAddr,
+    alpn: &[u8],
+    certificate: Option<&CertificateDer<'_>>,
+) -> Result<Session, DialError> {
+    let greeting = greet(alpn, certificate);
+    let connection = connect(host, target, Kind::Session, greeting).await?;
+    let peer = peer(&connection, ListenerKind::Quic, None);
+    Ok(Session::memory(SessionEnd(connection), peer, alpn.to_vec()))
+}
+
+/// Dials as TCP does.
+pub(super) async fn dial_stream(host: &Host, target: SocketAddr) -> Result<Stream, DialError> {
+    let connection = connect(host, target, Kind::Stream, Bytes::new()).await?;
+    Ok(SessionEnd(connection).accept().await?)
+}
+
+async fn connect(
+    host: &Host,
+    target: SocketAddr,
+    kind: Kind,
+    greeting: Bytes,
+) -> Result<Connection, DialError> {
+    let connected = host.connect(target, kind, greeting).await;
+    connected.map_err(|error| match error {
+        ConnectError::Io(source) => DialError::Socket(source),
+        ConnectError::Closed(Closed::Refused) => DialError::Socket(io::ErrorKind::ConnectionRefused.into()),
+        ConnectError::Closed(closed) => DialError::Session(closed.into()),
+    })
+}
+
+fn peer(connection: &Connection, listener: ListenerKind, certificate: Option<Arc<CertificateFacts>>) -> Peer {
+    Peer {
+        address: connection.remote_address(),
+        certificate,
+        node: None,
+        transport: Carrier::Memory,
+        listener,
+    }
+}
+
+/// What a handshake would tell the other side: the protocol, and the certificate shown, if any.
+fn greet(alpn: &[u8], certificate: Option<&CertificateDer<'_>>) -> Bytes {
+    let mut greeting = BytesMut::new();
+    greeting.put_u8(u8::try_from(alpn.len()).expect("our protocols have short names"));
+    greeting.put_slice(alpn);
+    greeting.put_slice(certificate.map(AsRef::as_ref).unwrap_or_default());
+    greeting.freeze()
+}
+
+fn understand(greeting: &[u8]) -> (Vec<u8>, Option<Arc<CertificateFacts>>) {
+    let (length, rest) = greeting.split_first().unwrap_or((&0, &[]));
+    let (alpn, certificate) = rest.split_at_checked(usize::from(*length)).unwrap_or_default();
+    let facts = CertificateFacts::read(&CertificateDer::from(certificate));
+    (alpn.to_vec(), facts.ok().map(Arc::new))
+}
+
+impl From<Closed> for SessionError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Here => Self::ClosedHere,
+            Closed::There { code, reason } => Self::ClosedThere {
+                code: code.into(),
+                reason,
             },
-            alpn,
-        ))
-    }
-
-    async fn deliver(&self, incoming: Incoming) -> io::Result<()> {
-        self.sender
-            .send(incoming)
-            .await
-            .map_err(|_| io::ErrorKind::ConnectionRefused.into())
-    }
-
-    fn peer(&self, certificate: Option<Arc<CertificateFacts>>) -> Peer {
-        let port = self.ports.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(port % 16_384 + 49_152).expect("below 65,536");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Peer {
-            address,
-            certificate,
-            node: None,
-            transport: Carrier::Memory,
-            listener: self.kind,
+            Closed::Refused => Self::Lost("refused".to_owned()),
+            Closed::Lost(reason) => Self::Lost(reason.to_owned()),
         }
     }
 }
 
-/// Two ends of one stream, which break when `closed` is cancelled.
-pub fn pair(closed: &CancellationToken) -> (Stream, Stream) {
-    let (writer_a, reader_b) = pipe(closed);
-    let (writer_b, reader_a) = pipe(closed);
-    let end = |reader, writer| Stream {
-        reader: ReadHalf::Memory(reader),
-        writer: WriteHalf::Memory(writer),
-    };
-    (end(reader_a, writer_a), end(reader_b, writer_b))
+/// One end of a session in memory.
+#[derive(Clone, Debug)]
+pub struct SessionEnd(Connection);
+
+impl SessionEnd {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.0.is_same(&other.0)
+    }
+
+    pub(super) async fn accept(&self) -> Result<Stream, SessionError> {
+        Ok(stream(self.0.accept().await?))
+    }
+
+    pub(super) async fn open(&self) -> Result<Stream, SessionError> {
+        Ok(stream(self.0.open().await?))
+    }
+
+    pub(super) fn close(&self, code: CloseCode, reason: &str) {
+        self.0.close(code.value(), reason);
+    }
+
+    pub(super) async fn closed(&self) -> SessionError {
+        self.0.closed().await.into()
+    }
+
+    pub(super) fn stats(&self) -> SessionStats {
+        SessionStats::default()
+    }
 }
 
-fn pipe(closed: &CancellationToken) -> (Writer, Reader) {
-    let reset = Arc::new(AtomicBool::new(false));
-    let (near, far) = tokio::io::duplex(PIPE_BYTES);
-    let broken = closed.child_token();
-    let wait = || Box::pin(broken.clone().cancelled_owned());
-    let writer = Writer {
-        pipe: near,
-        reset: Arc::clone(&reset),
-        broken: broken.clone(),
-        wait: wait(),
-        _session: None,
-    };
-    let reader = Reader {
-        pipe: far,
-        reset,
-        broken: broken.clone(),
-        wait: wait(),
-        _session: None,
-    };
-    (writer, reader)
+fn stream((receiver, sender): (Receiver, Sender)) -> Stream {
+    Stream {
+        reader: ReadHalf::Memory(Reader(receiver)),
+        writer: WriteHalf::Memory(Writer(sender)),
+    }
 }
 
 /// The reading end of a pipe.
-pub struct Reader {
-    pipe: DuplexStream,
-    /// The writer broke the pipe: what is in it is not read any more. When the session closes, it still is.
-    reset: Arc<AtomicBool>,
-    broken: CancellationToken,
-    wait: Pin<Box<WaitForCancellationFutureOwned>>,
-    _session: Option<Arc<CloseOnDrop>>,
-}
+#[derive(Debug)]
+pub struct Reader(Receiver);
 
 /// The writing end of a pipe. Dropping it ends the pipe cleanly.
-pub struct Writer {
-    pipe: DuplexStream,
-    /// The writer broke the pipe: what is in it is not read any more. When the session closes, it still is.
-    reset: Arc<AtomicBool>,
-    broken: CancellationToken,
-    wait: Pin<Box<WaitForCancellationFutureOwned>>,
-    _session: Option<Arc<CloseOnDrop>>,
-}
+#[derive(Debug)]
+pub struct Writer(Sender);
 
 impl Writer {
     pub(super) fn reset(&self) {
-        self.reset.store(true, Ordering::Release);
-        self.broken.cancel();
+        self.0.reset();
     }
 
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.wait.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
-            Poll::Pending => Ok(()),
-        }
+    /// Returns when the other side has everything, the end included.
+    pub(super) async fn delivered(&self) -> io::Result<()> {
+        self.0.delivered().await
     }
 }
 
@@ -186,186 +308,20 @@ impl AsyncRead for Reader {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_broken = self.wait.as_mut().poll(cx).is_ready();
-        let broken = || Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        if is_broken && self.reset.load(Ordering::Acquire) {
-            return broken();
-        }
-        match Pin::new(&mut self.pipe).poll_read(cx, buf) {
-            Poll::Pending if is_broken => broken(),
-            read => read,
-        }
+        Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Writer {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_broken(cx)?;
-        Pin::new(&mut self.pipe).poll_write(cx, buf)
+        Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_broken(cx)?;
-        Pin::new(&mut self.pipe).poll_flush(cx)
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_broken(cx)?;
-        Pin::new(&mut self.pipe).poll_shutdown(cx)
-    }
-}
-
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader")
-            .field("broken", &self.broken.is_cancelled())
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer")
-            .field("broken", &self.broken.is_cancelled())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Two ends of one session.
-pub fn session_pair() -> (SessionEnd, SessionEnd) {
-    let shared = Arc::new(Shared {
-        closed: CancellationToken::new(),
-        verdict: watch::Sender::new(None),
-    });
-    let (to_b, from_a) = mpsc::channel(WAITING_MAX);
-    let (to_a, from_b) = mpsc::channel(WAITING_MAX);
-    let end = |opened, incoming, side| SessionEnd {
-        shared: Arc::clone(&shared),
-        opened,
-        incoming: Arc::new(Mutex::new(incoming)),
-        side,
-        guard: Arc::new(CloseOnDrop(Arc::clone(&shared))),
-    };
-    (end(to_b, from_b, 0), end(to_a, from_a, 1))
-}
-
-/// One end of a session in memory.
-#[derive(Clone)]
-pub struct SessionEnd {
-    shared: Arc<Shared>,
-    opened: mpsc::Sender<Stream>,
-    incoming: Arc<Mutex<mpsc::Receiver<Stream>>>,
-    side: u8,
-    /// Held for its drop: with the last clone of this end and of its streams, the session closes.
-    guard: Arc<CloseOnDrop>,
-}
-
-struct CloseOnDrop(Arc<Shared>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.0.close(Verdict {
-            side: u8::MAX,
-            code: CloseCode::Done.value(),
-            reason: String::new(),
-        });
-    }
-}
-
-struct Shared {
-    closed: CancellationToken,
-    verdict: watch::Sender<Option<Verdict>>,
-}
-
-/// Who closed, and what he said.
-#[derive(Clone)]
-struct Verdict {
-    side: u8,
-    code: u32,
-    reason: String,
-}
-
-impl Shared {
-    fn close(&self, verdict: Verdict) {
-        self.verdict.send_if_modified(|slot| {
-            let first = slot.is_none();
-            if first {
-                *slot = Some(verdict);
-            }
-            first
-        });
-        self.closed.cancel();
-    }
-}
-
-impl SessionEnd {
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) && self.side == other.side
-    }
-
-    pub(super) async fn accept(&self) -> Result<Stream, SessionError> {
-        let mut incoming = self.incoming.lock().await;
-        tokio::select! {
-            biased;
-            () = self.shared.closed.cancelled() => Err(self.reason()),
-            stream = incoming.recv() => stream.map(|s| self.keep_open(s)).ok_or(SessionError::ClosedHere),
-        }
-    }
-
-    pub(super) async fn open(&self) -> Result<Stream, SessionError> {
-        let (here, there) = pair(&self.shared.closed);
-        tokio::select! {
-            biased;
-            () = self.shared.closed.cancelled() => Err(self.reason()),
-            sent = self.opened.send(there) => {
-                sent.map(|()| self.keep_open(here)).map_err(|_| SessionError::ClosedHere)
-            }
-        }
-    }
-
-    /// Makes a stream hold its session, as QUIC's do.
-    fn keep_open(&self, mut stream: Stream) -> Stream {
-        if let ReadHalf::Memory(reader) = &mut stream.reader {
-            reader._session = Some(Arc::clone(&self.guard));
-        }
-        if let WriteHalf::Memory(writer) = &mut stream.writer {
-            writer._session = Some(Arc::clone(&self.guard));
-        }
-        stream
-    }
-
-    pub(super) fn close(&self, code: CloseCode, reason: &str) {
-        self.shared.close(Verdict {
-            side: self.side,
-            code: code.value(),
-            reason: reason.to_owned(),
-        });
-    }
-
-    pub(super) async fn closed(&self) -> SessionError {
-        self.shared.closed.cancelled().await;
-        self.reason()
-    }
-
-    pub(super) fn stats(&self) -> SessionStats {
-        SessionStats::default()
-    }
-
-    fn reason(&self) -> SessionError {
-        match self.shared.verdict.borrow().clone() {
-            Some(verdict) if verdict.side != self.side => SessionError::ClosedThere {
-                code: verdict.code.into(),
-                reason: verdict.reason,
-            },
-            _ => SessionError::ClosedHere,
-        }
-    }
-}
-
-impl std::fmt::Debug for SessionEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionEnd")
-            .field("closed", &self.shared.closed.is_cancelled())
-            .finish_non_exhaustive()
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

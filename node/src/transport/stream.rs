@@ -138,10 +138,11 @@ impl WriteHalf {
     /// when the peer has acknowledged all of it: a session that is closed before takes what is on its way along.
     pub async fn finish(&mut self) -> io::Result<()> {
         self.shutdown().await?;
-        if let Self::Quic(stream) = self {
-            stream.stopped().await.map_err(io::Error::from)?;
+        match self {
+            Self::Quic(stream) => stream.stopped().await.map(drop).map_err(io::Error::from),
+            Self::Memory(half) => half.delivered().await,
+            Self::Tcp(_) | Self::Tls(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Breaks this direction: the peer's reads fail, now or after what is already on its way. Over TCP the peer

@@ -8,7 +8,9 @@ use headwater_protocol::kafka::ErrorCode;
 
 use super::Limits;
 use super::origin::Origin;
-use crate::partition::{EpochEnd, Isolation, Partition, ReadError, ReadRequest, ReplicaFetch, Watermarks};
+use crate::partition::{
+    EpochEnd, Isolation, Partition, ReadError, ReadRequest, ReplicaFetch, Unavailable, Watermarks,
+};
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::server::sessions::{FetchSession, Slot, TopicKey, Wanted};
@@ -130,6 +132,10 @@ impl<'a> Gather<'a> {
             none => {
                 let partition = self.find(key)?;
                 let watermarks = partition.watermarks();
+                if watermarks.has_changed().is_err() {
+                    // Nothing moves in it any more: waiting for news would be waiting for nothing, without rest.
+                    return Err(errors::of_read(&gone(&partition).into()));
+                }
                 none.insert((partition, watermarks))
             }
         };
@@ -290,6 +296,14 @@ impl<'a> Gather<'a> {
             preferred: None,
             acts: false,
         }
+    }
+}
+
+/// Why a partition without a task gives nothing.
+fn gone(partition: &Partition) -> Unavailable {
+    match partition.offline() {
+        Some(reason) => Unavailable::Offline { reason },
+        None => Unavailable::Stopped,
     }
 }
 

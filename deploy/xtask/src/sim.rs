@@ -1,0 +1,174 @@
+//! `cargo xtask sim`: builds the simulator, a side workspace with a flag of its own, and runs it.
+//!
+//! It owns how the simulator is built and where. What a run does is the simulator's; bugs that are put back on purpose lie
+//! in `tests/sim/known_bugs`, and each must be found.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::totals::{self, Totals};
+use crate::{place, step};
+
+/// The side workspace.
+const FOLDER: &str = "tests/sim";
+/// Seeds that `cargo xtask test` runs: the same ones each time.
+const TEST_SEEDS: &str = "24";
+/// Of those, so many are run twice and compared line by line.
+const TEST_SEEDS_TWICE: &str = "4";
+/// A bug that was put back must be found within so many seeds.
+const KNOWN_BUG_SEEDS: &str = "200";
+
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["known-bugs", names @ ..] => known_bugs(names),
+        ["run" | "replay" | "meta" | "swarm", ..] => start(&words),
+        _ => start(&[&["swarm"], words.as_slice()].concat()),
+    }
+}
+
+fn start(words: &[&str]) -> anyhow::Result<()> {
+    let binary = build(&place::root(), &target())?;
+    let status = Command::new(binary).args(words).status()?;
+    ensure!(status.success(), "the simulator found something");
+    Ok(())
+}
+
+/// The simulator's own tests, then fixed seeds, of which some are run twice.
+pub(crate) fn test() -> anyhow::Result<Totals> {
+    let mut sum = Totals::default();
+    let mut unit = cargo(&place::root(), &target(), "test");
+    let (output, succeeded) = step::run_and_read("simulator, unit", &mut unit)?;
+    sum += totals::of_cargo(&output).seen(succeeded);
+    let binary = build(&place::root(), &target())?;
+    for words in [
+        ["meta", "--seeds", TEST_SEEDS_TWICE],
+        ["swarm", "--seeds", TEST_SEEDS],
+    ] {
+        let mut command = Command::new(&binary);
+        let (output, succeeded) = step::run_and_read("simulator", command.args(words))?;
+        sum += totals::of_sim(&output).seen(succeeded);
+    }
+    Ok(sum)
+}
+
+fn target() -> PathBuf {
+    place::shared_target().join("sim")
+}
+
+fn cargo(root: &Path, target: &Path, what: &str) -> Command {
+    let mut command = step::cargo([what]);
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    // The simulator's own configuration says so, too; a variable that is set takes its place.
+    flags.push_str(" --cfg tokio_unstable");
+    command
+        .current_dir(root.join(FOLDER))
+        .env("RUSTFLAGS", flags.trim())
+        .env("CARGO_TARGET_DIR", target);
+    command
+}
+
+/// Builds the simulator of one checkout; answers with its binary.
+fn build(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
+    step::run("simulator", &mut cargo(root, target, "build"))?;
+    Ok(target.join("debug/headwater-sim"))
+}
+
+/// Puts each known bug back, in a copy of the checkout, and sees to it that the simulator finds it.
+fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
+    let folder = place::root().join(FOLDER).join("known_bugs");
+    let mut patches: Vec<PathBuf> = std::fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
+        .filter(|path| {
+            names.is_empty()
+                || names
+                    .iter()
+                    .any(|name| path.file_stem().is_some_and(|stem| stem == *name))
+        })
+        .collect();
+    patches.sort();
+    ensure!(!patches.is_empty(), "no such patch in {FOLDER}/known_bugs");
+    let mut missed = Vec::new();
+    let mut lines = Vec::new();
+    for patch in &patches {
+        let name = patch
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        match find(patch)? {
+            Some(how) => lines.push(format!("{name:<32}{how}")),
+            None => {
+                lines.push(format!("{name:<32}NOT FOUND within {KNOWN_BUG_SEEDS} seeds"));
+                missed.push(name);
+            }
+        }
+    }
+    println!("\n{}", lines.join("\n"));
+    if !missed.is_empty() {
+        bail!("{} of {} known bugs were not found", missed.len(), patches.len());
+    }
+    Ok(())
+}
+
+/// The line by which the simulator reported the bug, if it did.
+fn find(patch: &Path) -> anyhow::Result<Option<String>> {
+    let scratch = target().join("known-bugs");
+    let tree = scratch.join("tree");
+    copy(&tree)?;
+    let mut apply = Command::new("git");
+    apply.arg("apply").arg(patch).current_dir(&tree);
+    step::run("put a bug back", &mut apply)?;
+    let binary = build(&tree, &scratch.join("target"))?;
+    let mut swarm = Command::new(binary);
+    swarm.args(["swarm", "--until-found", "--seeds", KNOWN_BUG_SEEDS]);
+    let (output, succeeded) = step::run_and_read("look for it", &mut swarm)?;
+    if succeeded {
+        return Ok(None);
+    }
+    let found = output.lines().find(|line| line.starts_with("found"));
+    Ok(Some(found.unwrap_or("found").to_owned()))
+}
+
+/// Copies what git tracks or would track; files that did not change keep their times, so that cargo builds little.
+fn copy(tree: &Path) -> anyhow::Result<()> {
+    let root = place::root();
+    let listed = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "--deduplicate",
+        ])
+        .current_dir(&root)
+        .output()
+        .context("cannot start git")?;
+    ensure!(listed.status.success(), "git cannot list the checkout");
+    for name in listed
+        .stdout
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let name = std::str::from_utf8(name).context("a file's name is not text")?;
+        let (from, to) = (root.join(name), tree.join(name));
+        let Ok(new) = std::fs::read(&from) else { continue };
+        if std::fs::read(&to).is_ok_and(|old| old == new) {
+            continue;
+        }
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&to, new)?;
+    }
+    // Patches are applied in a repository only.
+    if !tree.join(".git").exists() {
+        let mut init = Command::new("git");
+        step::run("scratch copy", init.args(["init", "--quiet"]).current_dir(tree))?;
+    }
+    Ok(())
+}

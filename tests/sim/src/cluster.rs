@@ -1,0 +1,147 @@
+//! The nodes of a run: how they are configured, and what is read of all of them at once.
+//! It must never change a node; that is the faults' work.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use headwater::sys::net::simulated::Fabric;
+use headwater::sys::random::Random;
+
+use crate::client::Partition;
+use crate::digest::Digest;
+use crate::invariants::replicas::Copy;
+use crate::invariants::watermarks::Replica;
+use crate::invariants::{Regular, Violation, replicas, whole};
+use crate::logs;
+use crate::machine::{Machine, Parts, Status};
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+
+pub(crate) const PORT: u16 = 9092;
+
+/// The machines of a scenario, all down.
+pub(crate) fn build(scenario: &Scenario, random: &Random, fabric: &Fabric, trace: &Trace) -> Vec<Machine> {
+    let ids = 1..=i32::try_from(scenario.nodes).expect("a few nodes");
+    ids.zip(&scenario.skews)
+        .map(|(id, skew)| {
+            Machine::new(Parts {
+                id,
+                config: config(scenario, id),
+                skew: *skew,
+                pace: scenario.disk,
+                random: random.fork(),
+                fabric: fabric.clone(),
+                trace: trace.clone(),
+            })
+        })
+        .collect()
+}
+
+fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
+    let address = format!("n{id}:{PORT}");
+    let mut config: BTreeMap<String, String> = [
+        ("node.id", id.to_string()),
+        ("cluster.id", "simulated".to_owned()),
+        ("cluster.secret", "a secret of the simulation".to_owned()),
+        ("data.dir", "data".to_owned()),
+        ("listen.tcp", address.clone()),
+        ("listen.quic", address.clone()),
+        ("listen.http", String::new()),
+        ("advertise.tcp", address.clone()),
+        ("advertise.quic", address),
+        ("auto.create.topics.enable", "false".to_owned()),
+        ("log.segment.bytes", scenario.segment_bytes.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    if scenario.nodes > 1 {
+        let voters: Vec<_> = (1..=scenario.nodes)
+            .map(|id| format!("{id}@n{id}:{PORT}"))
+            .collect();
+        config.insert("voters".to_owned(), voters.join(","));
+    }
+    config
+}
+
+/// Looks at every running node.
+pub(crate) fn check(machines: &[Machine], regular: &mut Regular) -> Result<(), Violation> {
+    for machine in machines {
+        let Some(core) = machine.core() else { continue };
+        for replica in replicas_of(machine) {
+            regular.watermarks.check(&replica)?;
+            regular.leaders.check(&replica)?;
+        }
+        let image = core.view.image();
+        let (node, life, offset) = (machine.id, machine.lives(), image.offset.value());
+        if !regular.images.is_known(node, life, offset) {
+            let digest = Digest::of(format!("{image:?}").as_bytes());
+            regular.images.check(node, life, offset, digest)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a running node shows of its partitions.
+pub(crate) fn replicas_of(machine: &Machine) -> Vec<Replica> {
+    let Some(core) = machine.core() else {
+        return Vec::new();
+    };
+    let partitions = core.registry.list();
+    let replica = |partition: &headwater::partition::Partition| Replica {
+        partition: Partition {
+            topic: partition.name().topic.to_string(),
+            index: partition.name().index.value(),
+        },
+        node: machine.id,
+        life: machine.lives(),
+        epoch: partition.leader_epoch().value(),
+        is_leader: partition.is_leader(),
+        is_offline: partition.offline().is_some(),
+        marks: *partition.watermarks().borrow(),
+    };
+    partitions.iter().map(replica).collect()
+}
+
+/// Reads every log of every running node from its disk and compares.
+pub(crate) fn compare(machines: &[Machine]) -> Result<(), Violation> {
+    let mut copies: BTreeMap<String, Vec<Copy>> = BTreeMap::new();
+    for machine in machines {
+        let Some(core) = machine.core() else { continue };
+        for partition in core.registry.list() {
+            if partition.offline().is_some() {
+                continue;
+            }
+            let name = partition.name();
+            let folder = PathBuf::from("topics").join(format!("{}-{}", name.topic_id, name.index));
+            let high_watermark = partition.watermarks().borrow().high_watermark.value();
+            let batches = logs::read(&machine.disk, &folder);
+            whole::check(&format!("{name} on {}", machine.name), &batches, high_watermark)?;
+            copies.entry(name.to_string()).or_default().push(Copy {
+                node: machine.id,
+                high_watermark,
+                batches,
+            });
+        }
+    }
+    for (partition, copies) in &copies {
+        for (index, one) in copies.iter().enumerate() {
+            for other in &copies[index + 1..] {
+                replicas::check(partition, one, other)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether every node runs and serves everything it has.
+pub(crate) fn is_well(machines: &[Machine]) -> Result<(), String> {
+    for machine in machines {
+        if !matches!(machine.status(), Status::Running(_)) {
+            return Err(format!("{} does not run", machine.name));
+        }
+        if let Some(replica) = replicas_of(machine).iter().find(|replica| replica.is_offline) {
+            return Err(format!("{} is offline on {}", replica.partition, machine.name));
+        }
+    }
+    Ok(())
+}

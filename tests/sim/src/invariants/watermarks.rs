@@ -1,0 +1,112 @@
+//! A partition's marks keep their order, and none falls within a leader epoch on one node, across its crashes.
+//!
+//! start <= last stable <= high watermark <= end, synced <= end. Across a crash the log end may fall, to what was synced;
+//! the high watermark may begin lower on a node that starts, for it is learned anew. So each life of a node is judged for
+//! itself.
+
+use std::collections::BTreeMap;
+
+use headwater::partition::Watermarks as Marks;
+
+use super::Violation;
+use crate::client::Partition;
+
+/// One replica at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) partition: Partition,
+    pub(crate) node: i32,
+    /// The how-manieth life of the node.
+    pub(crate) life: u64,
+    pub(crate) epoch: i32,
+    pub(crate) is_leader: bool,
+    pub(crate) is_offline: bool,
+    pub(crate) marks: Marks,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Watermarks {
+    last: BTreeMap<(Partition, i32), Replica>,
+}
+
+impl Watermarks {
+    pub(crate) fn check(&mut self, now: &Replica) -> Result<(), Violation> {
+        let Replica {
+            partition,
+            node,
+            marks,
+            ..
+        } = now;
+        let in_order = marks.log_start <= marks.last_stable
+            && marks.last_stable <= marks.high_watermark
+            && marks.high_watermark <= marks.log_end
+            && marks.synced <= marks.log_end;
+        if !in_order {
+            let what = format!("{partition} on n{node}: {marks:?}");
+            return Err(Violation::new("marks keep their order", what));
+        }
+        let before = self.last.insert((partition.clone(), *node), now.clone());
+        let Some(before) = before.filter(|before| before.life == now.life) else {
+            return Ok(());
+        };
+        if before.epoch > now.epoch {
+            let what = format!(
+                "{partition} on n{node}: epoch {} after {}",
+                now.epoch, before.epoch
+            );
+            return Err(Violation::new("epochs rise", what));
+        }
+        let was = &before.marks;
+        if before.epoch == now.epoch
+            && (marks.high_watermark < was.high_watermark || marks.synced < was.synced)
+        {
+            let what = format!(
+                "{partition} on n{node} in epoch {}: {marks:?} after {was:?}",
+                now.epoch
+            );
+            return Err(Violation::new("the watermark never falls", what));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_protocol::ids::Offset;
+
+    use super::*;
+    use crate::invariants::made_up::partition;
+
+    fn replica(high_watermark: i64, epoch: i32, life: u64) -> Replica {
+        Replica {
+            partition: partition(0),
+            node: 1,
+            life,
+            epoch,
+            is_leader: true,
+            is_offline: false,
+            marks: Marks {
+                log_start: Offset(0),
+                high_watermark: Offset(high_watermark),
+                last_stable: Offset(high_watermark),
+                log_end: Offset(10),
+                synced: Offset(10),
+            },
+        }
+    }
+
+    #[test]
+    fn marks_that_fall_or_cross_are_found() {
+        let mut watermarks = Watermarks::default();
+        assert_eq!(watermarks.check(&replica(5, 1, 1)), Ok(()));
+        let fallen = watermarks.check(&replica(4, 1, 1)).expect_err("fallen");
+        assert_eq!(fallen.invariant, "the watermark never falls");
+        assert_eq!(watermarks.check(&replica(3, 2, 1)), Ok(()));
+        assert!(
+            watermarks.check(&replica(3, 1, 1)).is_err(),
+            "an epoch that falls"
+        );
+        assert_eq!(watermarks.check(&replica(1, 1, 2)), Ok(()));
+        assert!(watermarks.check(&replica(11, 2, 1)).is_err(), "beyond the end");
+    }
+}

@@ -1,0 +1,128 @@
+//! When everything is healed, the cluster must come to rest by itself: everybody runs, producers go on, consumers reach
+//! the end, and the end is what was promised. Each within a bound of virtual time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::client::Partition;
+use crate::cluster;
+use crate::invariants::{Violation, lost};
+use crate::oracle::Mark;
+use crate::workload::{Control, consume};
+use crate::world::{World, partitions_of};
+
+/// For each thing to come about.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Records that must be acknowledged after all faults.
+const ACKS_AFTER: u64 = 20;
+
+/// Heals everything and waits for it, then judges what is there.
+pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
+    world.trace.say("everything is healed");
+    world
+        .faults
+        .end(world.now, &mut world.machines, &mut world.summary);
+    until(world, "every node runs", |world| {
+        cluster::is_well(&world.machines)
+    })?;
+    let before = world.oracle.history().acks;
+    until(world, "producers go on", |world| {
+        let acks = world.oracle.history().acks - before;
+        match acks >= ACKS_AFTER {
+            true => Ok(()),
+            false => Err(format!("{acks} records were acknowledged")),
+        }
+    })?;
+    Control::set(&world.control.stop_producing);
+    until(world, "producers end", |world| {
+        none_left(world.control.producing.load(Ordering::Relaxed))
+    })?;
+    Control::set(&world.control.stop_consuming);
+    until(world, "consumers end", |world| {
+        none_left(world.control.consuming.load(Ordering::Relaxed))
+    })?;
+    judge(world)?;
+    cluster::compare(&world.machines)
+}
+
+fn none_left(count: u64) -> Result<(), String> {
+    match count {
+        0 => Ok(()),
+        count => Err(format!("{count} are left")),
+    }
+}
+
+fn until(
+    world: &mut World,
+    what: &str,
+    is_so: impl Fn(&World) -> Result<(), String>,
+) -> Result<(), Violation> {
+    let end = world.now + PATIENCE;
+    loop {
+        let Err(not_yet) = is_so(world) else {
+            world.trace.say(format_args!("{what}: yes"));
+            return Ok(());
+        };
+        if world.now >= end {
+            let what = format!("{what}: not within {PATIENCE:?}: {not_yet}");
+            return Err(Violation::new("it comes to rest", what));
+        }
+        world.pass(Duration::from_millis(10))?;
+    }
+}
+
+type Content = BTreeMap<Partition, BTreeMap<i64, Mark>>;
+
+/// Reads everything from front to end and compares it with what was acknowledged.
+fn judge(world: &mut World) -> Result<(), Violation> {
+    let partitions: Vec<Partition> = world.scenario.topics.iter().flat_map(partitions_of).collect();
+    let found: Arc<Mutex<Option<Content>>> = Arc::default();
+    let (mut client, oracle, result) = (world.client("judge"), world.oracle.clone(), Arc::clone(&found));
+    world.clients.spawn(async move {
+        let mut content = Content::new();
+        for partition in partitions {
+            let mut records = BTreeMap::new();
+            let mut position = 0;
+            loop {
+                let Some(found) = consume::fetch(&mut client, &partition, position).await else {
+                    client.forget_leader(&partition);
+                    client.pause_ms(100).await;
+                    continue;
+                };
+                if let Some(violation) = found.wrong {
+                    oracle.wrong(violation);
+                }
+                records.extend(found.records);
+                position = found.next;
+                if position >= found.high_watermark {
+                    break;
+                }
+            }
+            content.insert(partition, records);
+        }
+        if let Ok(mut result) = result.lock() {
+            *result = Some(content);
+        }
+    });
+    let is_read = |_: &World| match found.lock().is_ok_and(|found| found.is_some()) {
+        true => Ok(()),
+        false => Err("not all was read".to_owned()),
+    };
+    until(world, "everything is read", is_read)?;
+    let content = found
+        .lock()
+        .ok()
+        .and_then(|mut found| found.take())
+        .unwrap_or_default();
+    let nothing = BTreeMap::new();
+    let history = world.oracle.history();
+    for (partition, acked) in &history.acked {
+        lost::check(partition, acked, content.get(partition).unwrap_or(&nothing))?;
+    }
+    let total: usize = content.values().map(BTreeMap::len).sum();
+    drop(history);
+    world.summary.add("records", total as u64);
+    Ok(())
+}

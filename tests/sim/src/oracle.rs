@@ -1,0 +1,116 @@
+//! What clients tried, what they were promised, and what they saw: the record by which a run is judged.
+//!
+//! Owns the record and nothing else: it judges nothing. An attempt without an answer may have happened.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::client::Partition;
+use crate::invariants::{Online, Violation};
+
+/// One record as its producer knows it: whose it is, and the how-manieth of his in that partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) producer: u32,
+    pub(crate) number: u32,
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "p{}/{}", self.producer, self.number)
+    }
+}
+
+impl Mark {
+    /// The front of a record's value.
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let (producer, rest) = text.strip_prefix('p')?.split_once('/')?;
+        let number = rest.split('/').next()?;
+        Some(Self {
+            producer: producer.parse().ok()?,
+            number: number.parse().ok()?,
+        })
+    }
+}
+
+/// The history of one run, shared by all clients. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Oracle {
+    inner: Arc<Mutex<History>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Acknowledged with all replicas: by partition, offset and record.
+    pub(crate) acked: BTreeMap<Partition, BTreeMap<i64, Mark>>,
+    /// Answered so far, for progress.
+    pub(crate) acks: u64,
+    pub(crate) fetched: u64,
+    /// Topics that were acknowledged as created.
+    pub(crate) topics: BTreeMap<String, i32>,
+    online: Online,
+    violations: Vec<Violation>,
+}
+
+impl Oracle {
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn created(&self, topic: &str, partitions: i32) {
+        self.history().topics.insert(topic.to_owned(), partitions);
+    }
+
+    /// Before it is sent.
+    pub(crate) fn attempted(&self, partition: &Partition, mark: Mark) {
+        self.history().online.phantom.attempted(partition, mark);
+    }
+
+    pub(crate) fn acked(&self, partition: &Partition, first: i64, marks: &[Mark]) {
+        let mut history = self.history();
+        history.acks += marks.len() as u64;
+        for (mark, offset) in marks.iter().zip(first..) {
+            let of_partition = history.acked.entry(partition.clone()).or_default();
+            of_partition.insert(offset, *mark);
+            let checked = history.online.place.stands(partition, offset, *mark);
+            history.note(checked);
+        }
+    }
+
+    /// A consumer began to read anew at this offset.
+    pub(crate) fn reads_from(&self, consumer: u32, partition: &Partition, offset: i64) {
+        self.history().online.monotone.begins(consumer, partition, offset);
+    }
+
+    pub(crate) fn fetched(&self, consumer: u32, partition: &Partition, offset: i64, mark: Mark) {
+        let mut history = self.history();
+        history.fetched += 1;
+        let checks = [
+            history.online.phantom.seen(partition, offset, mark),
+            history.online.place.stands(partition, offset, mark),
+            history.online.order.seen(partition, offset, mark),
+            history.online.monotone.seen(consumer, partition, offset),
+        ];
+        checks.into_iter().for_each(|checked| history.note(checked));
+    }
+
+    /// Something that is wrong in itself.
+    pub(crate) fn wrong(&self, violation: Violation) {
+        self.history().note(Err(violation));
+    }
+
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.history().violations.first().cloned()
+    }
+}
+
+impl History {
+    fn note(&mut self, checked: Result<(), Violation>) {
+        if let Err(violation) = checked
+            && self.violations.len() < 100
+        {
+            self.violations.push(violation);
+        }
+    }
+}

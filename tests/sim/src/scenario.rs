@@ -1,0 +1,117 @@
+//! What a run is like: every parameter drawn from the seed, so that seeds differ in kind and not only in order.
+//! Pure. Owns the bounds of each parameter.
+
+use std::time::Duration;
+
+use headwater::sys::net::simulated::Link;
+use headwater::sys::random::Random;
+
+use crate::machine::DiskPace;
+use crate::process::Skew;
+use crate::workload::admin::NewTopic;
+
+/// What the command line asks for; the seed decides the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wishes {
+    pub(crate) nodes: Option<usize>,
+    pub(crate) seconds: Option<u64>,
+}
+
+/// How often each fault comes, once in so many milliseconds; None: never in this run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rates {
+    pub(crate) crash_ms: Option<u64>,
+    pub(crate) stop_ms: Option<u64>,
+    pub(crate) pause_ms: Option<u64>,
+    pub(crate) cut_ms: Option<u64>,
+    pub(crate) slow_ms: Option<u64>,
+    pub(crate) reset_ms: Option<u64>,
+    pub(crate) disk_error_ms: Option<u64>,
+    pub(crate) disk_full_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) nodes: usize,
+    pub(crate) skews: Vec<Skew>,
+    pub(crate) disk: DiskPace,
+    pub(crate) link: Link,
+    pub(crate) topics: Vec<NewTopic>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) producers: u32,
+    pub(crate) consumers: u32,
+    pub(crate) records_max: u64,
+    pub(crate) padding_max: u64,
+    pub(crate) pause_ms_max: u64,
+    pub(crate) faults: Rates,
+    /// How long there are faults.
+    pub(crate) unrest: Duration,
+}
+
+impl Scenario {
+    pub(crate) fn draw(random: &Random, wishes: Wishes) -> Self {
+        let between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let nodes = wishes.nodes.unwrap_or(1);
+        let skew = |_| Skew {
+            offset_ms: i64::try_from(between(0, 4_000)).unwrap_or(0) - 2_000,
+            rate_ppm: i64::try_from(between(0, 400)).unwrap_or(0) - 200,
+        };
+        let latency = Duration::from_micros(between(100, 3_000));
+        let seconds = wishes.seconds.unwrap_or_else(|| between(5, 25));
+        let segment_bytes = between(2, 64) * 1024;
+        Self {
+            nodes,
+            skews: (0..nodes).map(skew).collect(),
+            disk: DiskPace {
+                usual: Duration::from_micros(between(50, 8_000)),
+                stall: Duration::from_millis(between(1, 300)),
+            },
+            link: Link {
+                latency_min: latency / 2,
+                latency_max: latency * 2,
+                bytes_per_second: random.one_in(4).then(|| between(200_000, 5_000_000)),
+            },
+            topics: (0..between(1, 3))
+                .map(|i| NewTopic {
+                    name: format!("t{i}"),
+                    partitions: i32::try_from(between(1, 3)).unwrap_or(1),
+                    replicas: i16::try_from(nodes.min(3)).unwrap_or(1),
+                    configs: configs(nodes, segment_bytes),
+                })
+                .collect(),
+            segment_bytes,
+            producers: between(1, 4) as u32,
+            consumers: between(1, 3) as u32,
+            records_max: between(1, 40),
+            padding_max: between(0, 2_000),
+            pause_ms_max: between(0, 60),
+            faults: Rates::draw(random),
+            unrest: Duration::from_secs(seconds),
+        }
+    }
+}
+
+fn configs(nodes: usize, segment_bytes: u64) -> Vec<(&'static str, String)> {
+    let mut configs = vec![("segment.bytes", segment_bytes.to_string())];
+    if nodes >= 3 {
+        configs.push(("min.insync.replicas", "2".to_owned()));
+    }
+    configs
+}
+
+impl Rates {
+    /// Each kind of fault exists in about half of the runs, more or less often.
+    fn draw(random: &Random) -> Self {
+        let rate = |low: u64, high: u64| random.one_in(2).then(|| low + random.below(high - low + 1));
+        Self {
+            crash_ms: rate(800, 6_000),
+            stop_ms: rate(3_000, 20_000),
+            pause_ms: rate(2_000, 10_000),
+            cut_ms: rate(1_500, 8_000),
+            slow_ms: rate(2_000, 8_000),
+            reset_ms: rate(1_000, 8_000),
+            disk_error_ms: rate(3_000, 12_000),
+            disk_full_ms: rate(5_000, 20_000),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A consumer that reads every partition it is given from the front, and now and then anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
+use headwater_protocol::primitives::Str;
+use headwater_protocol::record::{Batches, RECORDS_BYTES_MAX};
+
+use super::{Alive, Control};
+use crate::client::{Client, Partition};
+use crate::invariants::Violation;
+use crate::oracle::{Mark, Oracle};
+
+/// It begins anew once in so many fetches.
+const ANEW_ONE_IN: u64 = 300;
+
+pub(crate) struct Consumer {
+    pub(crate) number: u32,
+    pub(crate) client: Client,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) oracle: Oracle,
+    pub(crate) control: Arc<Control>,
+}
+
+impl Consumer {
+    pub(crate) async fn run(mut self) {
+        let _alive = Alive::new(&self.control, |control| &control.consuming);
+        while !Control::is_set(&self.control.ready) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut positions: BTreeMap<Partition, i64> = BTreeMap::new();
+        while !Control::is_set(&self.control.stop_consuming) {
+            let index = self.client.random.below(self.partitions.len() as u64) as usize;
+            let partition = self.partitions[index].clone();
+            let position = positions.entry(partition.clone()).or_default();
+            if self.client.random.one_in(ANEW_ONE_IN) {
+                *position = 0;
+            }
+            if *position == 0 {
+                self.oracle.reads_from(self.number, &partition, 0);
+            }
+            match fetch(&mut self.client, &partition, *position).await {
+                Some(found) => {
+                    for (offset, mark) in found.records {
+                        self.oracle.fetched(self.number, &partition, offset, mark);
+                    }
+                    if let Some(violation) = found.wrong {
+                        self.oracle.wrong(violation);
+                    }
+                    *position = found.next;
+                }
+                None => {
+                    self.control.retried();
+                    self.client.forget_leader(&partition);
+                    self.client.pause_ms(200).await;
+                }
+            }
+        }
+    }
+}
+
+/// What a fetch brought.
+pub(crate) struct Found {
+    pub(crate) records: Vec<(i64, Mark)>,
+    pub(crate) next: i64,
+    pub(crate) high_watermark: i64,
+    pub(crate) wrong: Option<Violation>,
+}
+
+/// Fetches one partition from `position` on; None when there is no answer, or none that helps.
+pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: i64) -> Option<Found> {
+    let address = client.leader(partition).await?;
+    let request = FetchRequest {
+        max_wait_ms: i32::try_from(client.random.below(300)).unwrap_or(0),
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: Str::from(partition.topic.as_str()),
+            partitions: vec![FetchPartition {
+                partition: partition.index,
+                fetch_offset: position,
+                current_leader_epoch: -1,
+                last_fetched_epoch: -1,
+                log_start_offset: -1,
+                partition_max_bytes: 1 + i32::try_from(client.random.below(200_000)).unwrap_or(0),
+                high_watermark: i64::MAX,
+                ..FetchPartition::default()
+            }],
+            ..FetchTopic::default()
+        }],
+        ..FetchRequest::default()
+    };
+    let mut answer = client.call(&address, &request, 12).await.ok()?;
+    let data = answer.responses.pop()?.partitions.pop()?;
+    let code = ErrorCode(data.error_code);
+    client.trace.detail_line(format_args!(
+        "{} fetch {partition} from {position}: {code:?}, high watermark {}",
+        client.name, data.high_watermark
+    ));
+    match code {
+        ErrorCode::NONE => Some(read(partition, position, data)),
+        // Nothing is ever removed here: what could be read once must be there.
+        ErrorCode::OFFSET_OUT_OF_RANGE if position > 0 => {
+            let what =
+                format!("{partition}: offset {position} was reached by a consumer and is out of range now");
+            Some(Found {
+                records: Vec::new(),
+                next: position,
+                high_watermark: data.high_watermark,
+                wrong: Some(Violation::new("committed data stays", what)),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Takes the batches apart; each must be whole, and none may be missing between them.
+fn read(partition: &Partition, position: i64, data: PartitionData) -> Found {
+    let mut found = Found {
+        records: Vec::new(),
+        next: position,
+        high_watermark: data.high_watermark,
+        wrong: None,
+    };
+    let bytes = data.records.unwrap_or_default().into_bytes();
+    for batch in Batches::new(bytes) {
+        let wrong =
+            |name, what: String| Some(Violation::new(name, format!("{partition} at {position}: {what}")));
+        let batch = match batch {
+            Ok(batch) => batch,
+            // The last may be cut off by the limit of a fetch.
+            Err(_) => break,
+        };
+        if let Err(error) = batch.check_crc() {
+            found.wrong = wrong("checksums", error.to_string());
+            break;
+        }
+        let (base, next) = (batch.base_offset().value(), batch.next_offset().value());
+        if base > found.next {
+            found.wrong = wrong(
+                "gapless offsets",
+                format!("a batch at {base} follows offset {}", found.next),
+            );
+            break;
+        }
+        let records = batch
+            .records(RECORDS_BYTES_MAX)
+            .expect("a produced batch unfolds");
+        for record in records.iter() {
+            let record = record.expect("a produced record can be read");
+            let offset = base + i64::from(record.offset_delta);
+            let Some(mark) = Mark::read(record.value.unwrap_or_default()) else {
+                found.wrong = wrong("no phantom", format!("the record at {offset} is nobody's"));
+                return found;
+            };
+            if offset >= position {
+                found.records.push((offset, mark));
+            }
+        }
+        found.next = found.next.max(next);
+    }
+    found
+}

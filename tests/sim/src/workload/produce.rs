@@ -1,0 +1,219 @@
+//! An idempotent producer with `acks=all`: it sends each batch until it is answered, and never a record under two
+//! sequence numbers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_protocol::ids::{ProducerEpoch, ProducerId};
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::init_producer_id::InitProducerIdRequest;
+use headwater_protocol::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use headwater_protocol::primitives::{Records, Str};
+use headwater_protocol::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
+
+use super::{Alive, Control};
+use crate::client::{Client, Partition};
+use crate::invariants::Violation;
+use crate::machine::EPOCH_MS;
+use crate::oracle::{Mark, Oracle};
+
+/// How a producer works.
+#[derive(Debug, Clone)]
+pub(crate) struct Habits {
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) records_max: u64,
+    pub(crate) padding_max: u64,
+    pub(crate) pause_ms_max: u64,
+}
+
+pub(crate) struct Producer {
+    pub(crate) number: u32,
+    pub(crate) client: Client,
+    pub(crate) habits: Habits,
+    pub(crate) oracle: Oracle,
+    pub(crate) control: Arc<Control>,
+}
+
+/// What comes next in one partition.
+#[derive(Debug, Default, Clone, Copy)]
+struct Next {
+    sequence: i32,
+    number: u32,
+}
+
+/// What an answer means to a batch.
+enum Verdict {
+    Acked { first: i64 },
+    Again,
+}
+
+impl Producer {
+    pub(crate) async fn run(mut self) {
+        let _alive = Alive::new(&self.control, |control| &control.producing);
+        while !Control::is_set(&self.control.ready) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let Some(id) = self.identity().await else { return };
+        let mut next: BTreeMap<Partition, Next> = BTreeMap::new();
+        while !self.is_over() {
+            let index = self.client.random.below(self.habits.partitions.len() as u64) as usize;
+            let partition = self.habits.partitions[index].clone();
+            let at = next.entry(partition.clone()).or_default();
+            let count = 1 + self.client.random.below(self.habits.records_max) as u32;
+            let marks: Vec<Mark> = (0..count)
+                .map(|i| Mark {
+                    producer: self.number,
+                    number: at.number + i,
+                })
+                .collect();
+            let stamp = ProducerStamp {
+                id,
+                epoch: ProducerEpoch(0),
+                base_sequence: at.sequence,
+            };
+            let batch = self.batch(&marks, stamp);
+            marks
+                .iter()
+                .for_each(|mark| self.oracle.attempted(&partition, *mark));
+            let Some(first) = self.deliver(&partition, batch, stamp).await else {
+                return;
+            };
+            self.oracle.acked(&partition, first, &marks);
+            at.number += count;
+            at.sequence += i32::try_from(count).expect("a batch is small");
+            self.client.pause_ms(self.habits.pause_ms_max).await;
+        }
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.client
+            .trace
+            .detail_line(format_args!("{} {what}", self.client.name));
+    }
+
+    fn is_over(&self) -> bool {
+        Control::is_set(&self.control.stop_producing)
+    }
+
+    /// None when the run is over.
+    async fn identity(&mut self) -> Option<ProducerId> {
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: 60_000,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..InitProducerIdRequest::default()
+        };
+        while !self.is_over() {
+            let address = self.client.any_node();
+            match self.client.call(&address, &request, 4).await {
+                Ok(answer) if answer.error_code == 0 => return Some(ProducerId(answer.producer_id)),
+                Ok(answer) => self.note(format_args!("identity: {:?}", ErrorCode(answer.error_code))),
+                Err(error) => self.note(format_args!("identity: {error}")),
+            }
+            self.control.retried();
+            self.client.pause_ms(200).await;
+        }
+        None
+    }
+
+    fn batch(&self, marks: &[Mark], producer: ProducerStamp) -> Bytes {
+        let mut builder = BatchBuilder::new(BatchOptions {
+            producer,
+            ..BatchOptions::PLAIN
+        });
+        for mark in marks {
+            let padding = self.client.random.below(self.habits.padding_max + 1) as usize;
+            let mut value = format!("{mark}/");
+            // Writing to a string cannot fail.
+            let _ = write!(value, "{:x<padding$}", "");
+            let record = NewRecord {
+                timestamp_ms: EPOCH_MS + i64::from(mark.number),
+                value: Some(value.as_bytes()),
+                ..NewRecord::default()
+            };
+            builder.append(&record).expect("a small record fits");
+        }
+        builder
+            .build()
+            .expect("it can be built")
+            .expect("it is not empty")
+    }
+
+    /// Sends until it is acknowledged; answers with the first offset. None when the run is over.
+    async fn deliver(&mut self, partition: &Partition, batch: Bytes, stamp: ProducerStamp) -> Option<i64> {
+        while !self.is_over() {
+            if let Some(address) = self.client.leader(partition).await {
+                match self.send(&address, partition, batch.clone(), stamp).await {
+                    Verdict::Acked { first } => return Some(first),
+                    Verdict::Again => self.client.forget_leader(partition),
+                }
+            }
+            self.control.retried();
+            self.client.pause_ms(200).await;
+        }
+        None
+    }
+
+    async fn send(
+        &mut self,
+        address: &str,
+        partition: &Partition,
+        batch: Bytes,
+        stamp: ProducerStamp,
+    ) -> Verdict {
+        let request = ProduceRequest {
+            transactional_id: None,
+            acks: -1,
+            timeout_ms: 2_000,
+            topic_data: vec![TopicProduceData {
+                name: Str::from(partition.topic.as_str()),
+                partition_data: vec![PartitionProduceData {
+                    index: partition.index,
+                    records: Some(Records::from(batch)),
+                    ..PartitionProduceData::default()
+                }],
+                ..TopicProduceData::default()
+            }],
+            ..ProduceRequest::default()
+        };
+        let answer = match self.client.call(address, &request, 9).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.note(format_args!("produce {partition}: {error}"));
+                return Verdict::Again;
+            }
+        };
+        let Some(answer) = answer
+            .responses
+            .first()
+            .and_then(|topic| topic.partition_responses.first())
+        else {
+            return Verdict::Again;
+        };
+        let code = ErrorCode(answer.error_code);
+        let (sequence, at) = (stamp.base_sequence, answer.base_offset);
+        self.note(format_args!(
+            "produce {partition} sequence {sequence}: {code:?} at {at}"
+        ));
+        match code {
+            ErrorCode::NONE => Verdict::Acked {
+                first: answer.base_offset,
+            },
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
+            | ErrorCode::UNKNOWN_PRODUCER_ID
+            | ErrorCode::INVALID_PRODUCER_EPOCH => {
+                let what = format!(
+                    "{partition}: {code:?} for sequence {} of producer {}, who had every earlier batch acknowledged",
+                    stamp.base_sequence, self.number
+                );
+                self.oracle.wrong(Violation::new("sequence", what));
+                Verdict::Again
+            }
+            _ => Verdict::Again,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! One run: a cluster, its clients, the net between them and the time, driven by one thread in an order that follows from
+//! the seed alone.
+//!
+//! Owns time: in each step of a millisecond everything arrives that is due, then each process runs up to the end of the
+//! step, one after the other. What is sent in a step arrives in a later one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use headwater::sys::net::simulated::{Fabric, Host};
+use headwater::sys::random::Random;
+
+use crate::client::{Client, Partition};
+use crate::cluster;
+use crate::faults::Faults;
+use crate::invariants::{Regular, Violation};
+use crate::machine::{Machine, Status};
+use crate::oracle::Oracle;
+use crate::process::{Process, Skew};
+use crate::scenario::{Scenario, Wishes};
+use crate::summary::Summary;
+use crate::trace::{Detail, Trace};
+use crate::workload::consume::Consumer;
+use crate::workload::produce::{Habits, Producer};
+use crate::workload::{Control, admin};
+
+const STEP: Duration = Duration::from_millis(1);
+/// Nodes are looked at once in so many steps.
+const LOOK_STEPS: u64 = 20;
+/// Disks are read once in so many steps.
+const COMPARE_STEPS: u64 = 2_000;
+
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    steps: u64,
+    pub(crate) trace: Trace,
+    pub(crate) fabric: Fabric,
+    pub(crate) scenario: Scenario,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) clients: Process,
+    clients_host: Host,
+    clients_name: Arc<str>,
+    world_name: Arc<str>,
+    random: Random,
+    pub(crate) oracle: Oracle,
+    pub(crate) control: Arc<Control>,
+    pub(crate) faults: Faults,
+    regular: Regular,
+    pub(crate) summary: Summary,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, wishes: Wishes, trace: Trace) -> Self {
+        let random = Random::seeded(seed);
+        // Streams of their own: one more draw in one place changes nothing elsewhere.
+        let [scenario, net, nodes, faults, clients] = std::array::from_fn(|_| random.fork());
+        let scenario = Scenario::draw(&scenario, wishes);
+        let fabric = Fabric::paced(net);
+        fabric.set_usual_link(scenario.link);
+        if trace.detail() == Detail::Full {
+            fabric.watch();
+        }
+        let machines = cluster::build(&scenario, &nodes, &fabric, &trace);
+        Self {
+            now: Duration::ZERO,
+            steps: 0,
+            clients_host: fabric.boot("clients"),
+            faults: Faults::new(faults, scenario.faults, fabric.clone(), trace.clone()),
+            clients: Process::new(&clients, Duration::ZERO, Skew::default()),
+            clients_name: "clients".into(),
+            world_name: "world".into(),
+            trace,
+            fabric,
+            scenario,
+            machines,
+            random: clients,
+            oracle: Oracle::default(),
+            control: Arc::new(Control::default()),
+            regular: Regular::default(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Boots every node and starts every client.
+    pub(crate) fn begin(&mut self) {
+        self.trace.say(format_args!("{:?}", self.scenario));
+        for machine in &mut self.machines {
+            machine.boot(self.now);
+        }
+        let partitions: Vec<Partition> = self.scenario.topics.iter().flat_map(partitions_of).collect();
+        let admin = admin::create(
+            self.client("admin"),
+            self.scenario.topics.clone(),
+            self.oracle.clone(),
+            Arc::clone(&self.control),
+        );
+        self.clients.spawn(admin);
+        for number in 0..self.scenario.producers {
+            let producer = Producer {
+                number,
+                client: self.client(&format!("p{number}")),
+                habits: Habits {
+                    partitions: partitions.clone(),
+                    records_max: self.scenario.records_max,
+                    padding_max: self.scenario.padding_max,
+                    pause_ms_max: self.scenario.pause_ms_max,
+                },
+                oracle: self.oracle.clone(),
+                control: Arc::clone(&self.control),
+            };
+            self.clients.spawn(producer.run());
+        }
+        for number in 0..self.scenario.consumers {
+            let consumer = Consumer {
+                number,
+                client: self.client(&format!("c{number}")),
+                partitions: partitions.clone(),
+                oracle: self.oracle.clone(),
+                control: Arc::clone(&self.control),
+            };
+            self.clients.spawn(consumer.run());
+        }
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Client {
+        let bootstrap = self
+            .machines
+            .iter()
+            .map(|machine| format!("{}:{}", machine.name, cluster::PORT))
+            .collect();
+        Client::new(
+            name.to_owned(),
+            self.clients_host.clone(),
+            bootstrap,
+            self.random.fork(),
+            self.trace.clone(),
+        )
+    }
+
+    /// Lets time pass, with whatever goes wrong in it.
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), Violation> {
+        let until = self.now + time;
+        while self.now < until {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        self.trace.turn(&self.world_name, self.now);
+        self.fabric.advance(self.now);
+        if self.trace.detail() == Detail::Full {
+            for seen in self.fabric.seen() {
+                let (at, from, to) = (seen.at, seen.from, seen.to);
+                let (connection, what) = (seen.connection, seen.what);
+                self.trace.detail_line(format_args!(
+                    "net {at:?} {from} -> {to} connection {connection} {what}"
+                ));
+            }
+        }
+        self.faults.tick(self.now, &mut self.machines, &mut self.summary);
+        let end = self.now + STEP;
+        for machine in &mut self.machines {
+            self.trace.turn(&machine.name, self.now);
+            machine.run_until(end);
+        }
+        self.trace.turn(&self.clients_name, self.now);
+        self.clients.run_until(end);
+        self.trace.turn(&self.world_name, self.now);
+        self.now = end;
+        self.steps += 1;
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), Violation> {
+        if self.steps.is_multiple_of(LOOK_STEPS) {
+            cluster::check(&self.machines, &mut self.regular)?;
+            self.look_for_failures()?;
+        }
+        if self.steps.is_multiple_of(COMPARE_STEPS) {
+            cluster::compare(&self.machines)?;
+        }
+        self.oracle.violation().map_or(Ok(()), Err)
+    }
+
+    /// A node may end by itself only where a disk failed.
+    fn look_for_failures(&self) -> Result<(), Violation> {
+        let disks = self.summary.of("disk_errors") + self.summary.of("disk_full");
+        for machine in &self.machines {
+            if let Status::Failed(reason) = machine.status()
+                && disks == 0
+            {
+                let what = format!("{} ended: {reason}", machine.name);
+                return Err(Violation::new("a node runs until it is stopped", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the counters of the clients into the summary.
+    pub(crate) fn sum_up(&mut self) {
+        let history = self.oracle.history();
+        for (what, count) in [
+            ("acks", history.acks),
+            ("reads", history.fetched),
+            ("retries", self.control.retries.load(Ordering::Relaxed)),
+        ] {
+            self.summary.add(what, count);
+        }
+    }
+}
+
+pub(crate) fn partitions_of(topic: &admin::NewTopic) -> Vec<Partition> {
+    let partition = |index| Partition {
+        topic: topic.name.clone(),
+        index,
+    };
+    (0..topic.partitions).map(partition).collect()
+}
