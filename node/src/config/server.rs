@@ -310,6 +310,11 @@ pub const PROPERTIES: &[ServerProperty] = &[
     ),
 ];
 
+/// Properties whose values nobody is shown.
+pub fn is_secret(name: &str) -> bool {
+    name == "cluster.secret"
+}
+
 /// What was set for one node, and by the cluster, before defaults: by server property name.
 pub type Values = BTreeMap<String, String>;
 

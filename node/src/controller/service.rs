@@ -144,7 +144,9 @@ impl Service {
         }
         let is_alone =
             state.voters.len() == 1 && state.observers.is_empty() && state.voters.contains(&self.parts.me);
-        self.quorum.keep_time(!is_alone);
+        // Alone and not leading, only its own timeout makes it stand for election.
+        self.quorum
+            .keep_time(!is_alone || state.leader != Some(self.parts.me));
         let reigns = state.leader == Some(self.parts.me);
         if let Some(leader) = state.leader.filter(|_| !reigns) {
             self.predecessor = Some(leader);

@@ -94,13 +94,17 @@ fn properties(
 
 fn entry(property: Described, is_broker: bool, shape: &Shape) -> DescribeConfigsResourceResult {
     let read_only = is_broker && server::find(property.name).is_ok_and(|known| known.change == When::Start);
-    let synonyms = property.synonyms.into_iter().filter(|_| shape.synonyms);
+    let is_sensitive = is_broker && server::is_secret(property.name);
+    let synonyms = property
+        .synonyms
+        .into_iter()
+        .filter(|_| shape.synonyms && !is_sensitive);
     DescribeConfigsResourceResult {
         name: Str::from_static(property.name),
-        value: Some(Str::from(property.value)),
+        value: (!is_sensitive).then(|| Str::from(property.value)),
         read_only,
         config_source: source_code(property.source),
-        is_sensitive: false,
+        is_sensitive,
         synonyms: synonyms
             .map(|(name, value, source)| DescribeConfigsSynonym {
                 name: Str::from_static(name),
