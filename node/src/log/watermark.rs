@@ -29,7 +29,9 @@ impl Log {
         let shared = &self.shared;
         let bytes = disk::read_if_there(&*shared.logs.disk, &path(&shared.folder), FILE_BYTES)?;
         let stored = bytes.and_then(|bytes| decode(&bytes));
-        Ok(stored.unwrap_or(self.start()).clamp(self.start(), self.end()))
+        Ok(stored
+            .unwrap_or_else(|| self.start())
+            .clamp(self.start(), self.end()))
     }
 }
 

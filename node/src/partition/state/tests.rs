@@ -1,3 +1,5 @@
+//! The watermark rules, one by one, and all together against random steps.
+
 use super::*;
 use crate::sys::clock::Clock;
 use headwater_protocol::ids::BrokerEpoch;

@@ -1,3 +1,5 @@
+//! What is asked and in which order, and what answers mean: by the requests that come out.
+
 use super::*;
 use crate::sys::clock::Clock;
 use bytes::Bytes;
