@@ -57,7 +57,7 @@ pub struct Controller {
 /// What the task is asked, and who waits for it.
 enum Request {
     Propose {
-        change: Change,
+        change: Box<Change>,
         reply: oneshot::Sender<Result<Applied, ProposeError>>,
     },
     Heartbeat {

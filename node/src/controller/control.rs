@@ -60,7 +60,7 @@ impl Controller {
     /// future is dropped, the change may have happened.
     pub async fn propose(&self, change: Change) -> Result<Applied, ProposeError> {
         let call = Call::Propose(Box::new(self.repeatable(change)));
-        let applied: Applied = self.ask(&call, PATIENCE).await?;
+        let applied: Applied = Box::pin(self.ask(&call, PATIENCE)).await?;
         self.gate.reached(applied.offset).await;
         Ok(applied)
     }
@@ -184,7 +184,6 @@ impl Controller {
         match call.clone() {
             Call::Propose(change) => {
                 let (reply, answer) = oneshot::channel();
-                let change = *change;
                 self.send(Request::Propose { change, reply }).await?;
                 answer.await.map_err(|_| ProposeError::Stopped)?.map(Any::Applied)
             }

@@ -187,10 +187,10 @@ impl Service {
         while let Some(request) = next.take() {
             match request {
                 Request::Propose { change, reply } => {
-                    let mut proposals = vec![(change, reply)];
+                    let mut proposals = vec![(*change, reply)];
                     while proposals.len() < PROPOSALS_PER_ENTRY_MAX {
                         match mailbox.try_recv() {
-                            Some(Request::Propose { change, reply }) => proposals.push((change, reply)),
+                            Some(Request::Propose { change, reply }) => proposals.push((*change, reply)),
                             other => {
                                 next = other;
                                 break;

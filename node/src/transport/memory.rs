@@ -49,6 +49,7 @@ pub fn listener(kind: ListenerKind) -> (Connector, Listener) {
 
 /// Two ends of one stream, which break when `broken` is cancelled. Must be called inside a runtime.
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
 pub(crate) fn pair(broken: &CancellationToken) -> (Stream, Stream) {
     use futures_util::FutureExt as _;
     let fabric = Fabric::instant();

@@ -80,7 +80,6 @@ struct Rig {
     pki: Pki,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one per test")]
 enum Way {
     Dial {
         dialer: Box<Dialer>,

@@ -167,13 +167,9 @@ impl<'a> Gather<'a> {
             partition.replica_fetched(fetch);
         }
         let visible = match self.limits.isolation {
+            _ if self.limits.origin.is_replica() => marks.log_end,
             Isolation::Committed => marks.last_stable,
             Isolation::Uncommitted => marks.high_watermark,
-        };
-        let visible = if self.limits.origin.is_replica() {
-            marks.log_end
-        } else {
-            visible
         };
         // Between what is visible and the end there is nothing to read yet, and it is no error to wait there.
         if (visible..=marks.log_end).contains(&wanted.offset) {
