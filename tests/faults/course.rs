@@ -83,11 +83,10 @@ impl Course {
         self.lab.all_ready().await?;
         self.in_sync().await?;
         let settled = self.load.settle().await?;
-        self.say(if settled {
-            "every record has its outcome"
-        } else {
-            "some records have no outcome: unknown"
-        });
+        self.say(&settled.map_or_else(
+            || "some records have no outcome yet: unknown".to_owned(),
+            |last| format!("every record has its outcome, the last client to end was {last}"),
+        ));
         let count = self.load.read_closing().await.context("the closing read")?;
         let read = self.load.tally.read();
         self.say(&format!(

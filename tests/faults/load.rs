@@ -54,7 +54,7 @@ pub(crate) struct Load {
     bootstrap: [String; 2],
     names: Vec<String>,
     histories: Vec<History>,
-    clients: JoinSet<anyhow::Result<()>>,
+    clients: JoinSet<anyhow::Result<String>>,
     stop: watch::Sender<bool>,
 }
 
@@ -109,13 +109,8 @@ impl Load {
             rate,
         };
         let history = self.history(name)?;
-        self.clients.spawn(producer::run(
-            client,
-            order,
-            history,
-            Arc::clone(&self.tally),
-            self.stop.subscribe(),
-        ));
+        let (tally, stop) = (Arc::clone(&self.tally), self.stop.subscribe());
+        self.spawn(name, producer::run(client, order, history, tally, stop));
         Ok(())
     }
 
@@ -123,35 +118,29 @@ impl Load {
         let client = connect(&self.bootstrap[transport]).await?;
         let topic = (TOPIC.to_owned(), self.volume.partitions);
         let history = self.history(name)?;
-        self.clients.spawn(consumer::along(
-            client,
-            topic,
-            history,
-            Arc::clone(&self.tally),
-            self.stop.subscribe(),
-        ));
+        let (tally, stop) = (Arc::clone(&self.tally), self.stop.subscribe());
+        self.spawn(name, consumer::along(client, topic, history, tally, stop));
         Ok(())
     }
 
     fn python(&mut self, name: &str, task: Task) {
         self.names.push(name.to_owned());
-        let (name, folder, bootstrap) = (name.to_owned(), self.folder.clone(), self.bootstrap[1].clone());
-        let (tally, stop, partitions) = (
-            Arc::clone(&self.tally),
-            self.stop.subscribe(),
-            self.volume.partitions,
-        );
-        self.clients.spawn(async move {
-            python::run(
-                task,
-                (&name, &folder),
-                &bootstrap,
-                (TOPIC, partitions),
-                tally,
-                stop,
-            )
-            .await
-        });
+        let order = python::Order {
+            task,
+            name: name.to_owned(),
+            history: path(&self.folder, name),
+            bootstrap: self.bootstrap[1].clone(),
+            topic: TOPIC.to_owned(),
+            partitions: self.volume.partitions,
+        };
+        let (tally, stop) = (Arc::clone(&self.tally), self.stop.subscribe());
+        self.spawn(name, python::run(order, tally, stop));
+    }
+
+    fn spawn(&mut self, name: &str, client: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let name = name.to_owned();
+        self.clients
+            .spawn(async move { client.await.with_context(|| name.clone()).map(|()| name) });
     }
 
     fn history(&mut self, name: &str) -> anyhow::Result<History> {
@@ -166,29 +155,27 @@ impl Load {
         match self.clients.try_join_next() {
             None => Ok(()),
             Some(ended) => {
-                ended??;
-                anyhow::bail!("a client has ended before it was told to")
+                let name = ended??;
+                anyhow::bail!("{name} has ended before it was told to")
             }
         }
     }
 
     /// Tells all clients to end and waits until each has heard of all it sent, for so long at most. What is not heard of
-    /// then stays open in its history. Answers whether all was heard of.
-    pub(crate) async fn settle(&mut self) -> anyhow::Result<bool> {
+    /// then stays open in its history. Answers who ended last; nobody, if somebody had not ended then.
+    pub(crate) async fn settle(&mut self) -> anyhow::Result<Option<String>> {
         self.stop.send_replace(true);
         let all = async {
+            let mut last = String::new();
             while let Some(ended) = self.clients.join_next().await {
-                ended??;
+                last = ended??;
             }
-            anyhow::Ok(())
+            anyhow::Ok(last)
         };
-        let settled = match tokio::time::timeout(SETTLE, all).await {
-            Ok(ended) => ended.map(|()| true),
-            Err(_) => Ok(false),
-        }?;
+        let last = tokio::time::timeout(SETTLE, all).await.ok().transpose()?;
         self.clients.shutdown().await;
         self.histories.iter().try_for_each(History::flush)?;
-        Ok(settled)
+        Ok(last)
     }
 
     /// Reads the whole log as the last witness; answers how many records it holds.

@@ -2,7 +2,7 @@
 //!
 //! It owns the process. A word on its stdin ends it; what it prints is counted.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use super::history::path;
 use super::tally::Tally;
 
 const SCRIPT: &str = "tests/faults/scripts/client.py";
@@ -24,23 +23,41 @@ pub(crate) enum Task {
     Consume,
 }
 
+/// What the script is started with.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) task: Task,
+    pub(crate) name: String,
+    pub(crate) history: PathBuf,
+    pub(crate) bootstrap: String,
+    pub(crate) topic: String,
+    pub(crate) partitions: u32,
+}
+
 /// Runs the script until told to stop, and then to its end.
 pub(crate) async fn run(
-    task: Task,
-    (name, folder): (&str, &Path),
-    bootstrap: &str,
-    (topic, partitions): (&str, u32),
+    order: Order,
     tally: Arc<Tally>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    let Order {
+        task, name, topic, ..
+    } = &order;
     let (command, last) = match task {
         Task::Produce { rate } => ("produce", rate.to_string()),
         Task::Consume => ("consume", String::new()),
     };
     let mut child = Command::new(python_interpreter())
         .arg(checkout().join(SCRIPT))
-        .args([command, name, bootstrap, topic, &partitions.to_string(), &last])
-        .arg(path(folder, name))
+        .args([
+            command,
+            name,
+            &order.bootstrap,
+            topic,
+            &order.partitions.to_string(),
+            &last,
+        ])
+        .arg(&order.history)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
