@@ -324,7 +324,10 @@ impl Beat {
                 biased;
                 () = cancel.cancelled() => return,
                 _ = leaving.changed(), if !is_leaving => {}
-                _ = images.changed(), if is_alone => {}
+                changed = images.changed(), if is_alone => if changed.is_err() {
+                    // The quorum's log failed, and nothing of the cluster will change here until the next start.
+                    return;
+                },
                 () = self.clock.sleep(pause), if !is_alone => {}
             }
         }
