@@ -27,8 +27,11 @@ impl Log {
     /// What was written down last, as far as the log reaches.
     pub fn high_watermark(&self) -> io::Result<Offset> {
         let shared = &self.shared;
-        let bytes = disk::read_if_there(&*shared.logs.disk, &path(&shared.folder), FILE_BYTES)?;
-        let stored = bytes.and_then(|bytes| decode(&bytes));
+        let stored = match disk::read_if_there(&*shared.logs.disk, &path(&shared.folder), FILE_BYTES) {
+            Ok(bytes) => bytes.and_then(|bytes| decode(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            Err(error) => return Err(error),
+        };
         Ok(stored
             .unwrap_or_else(|| self.start())
             .clamp(self.start(), self.end()))

@@ -203,17 +203,20 @@ impl Drop for Cluster {
 }
 
 /// How time goes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Pace {
     /// It moves on by as much whenever everybody has had many turns.
     pub(super) step: Duration,
     pub(super) lag_max_ms: u64,
+    /// Where syncs run: on threads they take a while, in which a crash loses what waits for them.
+    pub(super) blocking: Blocking,
 }
 
 /// So slowly that what takes no time shows none.
 const SLOW: Pace = Pace {
     step: Duration::from_millis(1),
     lag_max_ms: 10_000,
+    blocking: Blocking::Inline,
 };
 const TURNS: usize = 200;
 
@@ -254,7 +257,7 @@ impl Cluster {
         let mut cluster = Self {
             clock: Clock::manual(1_700_000_000_000),
             drive: Tasks::root("drive", Blocking::Inline),
-            pace,
+            pace: pace.clone(),
             quorum,
             disks: disks.collect(),
             members: BTreeMap::new(),
@@ -292,7 +295,7 @@ impl Cluster {
         let id = NodeId(id);
         let sys = Sys {
             clock: self.clock.clone(),
-            tasks: Tasks::root("node", Blocking::Inline),
+            tasks: Tasks::root("node", self.pace.blocking.clone()),
             disk: Arc::new(self.disks[&id].clone()),
             random: self.random.fork(),
             ..Sys::simulated(1)
@@ -389,9 +392,10 @@ impl Cluster {
         self.quorum.publishers.lock().unwrap().remove(&id);
         self.ways.lock().unwrap().servers.remove(&id);
         member.down.cancel();
-        let stopped = member.sys.tasks.stop(&self.clock, Duration::from_secs(60)).await;
-        stopped.expect("every task watches its token");
+        // The disk first: what is being synced is lost, too.
         self.disks[&id].crash();
+        member.sys.tasks.cancel();
+        member.sys.tasks.ended().await;
     }
 
     /// No way between two nodes any more, in both directions.

@@ -2,8 +2,11 @@
 
 use super::cluster::{ALL, LEADER};
 use super::*;
+use crate::metadata::PartitionState;
 use crate::partition::{AppendError, TicketError};
-use headwater_protocol::ids::NodeId;
+use crate::sys::disk::memory::{MemoryDisk, Operation};
+use crate::sys::random::Random;
+use headwater_protocol::ids::{NodeId, Offset};
 use std::time::Duration;
 
 #[tokio::test]
@@ -214,18 +217,15 @@ async fn a_replica_that_lost_its_disk_begins_where_its_leader_does() {
     cluster.crash(2).await;
     cluster.quorum.set(
         0,
-        crate::metadata::PartitionState {
+        PartitionState {
             isr: vec![NodeId(1)],
             partition_epoch: 9,
             ..cluster.quorum.partition(0)
         },
     );
     cluster.reconciled().await;
-    leader
-        .delete_records(Some(headwater_protocol::ids::Offset(6)))
-        .await
-        .unwrap();
-    let fresh = crate::sys::disk::memory::MemoryDisk::new(crate::sys::random::Random::seeded(1));
+    leader.delete_records(Some(Offset(6))).await.unwrap();
+    let fresh = MemoryDisk::new(Random::seeded(1));
     cluster.disks.insert(NodeId(2), fresh);
     cluster.start(2).await;
     cluster
@@ -236,4 +236,60 @@ async fn a_replica_that_lost_its_disk_begins_where_its_leader_does() {
     cluster.same_everywhere(0).await;
     let marks = *cluster.get(2, 0).watermarks().borrow();
     assert_eq!((marks.log_start.value(), marks.log_end.value()), (6, 10));
+}
+
+#[tokio::test]
+async fn a_replica_whose_disk_fails_acknowledges_nothing_and_says_so() {
+    let cluster = Cluster::new(7, 3, 1, &[]).await;
+    let leader = cluster.get(1, 0);
+    leader
+        .append(batch(&values(0, 1)), ALL)
+        .await
+        .unwrap()
+        .done()
+        .await
+        .unwrap();
+    cluster.converged(0).await;
+    cluster.disks[&NodeId(2)].fail(Operation::Sync, 0, std::io::ErrorKind::Other);
+    let waiting = leader.append(batch(&values(1, 1)), ALL).await.unwrap().done();
+    tokio::pin!(waiting);
+    let early = cluster.clock.timeout(Duration::from_secs(5), &mut waiting).await;
+    assert!(early.is_err(), "one in sync does not have it on disk");
+    let failed = cluster.members[&NodeId(2)].registry.failed();
+    assert_eq!(failed.borrow().len(), 1);
+    waiting.await.unwrap();
+    assert_eq!(cluster.quorum.partition(0).isr, [NodeId(1), NodeId(3)]);
+    // Opened anew, it catches up.
+    let mut cluster = cluster;
+    cluster.crash(2).await;
+    cluster.start(2).await;
+    cluster
+        .until("node 2 is in sync", |cluster| {
+            cluster.quorum.partition(0).isr.len() == 3
+        })
+        .await;
+    cluster.same_everywhere(0).await;
+}
+
+#[tokio::test]
+async fn a_set_whose_fate_is_not_known_counts_with_the_one_before() {
+    let cluster = Cluster::new(8, 3, 1, &[]).await;
+    let leader = cluster.get(1, 0);
+    leader
+        .append(batch(&values(0, 1)), ALL)
+        .await
+        .unwrap()
+        .done()
+        .await
+        .unwrap();
+    cluster.quorum.deaf.lock().unwrap().insert(NodeId(1));
+    cluster.cut(1, 3);
+    let waiting = leader.append(batch(&values(1, 1)), ALL).await.unwrap().done();
+    tokio::pin!(waiting);
+    let early = cluster.clock.timeout(Duration::from_secs(30), &mut waiting).await;
+    assert!(early.is_err(), "node 3 may still be in sync");
+    // It is asked again, and again.
+    cluster.quorum.deaf.lock().unwrap().clear();
+    waiting.await.unwrap();
+    assert_eq!(cluster.quorum.partition(0).isr, [NodeId(1), NodeId(2)]);
 }

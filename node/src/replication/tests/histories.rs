@@ -7,6 +7,7 @@ use super::*;
 use crate::metadata::PartitionState;
 use crate::partition::Pending;
 use crate::sys::random::Random;
+use crate::sys::task::Blocking;
 use headwater_protocol::ids::{LeaderEpoch, NodeId};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,6 +17,7 @@ const NODES: i32 = 3;
 const FAST: Pace = Pace {
     step: Duration::from_millis(10),
     lag_max_ms: 1000,
+    blocking: Blocking::Inline,
 };
 
 /// One idempotent client, which finds the leader by the quorum's word.
@@ -135,9 +137,9 @@ async fn ensure_leader(cluster: &Cluster) {
     }
 }
 
-async fn run(seed: u64) {
+async fn run(seed: u64, pace: Pace) {
     let random = Random::seeded(seed);
-    let mut cluster = Cluster::paced(seed, NODES, 1, &[("segment.bytes", "3000")], FAST).await;
+    let mut cluster = Cluster::paced(seed, NODES, 1, &[("segment.bytes", "3000")], pace).await;
     let mut client = Client {
         next: 0,
         unacknowledged: VecDeque::new(),
@@ -215,6 +217,17 @@ async fn run(seed: u64) {
 #[tokio::test]
 async fn every_acknowledged_record_is_there_once_whatever_the_nodes_do() {
     for seed in 0..12 {
-        run(seed).await;
+        run(seed, FAST).await;
+    }
+}
+
+#[tokio::test]
+async fn nor_is_one_lost_by_a_crash_before_it_is_synced() {
+    let threaded = Pace {
+        blocking: Blocking::Threads,
+        ..FAST
+    };
+    for seed in 100..110 {
+        run(seed, threaded.clone()).await;
     }
 }
