@@ -40,6 +40,9 @@ struct Follower {
     caught_up_at: Option<Instant>,
     /// It keeps up and may join: the watermark waits for it, or it would never catch a moving one.
     joining: bool,
+    /// It kept up at its last fetch, when the cluster did not take it yet: it joins as soon as the cluster does, even if it
+    /// has nothing new to say.
+    refused: bool,
 }
 
 /// All other replicas of one reign.
@@ -55,6 +58,7 @@ impl Followers {
             last: None,
             caught_up_at: Some(now),
             joining: false,
+            refused: false,
         };
         Self {
             known: in_sync.iter().map(|node| (*node, fresh)).collect(),
@@ -67,10 +71,12 @@ impl Followers {
             last: None,
             caught_up_at: None,
             joining: false,
+            refused: false,
         });
         if follower.last == Some(fetch) {
-            // Nothing new of the replica itself, but the cluster may not take it any more.
-            follower.joining &= may_join;
+            // Nothing new of the replica itself, but the cluster may take it now, or not any more.
+            follower.joining = may_join && (follower.joining || follower.refused);
+            follower.refused &= !may_join;
             return;
         }
         let before = follower.last.filter(|last| last.at <= fetch.at);
@@ -87,6 +93,7 @@ impl Followers {
             .caught_up_at
             .is_some_and(|at| fetch.at.duration_since(at) <= lag_max);
         follower.joining = may_join && keeps_up;
+        follower.refused = keeps_up && !may_join;
     }
 
     /// How far a replica is known to be in this reign.
@@ -127,6 +134,7 @@ impl Followers {
                 .caught_up_at
                 .is_some_and(|at| now.saturating_duration_since(at) <= lag_max);
             follower.joining &= is_recent;
+            follower.refused &= is_recent;
         }
     }
 
@@ -138,7 +146,7 @@ impl Followers {
     /// Who left the in-sync set is waited for only when it fetches again.
     pub(super) fn left(&mut self, node: NodeId) {
         if let Some(follower) = self.known.get_mut(&node) {
-            follower.joining = false;
+            (follower.joining, follower.refused) = (false, false);
         }
     }
 
@@ -148,6 +156,7 @@ impl Followers {
             last: None,
             caught_up_at: Some(now),
             joining: false,
+            refused: false,
         });
     }
 }
@@ -168,6 +177,20 @@ mod tests {
             log_end: Offset(log_end),
             at,
         }
+    }
+
+    #[test]
+    fn a_replica_with_nothing_new_joins_when_the_cluster_takes_it() {
+        let now = crate::sys::clock::Clock::manual(0).now();
+        let mut followers = Followers::begin(&[], now);
+        followers.fetched(fetch(10, 10, now), LAG, false);
+        assert!(!followers.is_joining(NodeId(2)), "it is fenced");
+        followers.fetched(fetch(10, 10, now), LAG, true);
+        assert!(followers.is_joining(NodeId(2)));
+        // Once it has left, its last fetch is no reason to wait for it.
+        followers.left(NodeId(2));
+        followers.fetched(fetch(10, 10, now), LAG, true);
+        assert!(!followers.is_joining(NodeId(2)));
     }
 
     #[test]
