@@ -53,15 +53,11 @@ pub(super) fn without(
         return None;
     }
     let mut next = state.clone();
+    if next.isr.iter().any(|replica| *replica != gone) {
+        set_in_sync(&mut next, |replica| *replica != gone, rules);
+    }
     if rules.cached && departure == Departure::Lost {
         next.eligible.retain(|replica| *replica != gone);
-    }
-    let others_in_sync = next.isr.iter().any(|replica| *replica != gone);
-    if others_in_sync {
-        set_in_sync(&mut next, |replica| *replica != gone, rules);
-        if rules.cached && departure == Departure::Lost {
-            next.eligible.retain(|replica| *replica != gone);
-        }
     }
     if state.leader == gone || !is_active(state.leader) {
         elect(&mut next, rules, |node| node != gone && is_active(node));

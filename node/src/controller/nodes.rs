@@ -65,22 +65,10 @@ pub(super) fn fence(
     if node.state == NodeState::Fenced {
         return Ok(Decision::done(Vec::new()));
     }
-    let mut records = vec![Record::Node(Node {
-        state: NodeState::Fenced,
-        ..node.clone()
-    })];
-    let departure = match node.state {
-        NodeState::ShuttingDown => Departure::Handover,
-        NodeState::Active | NodeState::Fenced => Departure::Lost,
-    };
+    let mut records = vec![in_state(node, NodeState::Fenced)];
     let is_active = |it: NodeId| it != id && is_active(image, it);
-    // What it still led after a handover has no leader now.
-    let gone = if departure == Departure::Handover {
-        departures(image, context, id, Departure::Lost, &is_active)
-    } else {
-        departures(image, context, id, departure, &is_active)
-    };
-    records.extend(gone);
+    // After a handover, too: what it still led has no leader now.
+    records.extend(departures(image, context, id, Departure::Lost, &is_active));
     Ok(Decision::done(records))
 }
 
@@ -95,17 +83,13 @@ pub(super) fn unfence(
     if node.state != NodeState::Fenced {
         return Ok(Decision::done(Vec::new()));
     }
-    let mut records = vec![Record::Node(Node {
-        state: NodeState::Active,
-        ..node.clone()
-    })];
+    let mut records = vec![in_state(node, NodeState::Active)];
     let is_active = |it: NodeId| it == id || is_active(image, it);
     records.extend(changed_partitions(image, context, |state, rules| {
-        state
-            .replicas
-            .contains(&id)
-            .then(|| elections::revived(state, rules, is_active))
-            .flatten()
+        if !state.replicas.contains(&id) {
+            return None;
+        }
+        elections::revived(state, rules, is_active)
     }));
     Ok(Decision::done(records))
 }
@@ -120,10 +104,7 @@ pub(super) fn shut_down(
     let node = current(id, epoch, image)?;
     let mut records = Vec::new();
     if node.state == NodeState::Active {
-        records.push(Record::Node(Node {
-            state: NodeState::ShuttingDown,
-            ..node.clone()
-        }));
+        records.push(in_state(node, NodeState::ShuttingDown));
     }
     let is_active = |it: NodeId| it != id && is_active(image, it);
     records.extend(departures(image, context, id, Departure::Handover, &is_active));
@@ -272,6 +253,13 @@ fn changed_partitions(
         }
     }
     records
+}
+
+fn in_state(node: &Node, state: NodeState) -> Record {
+    Record::Node(Node {
+        state,
+        ..node.clone()
+    })
 }
 
 fn record(topic: &Topic, index: PartitionIndex, state: PartitionState) -> Record {

@@ -6,7 +6,7 @@ use super::super::error::AppendError;
 use super::super::producers::{Undo, Verdict};
 use super::super::request::{Acks, Appended, Done, Ticket};
 use super::{Actor, CACHED_BYTES_MAX, LOST, refused};
-use crate::log::{CopyEpochs, Log};
+use crate::log::{self, CopyEpochs, Log};
 use crate::sys::mailbox::Mailbox;
 use headwater_protocol::ids::Offset;
 use headwater_protocol::record::BatchView;
@@ -17,7 +17,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const GROUP_APPENDS_MAX: usize = 256;
 /// A group from this size on is written on another thread: copying it takes longer than the way there and back, and
 /// what comes next is read and checked meanwhile.
-pub(super) const ASIDE_BYTES: usize = 256 << 10;
+const ASIDE_BYTES: usize = 256 << 10;
 
 /// Appends that are judged and go to the log together.
 #[derive(Default)]
@@ -234,24 +234,9 @@ impl Actor {
             Kind::Produce => log.append(batches, epoch),
             Kind::Copy => log.append_copy(batches, CopyEpochs::Stamp(epoch)),
         };
-        let written = if bytes >= ASIDE_BYTES {
-            self.with_log("write", append).await
-        } else {
-            self.log.as_mut().map(append)
-        };
-        let lost = || AppendError::Offline {
-            reason: LOST.to_owned(),
-        };
-        let written = written
-            .ok_or_else(lost)
-            .and_then(|written| written.map_err(refused));
-        match written {
+        match self.write_log(bytes, append).await {
             Ok(appended) => {
                 assert_eq!(appended.next, next, "the log ends where the group does");
-                self.set_disk_full(false);
-                self.state.appended(next);
-                self.unsaved_bytes += bytes as u64;
-                self.unsynced_bytes += bytes as u64;
                 let must_save = appended.rolled_at.is_some() || self.must_save();
                 self.ask_for_sync(appended.rolled_at.is_some());
                 self.publish();
@@ -263,19 +248,45 @@ impl Actor {
             }
             Err(error) => {
                 undo.into_iter().rev().for_each(|undo| self.producers.undo(undo));
-                match &error {
-                    AppendError::DiskFull => self.set_disk_full(true),
-                    AppendError::Offline { reason } => self.go_offline(reason.clone()),
-                    other => {
-                        tracing::warn!(partition = %self.shared.name, error = %other, "append refused by the log")
-                    }
-                }
                 for staged in staged {
                     self.shared.meters.refused.increment();
                     staged.reply.refuse(error.clone());
                 }
             }
         }
+    }
+
+    /// Writes `bytes` to the log, and takes note of what became of it: a leader's records and a follower's alike.
+    pub(super) async fn write_log(
+        &mut self,
+        bytes: usize,
+        append: impl FnOnce(&mut Log) -> Result<log::Appended, log::AppendError> + Send + 'static,
+    ) -> Result<log::Appended, AppendError> {
+        let written = if bytes >= ASIDE_BYTES {
+            self.with_log("write", append).await
+        } else {
+            self.log.as_mut().map(append)
+        };
+        let lost = || AppendError::Offline {
+            reason: LOST.to_owned(),
+        };
+        let written = written
+            .ok_or_else(lost)
+            .and_then(|written| written.map_err(refused));
+        match &written {
+            Ok(appended) => {
+                self.set_disk_full(false);
+                self.state.appended(appended.next);
+                self.unsaved_bytes += bytes as u64;
+                self.unsynced_bytes += bytes as u64;
+            }
+            Err(AppendError::DiskFull) => self.set_disk_full(true),
+            Err(AppendError::Offline { reason }) => self.go_offline(reason.clone()),
+            Err(error) => {
+                tracing::warn!(partition = %self.shared.name, %error, "append refused by the log");
+            }
+        }
+        written
     }
 
     pub(super) fn ask_for_sync(&mut self, rolled: bool) {

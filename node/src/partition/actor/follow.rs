@@ -1,13 +1,12 @@
 //! The follower: takes over what its leader has, byte for byte, and lets go of what the leader never had.
 
 use super::super::command::{FollowReply, Replicate};
-use super::super::error::{AppendError, ReplicaError};
+use super::super::error::ReplicaError;
 use super::super::open::{self, append_time_of};
 use super::super::producers::Producers;
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
-use super::append::ASIDE_BYTES;
-use super::{Actor, LOST, refused};
+use super::{Actor, LOST};
 use crate::log::{CopyEpochs, Log};
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::BatchView;
@@ -81,21 +80,8 @@ impl Actor {
             }
         }
         let append = move |log: &mut Log| log.append_copy(batches, CopyEpochs::Keep);
-        let written = if bytes >= ASIDE_BYTES {
-            self.with_log("replicate", append).await
-        } else {
-            self.log.as_mut().map(append)
-        };
-        let Some(written) = written else {
-            let reason = LOST.to_owned();
-            return Err(ReplicaError::Offline { reason });
-        };
-        match written {
+        match self.write_log(bytes, append).await {
             Ok(appended) => {
-                self.set_disk_full(false);
-                self.state.appended(appended.next);
-                self.unsaved_bytes += bytes as u64;
-                self.unsynced_bytes += bytes as u64;
                 let must_save = appended.rolled_at.is_some() || self.must_save();
                 self.ask_for_sync(appended.rolled_at.is_some());
                 if must_save {
@@ -105,14 +91,6 @@ impl Actor {
             }
             Err(error) => {
                 undo.into_iter().rev().for_each(|undo| self.producers.undo(undo));
-                let error = refused(error);
-                match &error {
-                    AppendError::DiskFull => self.set_disk_full(true),
-                    AppendError::Offline { reason } => self.go_offline(reason.clone()),
-                    other => {
-                        tracing::warn!(partition = %self.shared.name, error = %other, "copy refused by the log");
-                    }
-                }
                 Err(error.into())
             }
         }
