@@ -13,6 +13,7 @@ pub mod error;
 mod nodes;
 mod objects;
 mod placement;
+mod probe;
 mod raft;
 mod reassign;
 mod service;

@@ -7,6 +7,7 @@
 
 use super::decide::{Context, Decision, Tell, decide};
 use super::error::ProposeError;
+use super::probe::{self, Gone};
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
 use super::{Applied, Change, MemberChange, Request, Standing, first_record};
@@ -16,8 +17,12 @@ use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::health::State;
 use crate::telemetry::{Counter, Health, Histogram, Metrics, names};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -51,6 +56,8 @@ pub(super) struct Service {
     reign: Option<Reign>,
     /// Who led the quorum last, besides this node.
     predecessor: Option<NodeId>,
+    /// Questions whether a silent node is gone.
+    probes: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Gone>> + Send>>>,
     committed: Counter,
     refused: Counter,
     commit_seconds: Histogram,
@@ -75,6 +82,7 @@ impl Service {
             quorum,
             reign: None,
             predecessor: None,
+            probes: FuturesUnordered::new(),
             committed,
             refused,
             commit_seconds,
@@ -109,6 +117,9 @@ impl Service {
                     let Some(request) = request else { break };
                     self.take(request, &mut mailbox).await;
                 }
+                Some(gone) = self.probes.next() => if let Some(gone) = gone {
+                    self.bury(gone).await;
+                },
                 () = expiry => self.expire().await,
             }
         }
@@ -375,13 +386,17 @@ impl Service {
 
     /// Fences the nodes that were silent for too long.
     async fn expire(&mut self) {
-        let now = self.now();
-        let Some(reign) = &self.reign else {
+        let (now, image) = (self.now(), self.image());
+        let Some(reign) = &mut self.reign else {
             let state = self.quorum.state();
             self.follow(&state).await;
             return;
         };
-        for (node, epoch) in reign.sessions.expired(&self.image(), now) {
+        for suspect in reign.sessions.suspects(&image, now) {
+            let asked = probe::is_gone(self.parts.sys.clone(), suspect, self.parts.session_timeout);
+            self.probes.push(Box::pin(asked));
+        }
+        for (node, epoch) in reign.sessions.expired(&image, now) {
             tracing::warn!(%node, "node is not heard of any more, others take over");
             if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
                 tracing::warn!(%node, %error, "node could not be fenced");
@@ -390,6 +405,24 @@ impl Service {
                     reign.sessions.heard(node, now);
                 }
             }
+        }
+    }
+
+    /// Fences a node whose host says that nobody listens there any more.
+    async fn bury(&mut self, Gone { node, epoch }: Gone) {
+        let is_suspected = |reign: &Reign| reign.sessions.is_suspected(node);
+        let is_known = self
+            .image()
+            .nodes
+            .get(&node)
+            .is_some_and(|known| known.epoch == epoch);
+        if !is_known || !self.reign.as_ref().is_some_and(is_suspected) {
+            return;
+        }
+        tracing::warn!(%node, "nobody listens where the node did, others take over");
+        if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
+            // Its session runs out soon.
+            tracing::warn!(%node, %error, "node could not be fenced");
         }
     }
 
