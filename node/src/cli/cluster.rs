@@ -111,7 +111,8 @@ fn health(health: &Value) -> String {
     let mut out = format!("health      {}\n", text(&health["state"]));
     let fenced = health["nodes"]["fenced"].as_u64().unwrap_or(0);
     if fenced > 0 {
-        out.push_str(&format!("            {} nodes fenced\n", count(fenced)));
+        let noun = if fenced == 1 { "node" } else { "nodes" };
+        out.push_str(&format!("            {} {noun} fenced\n", count(fenced)));
     }
     for (name, what) in [
         ("leaderless", "without a leader"),
@@ -230,7 +231,7 @@ mod tests {
         let shown = described(&value);
         for line in [
             "health      failing",
-            "            1 nodes fenced",
+            "            1 node fenced",
             "            1 partition without a leader: t-6",
             "            70 partitions under-replicated: t-0, t-1, t-2, t-3, t-4, 65 more",
             "   1  active      3        4  1.5 kB      2  1.0      a:1  a:2   a:3   -",

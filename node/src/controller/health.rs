@@ -132,7 +132,7 @@ impl Counts {
     }
 }
 
-/// How many partitions a node leads, and how many it holds that another leads.
+/// How many partitions a node leads, and how many it holds that it does not lead. A fenced node leads none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     pub leads: usize,
@@ -145,7 +145,7 @@ pub fn loads(image: &Image) -> BTreeMap<NodeId, Load> {
     for state in image.topics.values().flat_map(|topic| &topic.partitions) {
         for replica in &state.replicas {
             let load = loads.entry(*replica).or_default();
-            if *replica == state.leader {
+            if *replica == state.leader && takes_part(image, *replica) {
                 load.leads += 1;
             } else {
                 load.follows += 1;

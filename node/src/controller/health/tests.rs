@@ -1,3 +1,5 @@
+//! Health by example: each thing that may be the matter with a partition, and what adds up.
+
 use super::*;
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node, Record};
@@ -170,6 +172,7 @@ fn counts_and_loads_add_up() {
         partition(1, &[1, 2, 3], &[1, 2, 3]),
         partition(2, &[2, 3, 1], &[2, 3]),
         partition(NOBODY, &[4, 3], &[4]),
+        partition(4, &[4], &[4]),
     ];
     let image = image(2, &partitions);
     let mut counts = Counts::default();
@@ -177,9 +180,9 @@ fn counts_and_loads_add_up() {
         counts.add(examined.ailments);
     }
     let expected = Counts {
-        partitions: 3,
-        leaderless: 1,
-        under_min_in_sync: 1,
+        partitions: 4,
+        leaderless: 2,
+        under_min_in_sync: 2,
         at_min_in_sync: 1,
         under_replicated: 2,
         moving: 0,
@@ -190,7 +193,7 @@ fn counts_and_loads_add_up() {
         (NodeId(1), load(1, 1)),
         (NodeId(2), load(1, 1)),
         (NodeId(3), load(0, 3)),
-        (NodeId(4), load(0, 1)),
+        (NodeId(4), load(0, 2)),
     ];
     assert_eq!(loads(&image), BTreeMap::from(expected));
 }
@@ -201,7 +204,7 @@ fn a_partition_without_a_leader_waits_for_those_who_hold_all_of_it() {
         eligible: vec![NodeId(3)],
         ..partition(NOBODY, &[1, 3, 4], &[4])
     };
-    let image = image(2, &[lost.clone()]);
+    let image = image(2, std::slice::from_ref(&lost));
     assert_eq!(waits_for(&image, &lost), [NodeId(4), NodeId(3)]);
     assert!(waits_for(&image, &partition(1, &[1, 3], &[1])).is_empty());
 }
