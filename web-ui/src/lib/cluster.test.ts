@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { PlacedPage } from "../api/generated";
 import { back, condition, conditions, filterOf, filters, FIRST, forth, marks, moved, pagesOf, range, told } from "./cluster";
 
-const placed = { leader: 1, replicas: [1, 2, 3, 4], isr: [1, 2], eligible: [3], adding: [4], removing: [2] };
+const placed = { leader: 1, replicas: [1, 2, 3, 4], isr: [1, 2], eligible: [3], adding: [4], removing: [2], waits_for: [] };
 
 describe("marks", () => {
   it("say of each replica what it is, in the order of preference", () => {
@@ -15,9 +15,10 @@ describe("marks", () => {
   });
   it("name no leader where there is none", () => {
     expect(marks({ ...placed, leader: -1 }).some((mark) => mark.leads)).toBe(false);
+    expect(marks({ ...placed, leader: 1, waits_for: [1] }).some((mark) => mark.leads)).toBe(false);
   });
   it("make a sentence", () => {
-    const two = { leader: 2, replicas: [1, 2], isr: [2], eligible: [], adding: [], removing: [] };
+    const two = { leader: 2, replicas: [1, 2], isr: [2], eligible: [], adding: [], removing: [], waits_for: [] };
     expect(told("orders", 7, "under-replicated", two)).toBe("orders 7: under-replicated; node 1 out of sync; node 2 leads");
   });
 });
@@ -73,7 +74,6 @@ describe("pages", () => {
           partition,
           condition: "healthy",
           leader_epoch: 0,
-          waits_for: [],
         })),
       },
     ],

@@ -70,6 +70,13 @@ export interface Placed {
   eligible: number[];
   adding: number[];
   removing: number[];
+  /** Who has to come back; none while somebody leads. */
+  waits_for: number[];
+}
+
+/** Who leads now: the metadata may still name a leader that is away. */
+export function leaderOf(placed: Placed): number | undefined {
+  return placed.leader < 0 || placed.waits_for.length > 0 ? undefined : placed.leader;
 }
 
 export interface Mark {
@@ -84,7 +91,7 @@ export interface Mark {
 /** The replicas of a partition in the order of preference, each with what is to be said of it. */
 export function marks(placed: Placed): Mark[] {
   return placed.replicas.map((node) => {
-    const leads = node === placed.leader;
+    const leads = node === leaderOf(placed);
     const inSync = placed.isr.includes(node);
     const eligible = placed.eligible.includes(node);
     const words = [leads ? "leads" : inSync ? "in sync" : eligible ? "out of sync, may lead" : "out of sync"];
