@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use headwater_protocol::ids::{NodeId, PartitionIndex};
 
-use crate::config::{BrokerConfig, TopicConfig};
+use crate::config::{BrokerConfig, topic};
 use crate::metadata::{Image, NodeState, PartitionState, Topic};
 
 /// What is the matter with one partition. Several may hold at once; the default is a healthy one.
@@ -74,7 +74,7 @@ pub fn examine_topic<'a>(
     topic: &'a Arc<Topic>,
     broker: &BrokerConfig,
 ) -> impl Iterator<Item = Examined<'a>> + use<'a> {
-    let min_in_sync = TopicConfig::resolve(&topic.configs, broker).min_insync_replicas;
+    let min_in_sync = topic::min_insync_replicas(&topic.configs, broker);
     let partitions = topic.indexes().zip(&topic.partitions);
     partitions.map(move |(index, state)| Examined {
         topic,

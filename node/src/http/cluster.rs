@@ -14,8 +14,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::error::{ApiError, ErrorBody};
+use crate::config::BrokerConfig;
 use crate::controller::health::{Load, loads};
-use crate::metadata::{LinkRole, Node, NodeState};
+use crate::metadata::{Image, LinkRole, Node, NodeState};
 use crate::telemetry::names;
 
 pub(super) fn routes() -> Router<Api> {
@@ -114,8 +116,27 @@ pub(super) struct Build {
     pub ui: bool,
 }
 
-#[utoipa::path(get, path = "/api/v1/cluster", tag = "cluster", responses((status = 200, body = Cluster)))]
-pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
+/// Looks at all partitions of the cluster where nobody waits for this thread.
+async fn look<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce(&Image, &BrokerConfig) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (image, broker) = (api.view.image(), api.broker());
+    let looking = api
+        .sys
+        .tasks
+        .blocking("look at the cluster", move || work(&image, &broker));
+    looking
+        .await
+        .map_err(|_| ApiError::unavailable("STOPPING", "the node is stopping"))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/cluster", tag = "cluster",
+    responses((status = 200, body = Cluster), (status = 503, body = ErrorBody))
+)]
+pub(super) async fn describe(State(api): State<Api>) -> Result<Json<Cluster>, ApiError> {
+    let loads = look(&api, |image, _| loads(image)).await?;
     let image = api.view.image();
     let role = if !image.upstreams.is_empty() {
         Role::Edge
@@ -126,12 +147,12 @@ pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
     };
     let partitions = api.registry.list();
     let size_bytes = partitions.iter().map(|partition| partition.size_bytes()).sum();
-    let (me, loads) = (api.config.node_id, loads(&image));
+    let me = api.config.node_id;
     let nodes = image.nodes.values().map(|node| {
         let load = loads.get(&node.id).copied().unwrap_or_default();
         described(node, load, (node.id == me).then_some(size_bytes))
     });
-    Json(Cluster {
+    Ok(Json(Cluster {
         cluster_id: image.cluster_id.clone(),
         node_id: me.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -153,7 +174,7 @@ pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
             wasm: cfg!(feature = "wasm"),
             ui: cfg!(feature = "ui"),
         },
-    })
+    }))
 }
 
 fn described(node: &Node, load: Load, size_bytes: Option<u64>) -> ClusterNode {

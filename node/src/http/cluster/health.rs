@@ -5,9 +5,11 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Api;
+use super::{Api, look};
+use crate::config::BrokerConfig;
 use crate::controller::health::{Ailments, Condition, Counts, Examined, examine};
-use crate::metadata::NodeState;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::metadata::{Image, NodeState};
 
 /// Partitions that a list names.
 const NAMED_MAX: usize = 50;
@@ -93,9 +95,17 @@ impl From<Ailments> for PartitionCondition {
     }
 }
 
-#[utoipa::path(get, path = "/api/v1/cluster/health", tag = "cluster", responses((status = 200, body = ClusterHealth)))]
-pub(in crate::http) async fn health(State(api): State<Api>) -> Json<ClusterHealth> {
-    let image = api.view.image();
+#[utoipa::path(
+    get, path = "/api/v1/cluster/health", tag = "cluster",
+    responses((status = 200, body = ClusterHealth), (status = 503, body = ErrorBody))
+)]
+pub(in crate::http) async fn health(State(api): State<Api>) -> Result<Json<ClusterHealth>, ApiError> {
+    let controller_id = api.controller.quorum().leader.map(|leader| leader.0);
+    let work = move |image: &Image, broker: &BrokerConfig| examined(image, broker, controller_id);
+    look(&api, work).await.map(Json)
+}
+
+fn examined(image: &Image, broker: &BrokerConfig, controller_id: Option<i32>) -> ClusterHealth {
     let mut nodes = NodeCounts::default();
     for node in image.nodes.values() {
         match node.state {
@@ -106,7 +116,7 @@ pub(in crate::http) async fn health(State(api): State<Api>) -> Json<ClusterHealt
     }
     let mut counts = Counts::default();
     let mut lists: [Vec<PartitionPlace>; 5] = Default::default();
-    for examined in examine(&image, &api.broker()) {
+    for examined in examine(image, broker) {
         let ailments = examined.ailments;
         counts.add(ailments);
         let holds = [
@@ -122,13 +132,12 @@ pub(in crate::http) async fn health(State(api): State<Api>) -> Json<ClusterHealt
             }
         }
     }
-    let controller_id = api.controller.quorum().leader.map(|leader| leader.0);
     let affected = |count: usize, first| Affected {
         count: count as u64,
         first,
     };
     let [leaderless, under_min, at_min, under_replicated, moving] = lists;
-    Json(ClusterHealth {
+    ClusterHealth {
         state: state(controller_id, nodes, counts),
         controller_id,
         nodes,
@@ -138,7 +147,7 @@ pub(in crate::http) async fn health(State(api): State<Api>) -> Json<ClusterHealt
         at_min_isr: affected(counts.at_min_in_sync, at_min),
         under_replicated: affected(counts.under_replicated, under_replicated),
         moving: affected(counts.moving, moving),
-    })
+    }
 }
 
 fn state(controller_id: Option<i32>, nodes: NodeCounts, counts: Counts) -> HealthState {

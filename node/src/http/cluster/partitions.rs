@@ -5,10 +5,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Api;
 use super::health::{PartitionCondition, PartitionPlace};
+use super::{Api, look};
+use crate::config::BrokerConfig;
 use crate::controller::health::{Ailments, Examined, examine, waits_for};
-use crate::http::error::Query;
+use crate::http::error::{ApiError, ErrorBody, Query};
 use crate::metadata::Image;
 
 /// Partitions of one page.
@@ -104,15 +105,14 @@ pub(in crate::http) struct PlacedPartition {
 
 #[utoipa::path(
     get, path = "/api/v1/cluster/partitions", tag = "cluster", params(PlacedQuery),
-    responses((status = 200, body = PlacedPage))
+    responses((status = 200, body = PlacedPage), (status = 503, body = ErrorBody))
 )]
 pub(in crate::http) async fn partitions(
     State(api): State<Api>,
     Query(query): Query<PlacedQuery>,
-) -> Json<PlacedPage> {
-    let image = api.view.image();
-    let broker = api.broker();
-    Json(page(&image, examine(&image, &broker), &query))
+) -> Result<Json<PlacedPage>, ApiError> {
+    let work = move |image: &Image, broker: &BrokerConfig| page(image, examine(image, broker), &query);
+    look(&api, work).await.map(Json)
 }
 
 fn page<'a>(image: &Image, all: impl Iterator<Item = Examined<'a>>, query: &PlacedQuery) -> PlacedPage {

@@ -1513,6 +1513,14 @@ export interface operations {
                     "application/json": components["schemas"]["Cluster"];
                 };
             };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
         };
     };
     cluster_authority: {
@@ -1552,6 +1560,14 @@ export interface operations {
                     "application/json": components["schemas"]["ClusterHealth"];
                 };
             };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
         };
     };
     cluster_partitions: {
@@ -1587,6 +1603,14 @@ export interface operations {
             };
             /** @description The request cannot be read, or asks for what there cannot be */
             400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
