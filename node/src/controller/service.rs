@@ -6,6 +6,7 @@
 //! decided again.
 
 use super::decide::{Context, Decision, Tell, decide};
+use super::elections;
 use super::error::ProposeError;
 use super::probe::{self, Gone};
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
@@ -61,6 +62,8 @@ pub(super) struct Service {
     committed: Counter,
     refused: Counter,
     commit_seconds: Histogram,
+    clean_elections: Counter,
+    unclean_elections: Counter,
 }
 
 /// What a leader of the quorum knows.
@@ -77,6 +80,8 @@ impl Service {
         let committed = parts.metrics.counter(&names::METADATA_CHANGES, &["committed"]);
         let refused = parts.metrics.counter(&names::METADATA_CHANGES, &["refused"]);
         let commit_seconds = parts.metrics.histogram(&names::METADATA_COMMIT_SECONDS, &[]);
+        let clean_elections = parts.metrics.counter(&names::ELECTIONS, &["clean"]);
+        let unclean_elections = parts.metrics.counter(&names::ELECTIONS, &["unclean"]);
         Self {
             parts,
             quorum,
@@ -86,6 +91,8 @@ impl Service {
             committed,
             refused,
             commit_seconds,
+            clean_elections,
+            unclean_elections,
         }
     }
 
@@ -288,8 +295,13 @@ impl Service {
         }
         let mut offset = base.offset;
         if !records.is_empty() {
+            let elected = elections::elected(&base, &records);
             match self.quorum.submit(Changes::new(base.changed, records)).await {
-                Ok((at, Outcome::Folded)) => offset = at,
+                Ok((at, Outcome::Folded)) => {
+                    offset = at;
+                    self.clean_elections.add(elected.clean);
+                    self.unclean_elections.add(elected.unclean);
+                }
                 Ok((_, Outcome::Stale | Outcome::Nothing)) => {
                     return Some(
                         decided

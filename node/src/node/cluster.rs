@@ -77,6 +77,7 @@ pub(super) fn describe(core: &Core, bound: Bound, directory: &str) -> Node {
     let mut node = Node::new(core.config.node_id, addresses, core.config.rack.clone());
     node.incarnation = URL_SAFE_NO_PAD.encode(core.sys.random.secret::<16>());
     node.directory = directory.to_owned();
+    node.version = env!("CARGO_PKG_VERSION").to_owned();
     node
 }
 
