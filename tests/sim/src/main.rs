@@ -16,6 +16,8 @@ mod machine;
 mod meta;
 mod oracle;
 mod process;
+mod reached;
+mod rest;
 mod scenario;
 mod summary;
 mod swarm;
@@ -132,6 +134,10 @@ fn run(arguments: &Arguments, detail: Detail) -> ExitCode {
 /// Unrest, then rest.
 fn live(world: &mut World) -> Result<(), Violation> {
     world.begin();
+    if !world.scenario.is_rough_start {
+        liveness::begin(world)?;
+    }
+    world.faults.begin();
     world.pass(world.scenario.unrest)?;
     liveness::converge(world)?;
     world.pass(Duration::from_millis(100))

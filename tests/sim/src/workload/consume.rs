@@ -1,4 +1,4 @@
-//! A consumer that reads every partition it is given from the front, and now and then anew.
+//! A consumer that reads every partition it is given from the front, now and then anew, and at last to the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,26 +39,34 @@ impl Consumer {
             if self.client.random.one_in(ANEW_ONE_IN) {
                 *position = 0;
             }
-            if *position == 0 {
-                self.oracle.reads_from(self.number, &partition, 0);
-            }
-            match fetch(&mut self.client, &partition, *position).await {
-                Some(found) => {
-                    for (offset, mark) in found.records {
-                        self.oracle.fetched(self.number, &partition, offset, mark);
-                    }
-                    if let Some(violation) = found.wrong {
-                        self.oracle.wrong(violation);
-                    }
-                    *position = found.next;
-                }
-                None => {
-                    self.control.retried();
-                    self.client.forget_leader(&partition);
-                    self.client.pause_ms(200).await;
-                }
-            }
+            self.advance(&partition, position).await;
         }
+        // What is left, up to the end.
+        for partition in self.partitions.clone() {
+            let position = positions.entry(partition.clone()).or_default();
+            while !self.advance(&partition, position).await {}
+        }
+    }
+
+    /// Reads what comes next. Whether that was all there is.
+    async fn advance(&mut self, partition: &Partition, position: &mut i64) -> bool {
+        if *position == 0 {
+            self.oracle.reads_from(self.number, partition, 0);
+        }
+        let Some(found) = fetch(&mut self.client, partition, *position).await else {
+            self.control.retried();
+            self.client.forget_leader(partition);
+            self.client.pause_ms(200).await;
+            return false;
+        };
+        for (offset, mark) in found.records {
+            self.oracle.fetched(self.number, partition, offset, mark);
+        }
+        if let Some(violation) = found.wrong {
+            self.oracle.wrong(violation);
+        }
+        *position = found.next;
+        found.next >= found.high_watermark
     }
 }
 
@@ -72,7 +80,7 @@ pub(crate) struct Found {
 
 /// Fetches one partition from `position` on; None when there is no answer, or none that helps.
 pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: i64) -> Option<Found> {
-    let address = client.leader(partition).await?;
+    let leader = client.leader(partition).await?;
     let request = FetchRequest {
         max_wait_ms: i32::try_from(client.random.below(300)).unwrap_or(0),
         min_bytes: 1,
@@ -83,7 +91,8 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
             partitions: vec![FetchPartition {
                 partition: partition.index,
                 fetch_offset: position,
-                current_leader_epoch: -1,
+                // A leader of the past must not answer for the present.
+                current_leader_epoch: leader.epoch,
                 last_fetched_epoch: -1,
                 log_start_offset: -1,
                 partition_max_bytes: 1 + i32::try_from(client.random.below(200_000)).unwrap_or(0),
@@ -94,7 +103,7 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         }],
         ..FetchRequest::default()
     };
-    let mut answer = client.call(&address, &request, 12).await.ok()?;
+    let mut answer = client.call(&leader.address, &request, 12).await.ok()?;
     let data = answer.responses.pop()?.partitions.pop()?;
     let code = ErrorCode(data.error_code);
     client.trace.detail_line(format_args!(
