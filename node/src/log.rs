@@ -82,6 +82,8 @@ pub struct Logs {
     tails: Arc<TailBudget>,
     /// What files are read into.
     buffers: Buffers,
+    /// Room on the disk that records leave free.
+    spare_bytes: u64,
 }
 
 impl Logs {
@@ -95,6 +97,16 @@ impl Logs {
             tasks,
             tails: TailBudget::new(tail_bytes),
             buffers: Buffers::new(UNUSED_BYTES_MAX),
+            spare_bytes: 0,
+        }
+    }
+
+    /// The same, but appends are refused as on a full disk while they would leave less than `bytes` of it free: for what
+    /// must be written even then. Looked at every quarter of a megabyte, so that a log may go so far beyond.
+    pub fn sparing(self, bytes: u64) -> Self {
+        Self {
+            spare_bytes: bytes,
+            ..self
         }
     }
 
@@ -155,6 +167,8 @@ pub struct Log {
     epochs: EpochFile,
     snapshots: Snapshots,
     active: Active,
+    /// Bytes that may be appended before room on the disk is looked at.
+    unlooked_bytes: u64,
 }
 
 /// What only the owner knows of the segment it appends to.
@@ -200,6 +214,8 @@ pub enum CopyEpochs {
     Stamp(LeaderEpoch),
 }
 
+/// Bytes that are appended between two looks at the room on the disk.
+const LOOK_EVERY_BYTES: u64 = 256 << 10;
 /// Room asked for behind the end of a segment: at least, and at most.
 const RESERVE_BYTES_MIN: u64 = 64 << 10;
 const RESERVE_BYTES_MAX: u64 = 32 << 20;
@@ -273,6 +289,7 @@ impl Log {
     /// or none. They are readable on return, and durable after the next [`Log::flush`].
     pub fn append(&mut self, batches: Vec<BatchView>, epoch: LeaderEpoch) -> Result<Appended, AppendError> {
         self.shared.flush.check()?;
+        self.look_for_room(&batches)?;
         self.begin_epoch(epoch)?;
         let mut next = self.end();
         let stamped = batches.into_iter().map(|batch| {
@@ -292,6 +309,7 @@ impl Log {
         epochs: CopyEpochs,
     ) -> Result<Appended, AppendError> {
         self.shared.flush.check()?;
+        self.look_for_room(&batches)?;
         let (mut expected, mut current) = (self.end(), self.epochs.history().latest());
         for batch in &batches {
             let header = batch.header();
@@ -328,6 +346,23 @@ impl Log {
             self.begin_epoch_at(batch.header.partition_leader_epoch, batch.header.base_offset)?;
         }
         self.write(&stamped)
+    }
+
+    fn look_for_room(&mut self, batches: &[BatchView]) -> Result<(), AppendError> {
+        let logs = &self.shared.logs;
+        let bytes = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
+        if logs.spare_bytes == 0 || bytes <= self.unlooked_bytes {
+            self.unlooked_bytes = self.unlooked_bytes.saturating_sub(bytes);
+            return Ok(());
+        }
+        match logs.disk.free_bytes(&self.shared.folder) {
+            Ok(free) if free < logs.spare_bytes.saturating_add(bytes) => Err(AppendError::Full { bytes }),
+            // A disk that cannot tell says so when it is written to.
+            Ok(_) | Err(_) => {
+                self.unlooked_bytes = LOOK_EVERY_BYTES;
+                Ok(())
+            }
+        }
     }
 
     /// Notes that a leader of `epoch` begins at the log's end. It counts as synced before any record of it
@@ -538,13 +573,27 @@ impl Log {
         Ok(base)
     }
 
+    /// What may be reserved without taking from what is spared.
+    fn room(&self) -> u64 {
+        let logs = &self.shared.logs;
+        match logs.spare_bytes {
+            0 => u64::MAX,
+            spare => logs
+                .disk
+                .free_bytes(&self.shared.folder)
+                .map_or(0, |free| free.saturating_sub(spare)),
+        }
+    }
+
     /// Asks the disk for room ahead of the writes, in growing steps: syncs then change less on disk.
     fn reserve(&mut self, end: u64) {
         if end <= self.active.reserved {
             return;
         }
         let position = self.active.segment.bytes();
-        let step = position.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let step = position
+            .clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX)
+            .min(self.room());
         let most = self.config.segment_bytes.max(end);
         let until = (end + step).min(most);
         // A disk that has no room, or no such thing, takes plain writes.

@@ -1,5 +1,6 @@
 //! A full disk: writes are refused with a clear error, reads go on, and space that comes back is used at once.
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,6 +42,21 @@ impl Disk {
 
     fn ballast(&self) -> PathBuf {
         self.folder.path().join("ballast")
+    }
+
+    /// To the last byte.
+    fn fill(&self) -> anyhow::Result<()> {
+        let mut rest = std::fs::File::create(self.folder.path().join("rest"))?;
+        for piece in [4096, 1] {
+            loop {
+                match rest.write_all(&[1; 4096][..piece]) {
+                    Ok(()) => {}
+                    Err(full) if full.kind() == ErrorKind::StorageFull => break,
+                    Err(other) => return Err(other.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn path(&self) -> &Path {
@@ -135,6 +151,20 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() -> anyhow::Resul
         count(&node).await? as u64 >= acknowledged,
         "reads do not see what was acknowledged"
     );
+
+    // Others take what the node had left free; it starts all the same, again and again.
+    disk.fill()?;
+    let mut node = node;
+    for round in 1..=2 {
+        node.kill().await?;
+        node = site.start().await?;
+        ensure!(
+            count(&node).await? as u64 >= acknowledged,
+            "reads after start {round} on a full disk"
+        );
+        let refusal = produce(&node, &line).await?;
+        ensure!(refusal.is_some(), "acknowledged on a full disk");
+    }
 
     std::fs::remove_file(disk.ballast())?;
     until(PATIENCE, "a write after space came back", || async {

@@ -424,6 +424,7 @@ impl Opening<'_> {
             epochs,
             snapshots,
             active,
+            unlooked_bytes: 0,
         };
         if is_checked {
             // What was found behind the recovery point is in the page cache, maybe not on the device.

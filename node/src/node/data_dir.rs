@@ -4,16 +4,17 @@
 //! lock        held while a node runs on it
 //! meta.toml   format version, node id, cluster id
 //! clean       there while the node is stopped and was stopped in order
+//! reserve     room on the disk, given up by the start that finds it full
 //! metadata/   the quorum's log and its snapshots
 //! topics/     a folder per partition
 //! modules/    uploaded modules by digest
 //! security/   the cluster's authority and the node's keys
 //! ```
 //!
-//! Owns the first three. It must never touch what the folders hold.
+//! Owns the first four. It must never touch what the folders hold.
 
 use crate::sys::Sys;
-use crate::sys::disk::{self, Lock};
+use crate::sys::disk::{self, Disk, Lock, Open};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater_protocol::ids::NodeId;
@@ -27,6 +28,9 @@ const META_BYTES_MAX: usize = 64 * 1024;
 const LOCK: &str = "lock";
 const META: &str = "meta.toml";
 const CLEAN: &str = "clean";
+const RESERVE: &str = "reserve";
+/// Enough to start with: the node's registration, new epochs of what it leads, recovery's checkpoints.
+const RESERVE_BYTES: u64 = 8 << 20;
 
 /// A data directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
@@ -91,6 +95,7 @@ impl DataDir {
                 cause,
             },
         })?;
+        keep_reserve(disk);
         let found =
             disk::read_if_there(disk, Path::new(META), META_BYTES_MAX).map_err(failed("cannot read"))?;
         let meta = match found {
@@ -124,6 +129,26 @@ impl DataDir {
     /// Notes that everything was synced and closed. Called last.
     pub(super) fn mark_clean(&self, sys: &Sys) -> Result<(), DataDirError> {
         disk::replace(sys.disk.as_ref(), Path::new(CLEAN), b"").map_err(failed("cannot mark a clean stop"))
+    }
+}
+
+/// Keeps room on the disk, or gives it up when there is no other: a node on a full disk starts, and serves what it has.
+fn keep_reserve(disk: &dyn Disk) {
+    let path = Path::new(RESERVE);
+    // A disk that cannot tell, or reserves nothing, has no such room.
+    let Ok(free) = disk.free_bytes(Path::new("")) else {
+        return;
+    };
+    if free < RESERVE_BYTES {
+        if disk.remove_file(path).is_ok() {
+            tracing::warn!(
+                free,
+                "the disk is full: the node starts on the room it had reserved"
+            );
+        }
+    } else if free > 2 * RESERVE_BYTES && disk.file_bytes(path).is_err() {
+        let file = disk.open(path, Open::Create);
+        let _ = file.and_then(|file| file.reserve(0, RESERVE_BYTES));
     }
 }
 
@@ -179,6 +204,8 @@ fn create(sys: &Sys, node_id: NodeId, cluster_id: Option<&str>) -> Result<Meta, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::disk::memory::MemoryDisk;
+    use std::sync::Arc;
 
     fn open(sys: &Sys, node: i32, cluster: Option<&str>) -> Result<DataDir, String> {
         DataDir::open(sys, NodeId(node), cluster).map_err(|error| error.to_string())
@@ -211,6 +238,24 @@ mod tests {
             !open(&sys, 1, None).expect("ours").was_clean,
             "the mark holds for one start"
         );
+    }
+
+    #[test]
+    fn a_full_disk_takes_the_reserve_and_a_later_start_puts_it_back() {
+        let mut sys = Sys::simulated(1);
+        let disk = MemoryDisk::new(sys.random.fork());
+        sys.disk = Arc::new(disk.clone());
+        let has_reserve = || disk.file_bytes(Path::new(RESERVE)).is_ok();
+        drop(open(&sys, 1, None).expect("new"));
+        assert!(has_reserve());
+        disk.set_capacity(4 << 20);
+        drop(open(&sys, 1, None).expect("full"));
+        assert!(!has_reserve());
+        drop(open(&sys, 1, None).expect("full"));
+        assert!(!has_reserve());
+        disk.set_capacity(1 << 30);
+        drop(open(&sys, 1, None).expect("room"));
+        assert!(has_reserve());
     }
 
     #[test]

@@ -30,6 +30,9 @@ use tokio::sync::{oneshot, watch};
 
 /// Memory that keeps the newest batches of all partitions for their readers.
 const TAIL_BYTES: usize = 32 << 20;
+/// Room that records leave on the disk: epochs, checkpoints and the cluster's metadata are written when records are
+/// refused already, and at the next start.
+const SPARE_BYTES: u64 = 8 << 20;
 /// Compressed batches that are unfolded at the same time.
 const UNFOLDING_AT_ONCE: usize = 2;
 
@@ -230,7 +233,7 @@ fn means(options: &Options, tasks: &Tasks) -> Means {
     Means {
         clock: options.sys.clock.clone(),
         tasks: tasks.clone(),
-        logs: Logs::new(&options.sys, TAIL_BYTES),
+        logs: Logs::new(&options.sys, TAIL_BYTES).sparing(SPARE_BYTES),
         unfolding: Unfolding::new(tasks.clone(), UNFOLDING_AT_ONCE),
         metrics: metrics.clone(),
         append_seconds: metrics.histogram(&names::APPEND_SECONDS, &[]),

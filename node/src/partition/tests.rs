@@ -81,7 +81,7 @@ impl Rig {
         let registry = Registry::start(Options {
             me: NodeId(1),
             broker: BrokerConfig::new(BTreeMap::new()),
-            maintenance_interval_ms: 1000,
+            maintenance_interval_ms: 60_000,
             view,
             sys: sys.clone(),
             health: health.clone(),

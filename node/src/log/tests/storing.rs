@@ -108,6 +108,24 @@ fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
 }
 
 #[test]
+fn records_leave_room_that_other_writes_may_take() {
+    let mut bench = Bench::new(config());
+    bench.logs = Logs::new(&bench.sys, 1 << 20).sparing(10_000);
+    let mut log = bench.log();
+    log.append(vec![batch(&[300])], EPOCH).unwrap();
+    let used = u64::MAX - bench.disk.free_bytes(Path::new("")).unwrap();
+    bench.disk.set_capacity(used + 10_000);
+    let large = || batch(&[300 << 10]);
+    let refused = log.append(vec![large()], LeaderEpoch(EPOCH.value() + 1));
+    assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+    log.begin_epoch(LeaderEpoch(EPOCH.value() + 1))
+        .expect("room is left");
+    bench.disk.set_capacity(used + (1 << 20));
+    log.append(vec![large()], LeaderEpoch(EPOCH.value() + 1)).unwrap();
+    assert_eq!(log.end(), Offset(2));
+}
+
+#[test]
 fn after_a_failed_write_nothing_is_trusted_until_opened_anew() {
     let bench = Bench::new(config());
     let mut log = bench.log();

@@ -91,6 +91,7 @@ impl Reconciler {
                     }
                     let image = images.borrow_and_update().clone();
                     self.reconcile(image).await;
+                    next_round = next_round.min(clock.now() + self.until_next_round(interval));
                 }
                 () = clock.sleep_until(next_round) => {
                     self.look_after().await;
