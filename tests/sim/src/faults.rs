@@ -14,6 +14,7 @@ use headwater::sys::net::simulated::{Crash, Fabric, Link};
 use headwater::sys::random::Random;
 
 use crate::cluster;
+use crate::invariants::Violation;
 use crate::machine::{Machine, Status};
 use crate::scenario::Rates;
 use crate::summary::Summary;
@@ -40,6 +41,7 @@ pub(crate) struct Faults {
     /// Machines whose disk was told to fail since they were booted last, and ever.
     hurt: BTreeSet<usize>,
     touched: BTreeSet<usize>,
+    violation: Option<Violation>,
 }
 
 /// Whether anything goes wrong.
@@ -64,6 +66,7 @@ impl Faults {
             phase: Phase::NotYet,
             hurt: BTreeSet::new(),
             touched: BTreeSet::new(),
+            violation: None,
         }
     }
 
@@ -73,9 +76,9 @@ impl Faults {
         self.phase = Phase::Unrest;
     }
 
-    /// Whether this machine's disk ever failed or was full: only then may its node end by itself.
-    pub(crate) fn has_touched(&self, index: usize) -> bool {
-        self.touched.contains(&index)
+    /// A node that ended by itself, although nothing was wrong with its disk.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.clone()
     }
 
     /// One millisecond of bad luck.
@@ -159,8 +162,13 @@ impl Faults {
     fn look_after(&mut self, now: Duration, index: usize, machine: &mut Machine, summary: &mut Summary) {
         match machine.status() {
             Status::Failed(reason) => {
-                self.trace.say(format_args!("{} ended: {reason}", machine.name));
+                let what = format!("{} ended: {reason}", machine.name);
+                self.trace.say(&what);
                 summary.count("ended");
+                if !self.touched.contains(&index) {
+                    let violation = Violation::new("a node runs until it is stopped", what);
+                    self.violation.get_or_insert(violation);
+                }
             }
             Status::Stopped => summary.count("stopped"),
             Status::Running(_) if self.phase == Phase::Over && self.hurt.contains(&index) => {

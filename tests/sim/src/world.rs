@@ -15,7 +15,7 @@ use crate::client::{Client, Partition};
 use crate::cluster;
 use crate::faults::Faults;
 use crate::invariants::{Regular, Violation};
-use crate::machine::{Machine, Status};
+use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::process::{Process, Skew};
 use crate::reached::Reached;
@@ -179,25 +179,12 @@ impl World {
     fn look(&mut self) -> Result<(), Violation> {
         if self.steps.is_multiple_of(LOOK_STEPS) {
             cluster::check(&self.machines, &mut self.regular, &mut self.reached)?;
-            self.look_for_failures()?;
         }
         if self.steps.is_multiple_of(COMPARE_STEPS) {
             cluster::compare(&self.machines)?;
         }
-        self.oracle.violation().map_or(Ok(()), Err)
-    }
-
-    /// A node may end by itself only where its disk failed.
-    fn look_for_failures(&self) -> Result<(), Violation> {
-        for (index, machine) in self.machines.iter().enumerate() {
-            if let Status::Failed(reason) = machine.status()
-                && !self.faults.has_touched(index)
-            {
-                let what = format!("{} ended: {reason}", machine.name);
-                return Err(Violation::new("a node runs until it is stopped", what));
-            }
-        }
-        Ok(())
+        let violation = self.oracle.violation().or_else(|| self.faults.violation());
+        violation.map_or(Ok(()), Err)
     }
 
     /// Takes the counters of the clients and of the branches into the summary.
