@@ -65,6 +65,8 @@ pub(crate) struct Client {
 pub(crate) struct Leader {
     pub(crate) address: String,
     pub(crate) epoch: i32,
+    /// Where all who hold it are reached, the leader among them.
+    pub(crate) replicas: Vec<String>,
 }
 
 /// One stream to one node, and what keeps it open.
@@ -224,20 +226,24 @@ impl Client {
                     topic: topic.to_owned(),
                     index: led.partition_index,
                 };
+                let replicas = led.replica_nodes.iter().filter_map(|id| addresses.get(id));
                 if let Some(address) = addresses.get(&led.leader_id) {
-                    self.heard(partition, address, led.leader_epoch);
+                    let leader = Leader {
+                        address: address.clone(),
+                        epoch: led.leader_epoch,
+                        replicas: replicas.cloned().collect(),
+                    };
+                    self.heard(partition, leader);
                 }
             }
         }
     }
 
-    fn heard(&mut self, partition: Partition, address: &str, epoch: i32) {
-        let newest = self.epochs.entry(partition.clone()).or_insert(epoch);
-        if epoch < *newest {
-            return;
+    fn heard(&mut self, partition: Partition, leader: Leader) {
+        let newest = self.epochs.entry(partition.clone()).or_insert(leader.epoch);
+        if leader.epoch >= *newest {
+            *newest = leader.epoch;
+            self.leaders.insert(partition, leader);
         }
-        *newest = epoch;
-        let address = address.to_owned();
-        self.leaders.insert(partition, Leader { address, epoch });
     }
 }

@@ -113,7 +113,7 @@ fn judge(world: &mut World) -> Result<(), Violation> {
                 }
                 records.extend(found.records);
                 position = found.next;
-                if position >= found.high_watermark {
+                if found.is_end {
                     break;
                 }
             }

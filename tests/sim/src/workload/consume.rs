@@ -16,6 +16,8 @@ use crate::oracle::{Mark, Oracle};
 
 /// It begins anew once in so many fetches.
 const ANEW_ONE_IN: u64 = 300;
+/// It asks any replica once in so many fetches (KIP-392), else the leader.
+const REPLICA_ONE_IN: u64 = 4;
 
 pub(crate) struct Consumer {
     pub(crate) number: u32,
@@ -66,7 +68,7 @@ impl Consumer {
             self.oracle.wrong(violation);
         }
         *position = found.next;
-        found.next >= found.high_watermark
+        found.is_end
     }
 }
 
@@ -74,13 +76,21 @@ impl Consumer {
 pub(crate) struct Found {
     pub(crate) records: Vec<(i64, Mark)>,
     pub(crate) next: i64,
-    pub(crate) high_watermark: i64,
+    /// The leader has no more that is committed.
+    pub(crate) is_end: bool,
     pub(crate) wrong: Option<Violation>,
 }
 
 /// Fetches one partition from `position` on; None when there is no answer, or none that helps.
 pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: i64) -> Option<Found> {
     let leader = client.leader(partition).await?;
+    let any = client.random.below(leader.replicas.len().max(1) as u64) as usize;
+    let replica = leader
+        .replicas
+        .get(any)
+        .filter(|_| client.random.one_in(REPLICA_ONE_IN));
+    let asked = replica.unwrap_or(&leader.address);
+    let is_leader = *asked == leader.address;
     let request = FetchRequest {
         max_wait_ms: i32::try_from(client.random.below(300)).unwrap_or(0),
         min_bytes: 1,
@@ -103,7 +113,7 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         }],
         ..FetchRequest::default()
     };
-    let mut answer = client.call(&leader.address, &request, 12).await.ok()?;
+    let mut answer = client.call(asked, &request, 12).await.ok()?;
     let data = answer.responses.pop()?.partitions.pop()?;
     let code = ErrorCode(data.error_code);
     client.trace.detail_line(format_args!(
@@ -111,15 +121,20 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         client.name, data.high_watermark
     ));
     match code {
-        ErrorCode::NONE => Some(read(partition, position, data)),
-        // Nothing is ever removed here: what could be read once must be there.
-        ErrorCode::OFFSET_OUT_OF_RANGE if position > 0 => {
+        ErrorCode::NONE => {
+            let high_watermark = data.high_watermark;
+            let mut found = read(partition, position, data);
+            found.is_end = is_leader && found.next >= high_watermark;
+            Some(found)
+        }
+        // Nothing is ever removed here: what could be read once must be there. A replica out of sync may lack it.
+        ErrorCode::OFFSET_OUT_OF_RANGE if position > 0 && is_leader => {
             let what =
                 format!("{partition}: offset {position} was reached by a consumer and is out of range now");
             Some(Found {
                 records: Vec::new(),
                 next: position,
-                high_watermark: data.high_watermark,
+                is_end: false,
                 wrong: Some(Violation::new("committed data stays", what)),
             })
         }
@@ -132,7 +147,7 @@ fn read(partition: &Partition, position: i64, data: PartitionData) -> Found {
     let mut found = Found {
         records: Vec::new(),
         next: position,
-        high_watermark: data.high_watermark,
+        is_end: false,
         wrong: None,
     };
     let bytes = data.records.unwrap_or_default().into_bytes();
