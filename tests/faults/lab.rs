@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: u8,
     pub(crate) disk_bytes: u64,
     pub(crate) folder: PathBuf,
+    /// Properties of every node, as `KEY=VALUE`.
+    pub(crate) properties: Vec<String>,
 }
 
 /// Hosts and cables, before anything runs: made while the program still has one thread.
@@ -85,10 +87,13 @@ impl Lab {
         switch.knows_all(ports).await?;
 
         let quorum = quorum(nodes.iter().map(|(number, _)| *number));
+        let properties = plan.properties.iter();
+        let properties = properties.flat_map(|property| ["--set".to_owned(), property.clone()]);
+        let arguments: Vec<String> = quorum.into_iter().chain(properties).collect();
         let mut members = Vec::new();
         for (number, host) in nodes {
             let disk = Disk::new(&plan.folder, &format!("node-{}", number.0), plan.disk_bytes)?;
-            members.push(Member::new(number, host, disk, &plan.folder, quorum.clone()));
+            members.push(Member::new(number, host, disk, &plan.folder, arguments.clone()));
         }
         let mut lab = Self {
             members,

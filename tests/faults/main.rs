@@ -67,6 +67,9 @@ struct Setting {
     /// Acknowledge from memory: the counter-proof, in which power cuts must lose something
     #[arg(long, global = true)]
     from_memory: bool,
+    /// A property of every node; may be given again
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    properties: Vec<String>,
     /// Leave out the clients in Python
     #[arg(long, global = true)]
     no_python: bool,
@@ -152,6 +155,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
         nodes: setting.nodes,
         disk_bytes: setting.disk_gib * GIB,
         folder: folder.clone(),
+        properties: setting.properties.clone(),
     };
     // Before there is a second thread: all that come later are on the clients' host, as this one.
     let hosts = Hosts::new(plan.nodes)?;

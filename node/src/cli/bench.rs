@@ -58,6 +58,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let sys = Sys::real(Path::new(""));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let replicas = arguments.place.replicas();
     // Told to stop, the nodes that were started go with their workload.
     let mut figures = tokio::select! {
         biased;
@@ -66,6 +67,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         figures = Box::pin(measure(&sys, arguments)) => figures?,
     };
     figures["client_threads"] = json!(1);
+    if let Some(replicas) = replicas {
+        figures["replicas"] = json!(replicas);
+    }
     say(&figures)
 }
 

@@ -4,11 +4,13 @@
 //! removed; only a kill of the command itself can leave them behind.
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -70,7 +72,44 @@ pub(super) struct NodeProcess {
 impl NodeProcess {
     /// Starts a node on `data` and waits until it is ready. `properties` are `KEY=VALUE`.
     pub(super) async fn start(sys: &Sys, data: &Path, properties: &[&str]) -> Result<Self, Failure> {
-        let mut command = command(data, properties)?;
+        Self::start_on(sys, data, "127.0.0.1:0", properties).await
+    }
+
+    /// Starts a cluster of so many nodes, each in a folder of its own below `folder`, and waits until all are ready.
+    pub(super) async fn start_cluster(
+        sys: &Sys,
+        folder: &Path,
+        count: u8,
+        properties: &[&str],
+    ) -> Result<Vec<Self>, Failure> {
+        // Each has to know beforehand where the others will be. The ports are free again for a moment only.
+        let sockets: Vec<_> = (0..count)
+            .map(|_| sys.net.bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+            .collect::<Result<_, _>>()?;
+        let addresses: Vec<SocketAddr> = sockets
+            .iter()
+            .map(std::net::UdpSocket::local_addr)
+            .collect::<Result<_, _>>()?;
+        drop(sockets);
+        let voters: Vec<String> = (1..)
+            .zip(&addresses)
+            .map(|(id, address): (u8, _)| format!("{id}@{address}"))
+            .collect();
+        let voters = format!("voters={}", voters.join(","));
+        let starting = (1..).zip(&addresses).map(|(id, address): (u8, _)| {
+            let (id_property, address) = (format!("node.id={id}"), address.to_string());
+            let (data, voters) = (folder.join(format!("node-{id}")), &voters);
+            async move {
+                let own = [&id_property, voters.as_str()];
+                let properties: Vec<&str> = own.into_iter().chain(properties.iter().copied()).collect();
+                Self::start_on(sys, &data, &address, &properties).await
+            }
+        });
+        try_join_all(starting).await
+    }
+
+    async fn start_on(sys: &Sys, data: &Path, quic: &str, properties: &[&str]) -> Result<Self, Failure> {
+        let mut command = command(data, quic, properties)?;
         let started = sys.clock.now();
         let mut process = command
             .spawn()
@@ -213,14 +252,15 @@ pub(super) struct Memory {
     pub(super) peak_bytes: u64,
 }
 
-fn command(data: &Path, properties: &[&str]) -> Result<Command, Failure> {
+fn command(data: &Path, quic: &str, properties: &[&str]) -> Result<Command, Failure> {
     let binary =
         std::env::current_exe().map_err(|why| Failure::new(format!("cannot find this binary: {why}")))?;
     let mut command = Command::new(binary);
     command.arg("node").arg("--data-dir").arg(data);
-    for flag in ["--listen-tcp", "--listen-quic", "--listen-http"] {
+    for flag in ["--listen-tcp", "--listen-http"] {
         command.args([flag, "127.0.0.1:0"]);
     }
+    command.args(["--listen-quic", quic]);
     for property in properties {
         command.args(["--set", property]);
     }

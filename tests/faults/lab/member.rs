@@ -46,8 +46,8 @@ pub(crate) struct Member {
     pub(crate) disk: Disk,
     namespace: Namespace,
     log: PathBuf,
-    /// What only a cluster of several needs.
-    quorum: Vec<String>,
+    /// What it is told besides where it is.
+    arguments: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Member {
         namespace: Namespace,
         disk: Disk,
         folder: &Path,
-        quorum: Vec<String>,
+        arguments: Vec<String>,
     ) -> Self {
         let log = folder.join(format!("node-{}.log", number.0));
         Self {
@@ -71,7 +71,7 @@ impl Member {
             disk,
             namespace,
             log,
-            quorum,
+            arguments,
         }
     }
 
@@ -90,7 +90,7 @@ impl Member {
             .args(["--listen-tcp", &listen(KAFKA_PORT)])
             .args(["--listen-quic", &listen(KAFKA_PORT)])
             .args(["--listen-http", &listen(HTTP_PORT)])
-            .args(&self.quorum)
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -80,9 +80,10 @@ def produce(client: Client, bootstrap: str, topic: str, partitions: int, rate: i
             waiting[partition] -= 1
             if error is None:
                 client.count += 1
-                rest = f',"sequence":{sequence},"offset":{message.offset()},"at":{now()}'
+                offset = message.offset()
+                rest = f',"sequence":{sequence},"offset":{offset},"at":{now()}'
                 # A repetition that the broker remembers only dimly comes back without its offset.
-                if message.offset() < 0:
+                if offset is None or offset < 0:
                     rest = f',"sequence":{sequence},"at":{now()}'
                 client.write("ok", partition, rest)
                 return

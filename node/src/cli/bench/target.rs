@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use headwater_sdk::{Client, Config, NewTopic, Transport, Trust};
 use serde_json::Value;
 
@@ -28,6 +29,9 @@ pub(super) struct Place {
     /// Start a fresh node for this run, in a temporary folder
     #[arg(long, global = true)]
     spawn: bool,
+    /// Start so many nodes, and give every topic a replica on each, two of which must be in sync
+    #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9), requires = "spawn")]
+    nodes: u8,
     /// How to reach a node started by --spawn
     #[arg(long, global = true, value_enum, default_value = "tcp")]
     transport: Carrier,
@@ -46,13 +50,18 @@ pub(super) enum Carrier {
 pub(super) struct Target {
     pub(super) client: Client,
     pub(super) http: Http,
-    pub(super) node: Option<NodeProcess>,
+    nodes: Vec<NodeProcess>,
     topics: Vec<String>,
     sys: Sys,
     _folder: Option<Folder>,
 }
 
 impl Place {
+    /// Of each partition, where --spawn says so.
+    pub(super) fn replicas(&self) -> Option<u8> {
+        self.spawn.then_some(self.nodes)
+    }
+
     pub(super) async fn prepare(&self, sys: &Sys) -> Result<Target, Failure> {
         if !self.spawn {
             let client = Client::connect(self.common.config()?).await?;
@@ -60,22 +69,29 @@ impl Place {
             return Ok(Target {
                 client,
                 http,
-                node: None,
+                nodes: Vec::new(),
                 topics: Vec::new(),
                 sys: sys.clone(),
                 _folder: None,
             });
         }
         let folder = Folder::new(sys)?;
-        let properties: Vec<&str> = self.properties.iter().map(String::as_str).collect();
-        let node = NodeProcess::start(sys, &folder.path().join("node"), &properties).await?;
-        let client = connect(&node, self.transport).await?;
+        let replicas = format!("default.replication.factor={}", self.nodes);
+        let in_sync = format!("min.insync.replicas={}", self.nodes.min(2));
+        let own = [replicas, in_sync];
+        let properties: Vec<&str> = own.iter().chain(&self.properties).map(String::as_str).collect();
+        let nodes = match self.nodes {
+            1 => vec![NodeProcess::start(sys, &folder.path().join("node"), &properties).await?],
+            count => NodeProcess::start_cluster(sys, folder.path(), count, &properties).await?,
+        };
+        let node = nodes.first().expect("there is one at least");
+        let client = connect(node, self.transport).await?;
         let http = node.api()?;
         await_modules(sys, &http).await?;
         Ok(Target {
             client,
             http,
-            node: Some(node),
+            nodes,
             topics: Vec::new(),
             sys: sys.clone(),
             _folder: Some(folder),
@@ -150,15 +166,15 @@ impl Target {
 
     /// Removes what the run made.
     pub(super) async fn finish(self) -> Result<(), Failure> {
-        if self.node.is_none() {
+        if self.nodes.is_empty() {
             for topic in &self.topics {
                 self.client.admin().delete_topic(topic).await?;
             }
         }
         self.client.close().await;
-        match self.node {
-            Some(node) => node.stop().await,
-            None => Ok(()),
+        for stopped in join_all(self.nodes.into_iter().map(NodeProcess::stop)).await {
+            stopped?;
         }
+        Ok(())
     }
 }
