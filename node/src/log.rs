@@ -342,9 +342,6 @@ impl Log {
                 batches.into_iter().map(stamp).collect()
             }
         };
-        for batch in &stamped {
-            self.begin_epoch_at(batch.header.partition_leader_epoch, batch.header.base_offset)?;
-        }
         self.write(&stamped)
     }
 
@@ -481,6 +478,10 @@ impl Log {
             .clone();
         if let Err(cause) = file.write_at(position, &mut parts) {
             return Err(self.undo(&*file, position, bytes, cause));
+        }
+        // Not before: what does not fit begins no epoch. Nor later: an epoch is synced with its first record.
+        for batch in batches {
+            self.begin_epoch_at(batch.header.partition_leader_epoch, batch.header.base_offset)?;
         }
         self.publish(batches, position)?;
         Ok(Appended {

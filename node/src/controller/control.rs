@@ -127,6 +127,10 @@ impl Controller {
                 },
                 Some(leader) => match self.ask_there(leader, call, left.min(ANSWER)).await {
                     Ok(Answer::Done(done)) => return Ok(done),
+                    // Its own end, not the cluster's: somebody else leads soon.
+                    Ok(Answer::Refused(error @ (ProposeError::Stopped | ProposeError::Storage(_)))) => {
+                        error.to_string()
+                    }
                     Ok(Answer::Refused(error)) => return Err(error),
                     Ok(Answer::NotLeader { leader, address }) => {
                         if let (Some(leader), Some(address)) = (leader, address) {

@@ -5,6 +5,7 @@
 
 mod machine;
 mod network;
+mod room;
 mod runtime;
 mod snapshot;
 mod storage;

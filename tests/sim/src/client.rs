@@ -55,7 +55,18 @@ pub(crate) struct Client {
     over_quic: bool,
     deadline: Duration,
     wires: BTreeMap<String, Wire>,
-    leaders: BTreeMap<Partition, String>,
+    leaders: BTreeMap<Partition, Leader>,
+    /// The newest epoch heard of: whoever tells of an older one is behind.
+    epochs: BTreeMap<Partition, i32>,
+}
+
+/// Who leads a partition, as a node told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) address: String,
+    pub(crate) epoch: i32,
+    /// Where all who hold it are reached, the leader among them.
+    pub(crate) replicas: Vec<String>,
 }
 
 /// One stream to one node, and what keeps it open.
@@ -83,6 +94,7 @@ impl Client {
             bootstrap,
             wires: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            epochs: BTreeMap::new(),
         }
     }
 
@@ -177,10 +189,10 @@ impl Client {
         })
     }
 
-    /// The address of the partition's leader, as far as it is known.
-    pub(crate) async fn leader(&mut self, partition: &Partition) -> Option<String> {
-        if let Some(address) = self.leaders.get(partition) {
-            return Some(address.clone());
+    /// The partition's leader, as far as it is known.
+    pub(crate) async fn leader(&mut self, partition: &Partition) -> Option<Leader> {
+        if let Some(leader) = self.leaders.get(partition) {
+            return Some(leader.clone());
         }
         self.learn(&partition.topic).await;
         self.leaders.get(partition).cloned()
@@ -209,16 +221,29 @@ impl Client {
             .map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port)))
             .collect();
         for found in answer.topics.iter().filter(|found| found.error_code == 0) {
-            for led in &found.partitions {
+            for led in found.partitions.iter().filter(|led| led.error_code == 0) {
                 let partition = Partition {
                     topic: topic.to_owned(),
                     index: led.partition_index,
                 };
-                match addresses.get(&led.leader_id).filter(|_| led.error_code == 0) {
-                    Some(address) => drop(self.leaders.insert(partition, address.clone())),
-                    None => drop(self.leaders.remove(&partition)),
+                let replicas = led.replica_nodes.iter().filter_map(|id| addresses.get(id));
+                if let Some(address) = addresses.get(&led.leader_id) {
+                    let leader = Leader {
+                        address: address.clone(),
+                        epoch: led.leader_epoch,
+                        replicas: replicas.cloned().collect(),
+                    };
+                    self.heard(partition, leader);
                 }
             }
+        }
+    }
+
+    fn heard(&mut self, partition: Partition, leader: Leader) {
+        let newest = self.epochs.entry(partition.clone()).or_insert(leader.epoch);
+        if leader.epoch >= *newest {
+            *newest = leader.epoch;
+            self.leaders.insert(partition, leader);
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::invariants::replicas::Copy;
 use crate::invariants::watermarks::Replica;
 use crate::invariants::{Regular, Violation, replicas, whole};
 use crate::logs;
-use crate::machine::{Machine, Parts, Status};
+use crate::machine::{Machine, Parts};
+use crate::reached::Reached;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 
@@ -39,6 +40,7 @@ pub(crate) fn build(scenario: &Scenario, random: &Random, fabric: &Fabric, trace
 
 fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
     let address = format!("n{id}:{PORT}");
+    let timing = scenario.timing;
     let mut config: BTreeMap<String, String> = [
         ("node.id", id.to_string()),
         ("cluster.id", "simulated".to_owned()),
@@ -51,6 +53,17 @@ fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
         ("advertise.quic", address),
         ("auto.create.topics.enable", "false".to_owned()),
         ("log.segment.bytes", scenario.segment_bytes.to_string()),
+        (
+            "controller.quorum.election.timeout.ms",
+            timing.election_ms.to_string(),
+        ),
+        (
+            "controller.quorum.heartbeat.interval.ms",
+            timing.heartbeat_ms.to_string(),
+        ),
+        ("broker.session.timeout.ms", timing.session_ms.to_string()),
+        ("replica.lag.time.max.ms", timing.lag_ms.to_string()),
+        ("replica.fetch.wait.max.ms", (timing.lag_ms / 2).min(500).to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
@@ -64,7 +77,11 @@ fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
 }
 
 /// Looks at every running node.
-pub(crate) fn check(machines: &[Machine], regular: &mut Regular) -> Result<(), Violation> {
+pub(crate) fn check(
+    machines: &[Machine],
+    regular: &mut Regular,
+    reached: &mut Reached,
+) -> Result<(), Violation> {
     for machine in machines {
         let Some(core) = machine.core() else { continue };
         for replica in replicas_of(machine) {
@@ -76,6 +93,7 @@ pub(crate) fn check(machines: &[Machine], regular: &mut Regular) -> Result<(), V
         if !regular.images.is_known(node, life, offset) {
             let digest = Digest::of(format!("{image:?}").as_bytes());
             regular.images.check(node, life, offset, digest)?;
+            reached.see(&image);
         }
     }
     Ok(())
@@ -128,19 +146,6 @@ pub(crate) fn compare(machines: &[Machine]) -> Result<(), Violation> {
             for other in &copies[index + 1..] {
                 replicas::check(partition, one, other)?;
             }
-        }
-    }
-    Ok(())
-}
-
-/// Whether every node runs and serves everything it has.
-pub(crate) fn is_well(machines: &[Machine]) -> Result<(), String> {
-    for machine in machines {
-        if !matches!(machine.status(), Status::Running(_)) {
-            return Err(format!("{} does not run", machine.name));
-        }
-        if let Some(replica) = replicas_of(machine).iter().find(|replica| replica.is_offline) {
-            return Err(format!("{} is offline on {}", replica.partition, machine.name));
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
-//! What goes wrong, and when: crashes, pauses, cuts, slow links, broken connections, failing and full disks.
+//! What goes wrong, and when: crashes, a whole cluster without power, pauses, cuts, slow and lossy links, broken
+//! connections, failing and full disks.
 //!
 //! Owns the schedule, drawn from the seed, and the repair of what it broke. It must never break more than the cluster
-//! promises to survive.
+//! promises to survive: whatever was synced stays on each disk.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use headwater::sys::disk::memory::Operation;
 use headwater::sys::net::simulated::{Crash, Fabric, Link};
 use headwater::sys::random::Random;
 
+use crate::cluster;
+use crate::invariants::Violation;
 use crate::machine::{Machine, Status};
 use crate::scenario::Rates;
 use crate::summary::Summary;
@@ -33,8 +37,19 @@ pub(crate) struct Faults {
     fabric: Fabric,
     trace: Trace,
     repairs: Vec<(Duration, Repair)>,
-    /// No new ones.
-    is_over: bool,
+    phase: Phase,
+    /// Machines whose disk was told to fail since they were booted last, and ever.
+    hurt: BTreeSet<usize>,
+    touched: BTreeSet<usize>,
+    violation: Option<Violation>,
+}
+
+/// Whether anything goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    NotYet,
+    Unrest,
+    Over,
 }
 
 /// What a fault does to the cluster.
@@ -48,14 +63,28 @@ impl Faults {
             fabric,
             trace,
             repairs: Vec::new(),
-            is_over: false,
+            phase: Phase::NotYet,
+            hurt: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            violation: None,
         }
+    }
+
+    /// From now on things go wrong.
+    pub(crate) fn begin(&mut self) {
+        self.trace.say("things may go wrong from now on");
+        self.phase = Phase::Unrest;
+    }
+
+    /// A node that ended by itself, although nothing was wrong with its disk.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.clone()
     }
 
     /// One millisecond of bad luck.
     pub(crate) fn tick(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
         self.repair(now, machines, summary);
-        if self.is_over {
+        if self.phase != Phase::Unrest {
             return;
         }
         let Rates {
@@ -67,8 +96,9 @@ impl Faults {
             reset_ms,
             disk_error_ms,
             disk_full_ms,
+            blackout_ms,
         } = self.rates;
-        let faults: [(Option<u64>, Fault); 8] = [
+        let faults: [(Option<u64>, Fault); 9] = [
             (crash_ms, Self::crash),
             (stop_ms, Self::stop),
             (pause_ms, Self::pause),
@@ -77,6 +107,7 @@ impl Faults {
             (reset_ms, Self::reset),
             (disk_error_ms, Self::disk_error),
             (disk_full_ms, Self::disk_full),
+            (blackout_ms, Self::blackout),
         ];
         for (rate, fault) in faults {
             if rate.is_some_and(|rate| self.random.one_in(rate)) {
@@ -87,41 +118,20 @@ impl Faults {
 
     /// From now on everything is repaired and nothing breaks.
     pub(crate) fn end(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
-        self.is_over = true;
+        self.phase = Phase::Over;
         for (at, _) in &mut self.repairs {
             *at = now;
+        }
+        for machine in machines.iter() {
+            machine.disk.forget_faults();
         }
         self.repair(now, machines, summary);
     }
 
     fn repair(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
         for (index, machine) in machines.iter_mut().enumerate() {
-            let is_expected = self
-                .repairs
-                .iter()
-                .any(|(_, repair)| *repair == Repair::Boot(index));
-            if is_expected {
-                continue;
-            }
-            match machine.status() {
-                Status::Failed(reason) => {
-                    // A disk that fails may end a node; the invariants see to it that nothing else does.
-                    self.trace.say(format_args!("{} ended: {reason}", machine.name));
-                    summary.count("ended");
-                    self.fabric.crash(&machine.name, Crash::Process);
-                    machine.disk.kill();
-                    machine.bury();
-                    self.boot_soon(now, index);
-                }
-                Status::Stopped => {
-                    summary.count("stopped");
-                    self.fabric.crash(&machine.name, Crash::Process);
-                    machine.disk.kill();
-                    machine.bury();
-                    self.boot_soon(now, index);
-                }
-                Status::Down => self.boot_soon(now, index),
-                Status::Starting | Status::Running(_) => {}
+            if !self.repairs.iter().any(|(_, it)| *it == Repair::Boot(index)) {
+                self.look_after(now, index, machine, summary);
             }
         }
         let mut due = Vec::new();
@@ -136,6 +146,7 @@ impl Faults {
             match repair {
                 Repair::Boot(index) => {
                     summary.count("boots");
+                    self.hurt.remove(&index);
                     machines[index].boot(now);
                 }
                 Repair::Stopped(index) => self.cut_short(now, index, machines, summary),
@@ -144,6 +155,38 @@ impl Faults {
                 Repair::MakeRoom(index) => machines[index].disk.set_capacity(u64::MAX),
             }
         }
+    }
+
+    /// A node that has ended is booted, as a supervisor does; so is one whose replicas are offline since its disk failed,
+    /// as an operator does, when there are no faults to wait for any more.
+    fn look_after(&mut self, now: Duration, index: usize, machine: &mut Machine, summary: &mut Summary) {
+        match machine.status() {
+            Status::Failed(reason) => {
+                let what = format!("{} ended: {reason}", machine.name);
+                self.trace.say(&what);
+                summary.count("ended");
+                if !self.touched.contains(&index) {
+                    let violation = Violation::new("a node runs until it is stopped", what);
+                    self.violation.get_or_insert(violation);
+                }
+            }
+            Status::Stopped => summary.count("stopped"),
+            Status::Running(_) if self.phase == Phase::Over && self.hurt.contains(&index) => {
+                let replicas = cluster::replicas_of(machine);
+                if !replicas.iter().any(|replica| replica.is_offline) {
+                    return;
+                }
+                self.trace
+                    .say(format_args!("{} has replicas offline", machine.name));
+                summary.count("mended");
+            }
+            Status::Down => return self.boot_soon(now, index),
+            Status::Starting | Status::Running(_) => return,
+        }
+        self.fabric.crash(&machine.name, Crash::Process);
+        machine.disk.kill();
+        machine.bury();
+        self.boot_soon(now, index);
     }
 
     /// A node that takes too long to stop is killed, as a supervisor does.
@@ -156,9 +199,9 @@ impl Faults {
     }
 
     fn boot_soon(&mut self, now: Duration, index: usize) {
-        let wait = match self.is_over {
-            true => Duration::ZERO,
-            false => Duration::from_millis(self.random.below(3_000)),
+        let wait = match self.phase {
+            Phase::Over => Duration::ZERO,
+            Phase::NotYet | Phase::Unrest => Duration::from_millis(self.random.below(3_000)),
         };
         self.repairs.push((now + wait, Repair::Boot(index)));
     }
@@ -186,6 +229,17 @@ impl Faults {
         });
         machines[index].crash(how);
         self.boot_soon(now, index);
+    }
+
+    /// The power goes for all at once; each comes back when it does.
+    fn blackout(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
+        summary.count("blackouts");
+        for (index, machine) in machines.iter_mut().enumerate() {
+            if machine.is_up() {
+                machine.crash(Crash::Power);
+                self.boot_soon(now, index);
+            }
+        }
     }
 
     fn stop(&mut self, now: Duration, machines: &mut [Machine], _summary: &mut Summary) {
@@ -242,6 +296,7 @@ impl Faults {
             latency_min: latency / 2,
             latency_max: latency,
             bytes_per_second: self.random.one_in(2).then_some(100_000),
+            late_one_in: 2 + self.random.below(30),
         };
         self.trace.say(format_args!("slow {from} -> {to} {latency:?}"));
         self.fabric.set_link(&from, &to, Some(link));
@@ -256,7 +311,7 @@ impl Faults {
         self.fabric.reset(&one, &other);
     }
 
-    fn disk_error(&mut self, _now: Duration, machines: &mut [Machine], summary: &mut Summary) {
+    fn disk_error(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
         let index = self.any(machines);
         let operations = [
             Operation::Read,
@@ -268,6 +323,8 @@ impl Faults {
         let operation = operations[self.random.below(operations.len() as u64) as usize];
         let skip = self.random.below(20);
         summary.count("disk_errors");
+        self.hurt.insert(index);
+        self.touched.insert(index);
         self.trace.say(format_args!(
             "disk of {} fails {operation:?} after {skip}",
             machines[index].name
@@ -275,12 +332,19 @@ impl Faults {
         machines[index].disk.fail(operation, skip, ErrorKind::Other);
         // A node whose partitions are offline has to be restarted by somebody.
         self.repairs
-            .push((_now + self.ms(500, 6_000), Repair::Stopped(index)));
+            .push((now + self.ms(500, 6_000), Repair::Stopped(index)));
     }
 
     fn disk_full(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
         let index = self.any(machines);
         summary.count("disk_full");
+        self.touched.insert(index);
+        if self.random.one_in(3) && machines[index].is_up() {
+            // So that it starts on a full disk.
+            summary.count("full_starts");
+            machines[index].crash(Crash::Power);
+            self.repairs.push((now + self.ms(10, 500), Repair::Boot(index)));
+        }
         let disk = &machines[index].disk;
         disk.set_capacity(u64::MAX);
         let free = disk.free_bytes(std::path::Path::new("")).unwrap_or(u64::MAX);

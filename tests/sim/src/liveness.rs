@@ -10,6 +10,7 @@ use crate::client::Partition;
 use crate::cluster;
 use crate::invariants::{Violation, lost};
 use crate::oracle::Mark;
+use crate::rest;
 use crate::workload::{Control, consume};
 use crate::world::{World, partitions_of};
 
@@ -18,6 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Records that must be acknowledged after all faults.
 const ACKS_AFTER: u64 = 20;
 
+/// Waits until there are topics to work with, before anything goes wrong.
+pub(crate) fn begin(world: &mut World) -> Result<(), Violation> {
+    until(world, "topics are made", |world| {
+        match Control::is_set(&world.control.ready) {
+            true => Ok(()),
+            false => Err("not all are there".to_owned()),
+        }
+    })
+}
+
 /// Heals everything and waits for it, then judges what is there.
 pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     world.trace.say("everything is healed");
@@ -25,7 +36,10 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
         .faults
         .end(world.now, &mut world.machines, &mut world.summary);
     until(world, "every node runs", |world| {
-        cluster::is_well(&world.machines)
+        rest::all_run(&world.machines)
+    })?;
+    until(world, "every replica is in sync", |world| {
+        rest::all_in_sync(&world.machines)
     })?;
     let before = world.oracle.history().acks;
     until(world, "producers go on", |world| {
@@ -42,6 +56,9 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     Control::set(&world.control.stop_consuming);
     until(world, "consumers end", |world| {
         none_left(world.control.consuming.load(Ordering::Relaxed))
+    })?;
+    until(world, "every replica is level", |world| {
+        rest::all_level(&world.machines)
     })?;
     judge(world)?;
     cluster::compare(&world.machines)
@@ -96,7 +113,7 @@ fn judge(world: &mut World) -> Result<(), Violation> {
                 }
                 records.extend(found.records);
                 position = found.next;
-                if position >= found.high_watermark {
+                if found.is_end {
                     break;
                 }
             }

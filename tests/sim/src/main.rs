@@ -16,6 +16,8 @@ mod machine;
 mod meta;
 mod oracle;
 mod process;
+mod reached;
+mod rest;
 mod scenario;
 mod summary;
 mod swarm;
@@ -111,17 +113,18 @@ fn run(arguments: &Arguments, detail: Detail) -> ExitCode {
     let mut world = World::new(seed, arguments.wishes, trace.clone());
     let outcome = live(&mut world);
     world.sum_up();
-    let (virtual_s, summary) = (world.now.as_secs(), &world.summary);
+    let (nodes, virtual_s) = (world.machines.len(), world.now.as_secs());
+    let run = format!("{nodes} nodes, {virtual_s} s: {}", world.summary);
     match outcome {
         Ok(()) => {
-            println!("seed {seed} ok, {virtual_s} s: {summary}");
+            println!("seed {seed} ok, {run}");
             ExitCode::SUCCESS
         }
         Err(violation) => {
             if detail == Detail::Quiet {
                 trace.last(40).iter().for_each(|line| println!("{line}"));
             }
-            println!("seed {seed} FAILED, {virtual_s} s: {summary}\n  {violation}");
+            println!("seed {seed} FAILED, {run}\n  {violation}");
             let words = arguments.wishes.words().join(" ");
             println!("  replay: cargo xtask sim replay --seed {seed} {words}");
             ExitCode::FAILURE
@@ -132,6 +135,10 @@ fn run(arguments: &Arguments, detail: Detail) -> ExitCode {
 /// Unrest, then rest.
 fn live(world: &mut World) -> Result<(), Violation> {
     world.begin();
+    if !world.scenario.is_rough_start {
+        liveness::begin(world)?;
+    }
+    world.faults.begin();
     world.pass(world.scenario.unrest)?;
     liveness::converge(world)?;
     world.pass(Duration::from_millis(100))

@@ -28,6 +28,16 @@ pub(crate) struct Rates {
     pub(crate) reset_ms: Option<u64>,
     pub(crate) disk_error_ms: Option<u64>,
     pub(crate) disk_full_ms: Option<u64>,
+    pub(crate) blackout_ms: Option<u64>,
+}
+
+/// How soon nodes lose patience with one another; drawn, so that every order of expiry comes up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) election_ms: u64,
+    pub(crate) heartbeat_ms: u64,
+    pub(crate) session_ms: u64,
+    pub(crate) lag_ms: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -36,6 +46,7 @@ pub(crate) struct Scenario {
     pub(crate) skews: Vec<Skew>,
     pub(crate) disk: DiskPace,
     pub(crate) link: Link,
+    pub(crate) timing: Timing,
     pub(crate) topics: Vec<NewTopic>,
     pub(crate) segment_bytes: u64,
     pub(crate) producers: u32,
@@ -44,6 +55,8 @@ pub(crate) struct Scenario {
     pub(crate) padding_max: u64,
     pub(crate) pause_ms_max: u64,
     pub(crate) faults: Rates,
+    /// Whether there are faults before there are topics.
+    pub(crate) is_rough_start: bool,
     /// How long there are faults.
     pub(crate) unrest: Duration,
 }
@@ -51,13 +64,15 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn draw(random: &Random, wishes: Wishes) -> Self {
         let between = |low: u64, high: u64| low + random.below(high - low + 1);
-        let nodes = wishes.nodes.unwrap_or(1);
+        // Drawn in any case: a wish changes nothing else.
+        let drawn = nodes(random);
+        let nodes = wishes.nodes.unwrap_or(drawn);
         let skew = |_| Skew {
             offset_ms: i64::try_from(between(0, 4_000)).unwrap_or(0) - 2_000,
             rate_ppm: i64::try_from(between(0, 400)).unwrap_or(0) - 200,
         };
         let latency = Duration::from_micros(between(100, 3_000));
-        let seconds = wishes.seconds.unwrap_or_else(|| between(5, 25));
+        let drawn_seconds = between(5, 25);
         let segment_bytes = between(2, 64) * 1024;
         Self {
             nodes,
@@ -70,14 +85,11 @@ impl Scenario {
                 latency_min: latency / 2,
                 latency_max: latency * 2,
                 bytes_per_second: random.one_in(4).then(|| between(200_000, 5_000_000)),
+                late_one_in: between(10, 200),
             },
+            timing: Timing::draw(random),
             topics: (0..between(1, 3))
-                .map(|i| NewTopic {
-                    name: format!("t{i}"),
-                    partitions: i32::try_from(between(1, 3)).unwrap_or(1),
-                    replicas: i16::try_from(nodes.min(3)).unwrap_or(1),
-                    configs: configs(nodes, segment_bytes),
-                })
+                .map(|number| topic(random, number, nodes, segment_bytes))
                 .collect(),
             segment_bytes,
             producers: between(1, 4) as u32,
@@ -86,17 +98,57 @@ impl Scenario {
             padding_max: between(0, 2_000),
             pause_ms_max: between(0, 60),
             faults: Rates::draw(random),
-            unrest: Duration::from_secs(seconds),
+            is_rough_start: random.one_in(4),
+            unrest: Duration::from_secs(wishes.seconds.unwrap_or(drawn_seconds)),
         }
     }
 }
 
-fn configs(nodes: usize, segment_bytes: u64) -> Vec<(&'static str, String)> {
-    let mut configs = vec![("segment.bytes", segment_bytes.to_string())];
-    if nodes >= 3 {
-        configs.push(("min.insync.replicas", "2".to_owned()));
+/// Mostly three: what can go wrong between nodes goes wrong among three.
+fn nodes(random: &Random) -> usize {
+    match random.below(10) {
+        0 | 1 => 1,
+        2..=7 => 3,
+        _ => 5,
     }
-    configs
+}
+
+fn topic(random: &Random, number: u64, nodes: usize, segment_bytes: u64) -> NewTopic {
+    let partitions = 1 + random.below(3);
+    // Mostly as in production: three, of which two must have it.
+    let usual = !random.one_in(3);
+    let (any, least) = (1 + random.below(nodes as u64), random.below(nodes as u64));
+    let (replicas, min_in_sync) = match usual {
+        true => (nodes.min(3) as u64, nodes.min(2) as u64),
+        false => (any, 1 + least % any),
+    };
+    NewTopic {
+        name: format!("t{number}"),
+        partitions: i32::try_from(partitions).unwrap_or(1),
+        replicas: i16::try_from(replicas).unwrap_or(1),
+        configs: vec![
+            ("segment.bytes", segment_bytes.to_string()),
+            ("min.insync.replicas", min_in_sync.to_string()),
+        ],
+    }
+}
+
+impl Timing {
+    fn draw(random: &Random) -> Self {
+        let between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let election_ms = between(100, 400);
+        let session_ms = between(300, 1_500);
+        Self {
+            election_ms,
+            heartbeat_ms: election_ms / 3,
+            session_ms,
+            // Shorter than a session in some runs, much longer in others.
+            lag_ms: match random.one_in(3) {
+                true => between(400, 1_500),
+                false => between(1_500, 10_000),
+            },
+        }
+    }
 }
 
 impl Rates {
@@ -112,6 +164,7 @@ impl Rates {
             reset_ms: rate(1_000, 8_000),
             disk_error_ms: rate(3_000, 12_000),
             disk_full_ms: rate(5_000, 20_000),
+            blackout_ms: rate(3_000, 15_000),
         }
     }
 }

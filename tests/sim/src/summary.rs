@@ -15,10 +15,6 @@ impl Summary {
     pub(crate) fn add(&mut self, what: &'static str, count: u64) {
         *self.0.entry(what).or_default() += count;
     }
-
-    pub(crate) fn of(&self, what: &str) -> u64 {
-        self.0.get(what).copied().unwrap_or(0)
-    }
 }
 
 impl fmt::Display for Summary {

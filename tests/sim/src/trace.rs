@@ -3,14 +3,18 @@
 //! Owns the output and the bridge from the node's own log lines. It must never write a fact of the real machine: no real
 //! time, no address of memory.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::reached;
 
 /// How much is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +42,9 @@ struct Inner {
     now: Duration,
     host: Arc<str>,
     lines: u64,
-    last: std::collections::VecDeque<String>,
+    last: VecDeque<String>,
+    /// How often nodes wrote certain lines.
+    marks: BTreeMap<&'static str, u64>,
 }
 
 impl Trace {
@@ -47,7 +53,8 @@ impl Trace {
             now: Duration::ZERO,
             host: "world".into(),
             lines: 0,
-            last: std::collections::VecDeque::new(),
+            last: VecDeque::new(),
+            marks: BTreeMap::new(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -109,6 +116,15 @@ impl Trace {
         inner.last.push_back(line);
     }
 
+    fn mark(&self, what: &'static str) {
+        *self.lock().marks.entry(what).or_default() += 1;
+    }
+
+    /// How often nodes wrote the lines that are counted.
+    pub(crate) fn marks(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().marks.clone()
+    }
+
     /// The newest lines of the story, for a failure of a quiet run.
     pub(crate) fn last(&self, count: usize) -> Vec<String> {
         let inner = self.lock();
@@ -121,15 +137,28 @@ impl Trace {
 struct Logs(Trace);
 
 impl<S: Subscriber> Layer<S> for Logs {
+    fn register_callsite(&self, meta: &'static Metadata<'static>) -> Interest {
+        let is_wanted = match self.0.detail {
+            Detail::Full => true,
+            Detail::Quiet | Detail::Story => *meta.level() <= Level::INFO,
+        };
+        // The Raft library prints the machine's own instants, which no two runs share.
+        match is_wanted && !meta.target().starts_with("openraft") {
+            true => Interest::always(),
+            false => Interest::never(),
+        }
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let meta = event.metadata();
         let level = *meta.level();
-        // The Raft library prints the machine's own instants, which no two runs share.
-        if meta.target().starts_with("openraft") || (level > Level::INFO && self.0.detail < Detail::Full) {
-            return;
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if let Some(mark) = reached::mark_of(&fields.message) {
+            self.0.mark(mark);
         }
-        let mut text = format!("log {level} {}:", meta.target());
-        event.record(&mut Fields(&mut text));
+        let Fields { message, others } = fields;
+        let text = format!("log {level} {}: {message}{others}", meta.target());
         match level {
             Level::ERROR | Level::WARN => self.0.say(text),
             _ => self.0.detail_line(text),
@@ -137,18 +166,22 @@ impl<S: Subscriber> Layer<S> for Logs {
     }
 }
 
-struct Fields<'a>(&'a mut String);
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: String,
+}
 
-impl Visit for Fields<'_> {
+impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a string cannot fail.
         let _ = match field.name() {
-            "message" => write!(self.0, " {value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.others, " {name}={value:?}"),
         };
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let _ = write!(self.0, " {}={value}", field.name());
+        let _ = write!(self.others, " {}={value}", field.name());
     }
 }

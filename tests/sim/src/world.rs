@@ -15,9 +15,10 @@ use crate::client::{Client, Partition};
 use crate::cluster;
 use crate::faults::Faults;
 use crate::invariants::{Regular, Violation};
-use crate::machine::{Machine, Status};
+use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::process::{Process, Skew};
+use crate::reached::Reached;
 use crate::scenario::{Scenario, Wishes};
 use crate::summary::Summary;
 use crate::trace::{Detail, Trace};
@@ -47,6 +48,7 @@ pub(crate) struct World {
     pub(crate) control: Arc<Control>,
     pub(crate) faults: Faults,
     regular: Regular,
+    reached: Reached,
     pub(crate) summary: Summary,
 }
 
@@ -78,6 +80,7 @@ impl World {
             oracle: Oracle::default(),
             control: Arc::new(Control::default()),
             regular: Regular::default(),
+            reached: Reached::default(),
             summary: Summary::default(),
         }
     }
@@ -175,30 +178,16 @@ impl World {
 
     fn look(&mut self) -> Result<(), Violation> {
         if self.steps.is_multiple_of(LOOK_STEPS) {
-            cluster::check(&self.machines, &mut self.regular)?;
-            self.look_for_failures()?;
+            cluster::check(&self.machines, &mut self.regular, &mut self.reached)?;
         }
         if self.steps.is_multiple_of(COMPARE_STEPS) {
             cluster::compare(&self.machines)?;
         }
-        self.oracle.violation().map_or(Ok(()), Err)
+        let violation = self.oracle.violation().or_else(|| self.faults.violation());
+        violation.map_or(Ok(()), Err)
     }
 
-    /// A node may end by itself only where a disk failed.
-    fn look_for_failures(&self) -> Result<(), Violation> {
-        let disks = self.summary.of("disk_errors") + self.summary.of("disk_full");
-        for machine in &self.machines {
-            if let Status::Failed(reason) = machine.status()
-                && disks == 0
-            {
-                let what = format!("{} ended: {reason}", machine.name);
-                return Err(Violation::new("a node runs until it is stopped", what));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the counters of the clients into the summary.
+    /// Takes the counters of the clients and of the branches into the summary.
     pub(crate) fn sum_up(&mut self) {
         let history = self.oracle.history();
         for (what, count) in [
@@ -206,6 +195,9 @@ impl World {
             ("reads", history.fetched),
             ("retries", self.control.retries.load(Ordering::Relaxed)),
         ] {
+            self.summary.add(what, count);
+        }
+        for (what, count) in self.reached.counts().chain(self.trace.marks()) {
             self.summary.add(what, count);
         }
     }

@@ -10,11 +10,12 @@ use openraft::{
     AnyError, BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageIOError,
 };
 
+use super::room::Room;
 use super::snapshot::{Found, SnapshotError, load_newest};
 use super::{Changes, Entry, LogId, Membership, Outcome, StorageError, Types, offset};
 use crate::metadata::{Image, Publisher};
 use crate::sys::Sys;
-use crate::sys::disk::Disk;
+use crate::sys::disk::{self, Disk};
 use crate::sys::task::Tasks;
 use headwater_protocol::ids::NodeId;
 
@@ -23,8 +24,33 @@ pub(super) struct Machine {
     image: Arc<Image>,
     last: Option<LogId>,
     membership: Membership,
+    writer: Writer,
+}
+
+/// The way of snapshots to the disk.
+#[derive(Clone)]
+struct Writer {
     disk: Arc<dyn Disk>,
     tasks: Tasks,
+    room: Room,
+}
+
+impl Writer {
+    /// Writes a snapshot; waits for room.
+    async fn write(&self, name: &'static str, found: &Arc<Found>) -> Result<(), String> {
+        loop {
+            let (disk, content) = (Arc::clone(&self.disk), Arc::clone(found));
+            let written = self.tasks.blocking(name, move || content.write(disk.as_ref()));
+            match written.await {
+                Ok(Err(SnapshotError::Io(error))) if disk::is_full(&error) && self.room.wait().await => {}
+                Ok(done) => {
+                    self.room.found();
+                    return done.map_err(|error| error.to_string());
+                }
+                Err(_) => return Err("the thread died".to_owned()),
+            }
+        }
+    }
 }
 
 impl Machine {
@@ -38,8 +64,11 @@ impl Machine {
             image: Arc::new(image),
             last,
             membership,
-            disk: Arc::clone(&sys.disk),
-            tasks: sys.tasks.child("quorum"),
+            writer: Writer {
+                disk: Arc::clone(&sys.disk),
+                room: Room::new(sys.clock.clone(), &sys.tasks),
+                tasks: sys.tasks.child("quorum"),
+            },
         }
     }
 
@@ -105,8 +134,7 @@ impl RaftStateMachine<Types> for Machine {
             image: Arc::clone(&self.image),
             last: self.last,
             membership: self.membership.clone(),
-            disk: Arc::clone(&self.disk),
-            tasks: self.tasks.clone(),
+            writer: self.writer.clone(),
         }
     }
 
@@ -119,27 +147,21 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta<NodeId, BasicNode>,
         snapshot: Box<Vec<u8>>,
     ) -> Result<(), StorageError> {
-        let disk = Arc::clone(&self.disk);
-        let installed = self.tasks.blocking("install metadata snapshot", move || {
-            let found = Found::decode(*snapshot)?;
-            found.write(disk.as_ref())?;
-            Ok::<_, SnapshotError>(found)
-        });
-        let found = match installed.await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => return Err(broken(meta, &error.to_string())),
-            Err(_) => return Err(broken(meta, "the thread died")),
-        };
+        let found = Found::decode(*snapshot).map_err(|error| broken(meta, &error.to_string()))?;
+        let found = Arc::new(found);
+        let written = self.writer.write("install metadata snapshot", &found).await;
+        written.map_err(|reason| broken(meta, &reason))?;
         self.last = found.last;
-        self.membership = found.membership;
-        self.image = Arc::new(found.image);
+        self.membership = found.membership.clone();
+        self.image = Arc::new(found.image.clone());
         self.publisher.publish(Arc::clone(&self.image));
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let disk = Arc::clone(&self.disk);
+        let disk = Arc::clone(&self.writer.disk);
         let read = self
+            .writer
             .tasks
             .blocking("read metadata snapshot", move || load_newest(disk.as_ref()));
         match read.await {
@@ -155,23 +177,19 @@ pub(super) struct Builder {
     image: Arc<Image>,
     last: Option<LogId>,
     membership: Membership,
-    disk: Arc<dyn Disk>,
-    tasks: Tasks,
+    writer: Writer,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         let (image, last, membership) = (Arc::clone(&self.image), self.last, self.membership.clone());
-        let disk = Arc::clone(&self.disk);
-        let built = self.tasks.blocking("snapshot metadata", move || {
-            let found = Found::new(Image::clone(&image), last, membership);
-            found.write(disk.as_ref()).map(|()| found)
+        let put_together = self.writer.tasks.blocking("put metadata together", move || {
+            Arc::new(Found::new(Image::clone(&image), last, membership))
         });
-        match built.await {
-            Ok(Ok(found)) => Ok(found.to_raft()),
-            Ok(Err(error)) => Err(unreadable(&error.to_string())),
-            Err(_) => Err(unreadable("the thread died")),
-        }
+        let found = put_together.await.map_err(|_| unreadable("the thread died"))?;
+        let written = self.writer.write("snapshot metadata", &found).await;
+        written.map_err(|reason| unreadable(&reason))?;
+        Ok(found.to_raft())
     }
 }
 

@@ -2,7 +2,7 @@
 //! entry's index and in the epoch that is its term.
 //!
 //! Owns `metadata/log`, `metadata/vote` and `metadata/purged`. An entry counts when it is synced, a vote when its file
-//! has replaced the old one. After a failed write or sync nothing is taken any more.
+//! has replaced the old one. After a failed write or sync nothing is taken any more; a full disk is waited for.
 
 use std::fmt::Debug;
 use std::io;
@@ -17,9 +17,11 @@ use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader, StorageIOError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
+use super::room::Room;
 use super::{Entry, LogId, OpenError, StorageError, Types, Vote, index, offset};
-use crate::log::{self, CopyEpochs, Limits, Log, LogReader, Logs, Oversize};
+use crate::log::{self, CopyEpochs, Limits, Log, LogReader, Logs, Oversize, Synced};
 use crate::sys::Sys;
 use crate::sys::clock::Clock;
 use crate::sys::disk::{self, Disk};
@@ -46,6 +48,7 @@ struct Inner {
     disk: Arc<dyn Disk>,
     clock: Clock,
     tasks: Tasks,
+    room: Room,
     /// The last entry that was let go of.
     purged: Mutex<Option<LogId>>,
     vote: Mutex<Option<Vote>>,
@@ -98,6 +101,7 @@ impl Store {
                 reader,
                 disk,
                 clock: sys.clock.clone(),
+                room: Room::new(sys.clock.clone(), &tasks),
                 tasks,
                 purged: Mutex::new(purged),
                 vote: Mutex::new(vote),
@@ -114,12 +118,36 @@ impl Store {
         &self,
         name: &'static str,
         verb: ErrorVerb,
-        work: impl FnOnce(&Inner) -> io::Result<T> + Send + 'static,
+        work: impl Fn(&Inner) -> io::Result<T> + Clone + Send + 'static,
     ) -> Result<T, StorageError> {
-        let inner = Arc::clone(&self.inner);
-        let done = self.inner.tasks.blocking(name, move || work(&inner)).await;
-        let done = done.unwrap_or_else(|_| Err(io::Error::other("the thread died")));
-        done.map_err(|error| failed(verb, &error))
+        loop {
+            let (inner, work) = (Arc::clone(&self.inner), work.clone());
+            let done = self.inner.tasks.blocking(name, move || work(&inner)).await;
+            match done.unwrap_or_else(|_| Err(io::Error::other("the thread died"))) {
+                Err(error) if disk::is_full(&error) && self.inner.room.wait().await => {}
+                done => {
+                    self.inner.room.found();
+                    return done.map_err(|error| failed(verb, &error));
+                }
+            }
+        }
+    }
+
+    /// Returns once the entries are in the log: where they end, and how far it is synced.
+    async fn write(
+        &self,
+        batches: Vec<BatchView>,
+    ) -> Result<(Offset, watch::Receiver<Synced>), log::AppendError> {
+        loop {
+            let done = self.inner.try_write(batches.clone());
+            match done {
+                Err(log::AppendError::Full { .. }) if self.inner.room.wait().await => {}
+                done => {
+                    self.inner.room.found();
+                    return done;
+                }
+            }
+        }
     }
 }
 
@@ -127,6 +155,16 @@ impl Inner {
     fn log(&self) -> std::sync::MutexGuard<'_, Log> {
         // A log that a panic left is asked whether it is broken before it is written to.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_write(
+        &self,
+        batches: Vec<BatchView>,
+    ) -> Result<(Offset, watch::Receiver<Synced>), log::AppendError> {
+        let mut log = self.log();
+        let appended = log.append_copy(batches, CopyEpochs::Keep)?;
+        log.flush();
+        Ok((appended.next, log.synced()))
     }
 
     fn last(&self) -> io::Result<Option<LogId>> {
@@ -226,14 +264,8 @@ impl RaftLogStorage<Types> for Store {
     {
         let now_ms = self.inner.clock.unix_ms();
         let batches: Vec<BatchView> = entries.into_iter().map(|entry| encode(&entry, now_ms)).collect();
-        let (end, mut synced) = {
-            let mut log = self.inner.log();
-            let appended = log
-                .append_copy(batches, CopyEpochs::Keep)
-                .map_err(|error| failed(ErrorVerb::Write, &error))?;
-            log.flush();
-            (appended.next, log.synced())
-        };
+        let written = self.write(batches).await;
+        let (end, mut synced) = written.map_err(|error| failed(ErrorVerb::Write, &error))?;
         let tasks = self.inner.tasks.clone();
         tasks.spawn("synced entries", Kind::BestEffort, async move {
             let reached = synced
@@ -361,4 +393,41 @@ fn failed(verb: ErrorVerb, error: &(impl std::error::Error + 'static)) -> Storag
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Single values, replaced whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::disk::memory::MemoryDisk;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_disk_is_waited_for() {
+        let mut sys = Sys::simulated(1);
+        let disk = MemoryDisk::new(sys.random.fork());
+        (sys.disk, sys.clock) = (Arc::new(disk.clone()), Clock::runtime(0));
+        disk.create_folder(Path::new("metadata")).unwrap();
+        let mut store = Store::open(&sys, sys.tasks.child("quorum")).unwrap();
+        disk.set_capacity(0);
+        let vote = Vote::new(3, NodeId(1));
+        let mut saving = std::pin::pin!(store.save_vote(&vote));
+        let early = sys.clock.timeout(Duration::from_secs(5), saving.as_mut()).await;
+        assert!(early.is_err(), "there is no room: {early:?}");
+        disk.set_capacity(u64::MAX);
+        saving.await.unwrap();
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_room_when_the_node_stops() {
+        let mut sys = Sys::simulated(1);
+        let disk = MemoryDisk::new(sys.random.fork());
+        (sys.disk, sys.clock) = (Arc::new(disk.clone()), Clock::runtime(0));
+        disk.create_folder(Path::new("metadata")).unwrap();
+        let mut store = Store::open(&sys, sys.tasks.child("quorum")).unwrap();
+        disk.set_capacity(0);
+        sys.tasks.cancel();
+        let refused = store.save_vote(&Vote::new(3, NodeId(1))).await;
+        assert!(refused.is_err());
+    }
 }

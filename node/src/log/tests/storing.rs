@@ -225,6 +225,21 @@ fn a_copy_keeps_its_offsets_and_gaps() {
 }
 
 #[test]
+fn a_copy_that_does_not_fit_begins_no_epoch() {
+    let bench = Bench::new(config());
+    let mut log = bench.log();
+    let at = |base: i64, epoch: i32, size| batch(&[size]).stamp(Offset(base), LeaderEpoch(epoch)).unwrap();
+    log.append_copy(vec![at(0, 1, 10)], CopyEpochs::Keep).unwrap();
+    let free = bench.disk.free_bytes(Path::new("")).unwrap();
+    bench.disk.set_capacity(u64::MAX - free + 1_000);
+    let refused = log.append_copy(vec![at(1, 1, 10), at(2, 5, 5_000)], CopyEpochs::Keep);
+    assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+    // The leader sends less at once, up to where the next epoch begins.
+    log.append_copy(vec![at(1, 1, 10)], CopyEpochs::Keep).unwrap();
+    assert_eq!(log.reader().epochs().latest(), LeaderEpoch(1));
+}
+
+#[test]
 fn an_old_epoch_is_refused_and_a_new_one_begins_at_the_end() {
     let bench = Bench::new(config());
     let mut log = bench.log();

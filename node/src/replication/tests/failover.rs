@@ -175,6 +175,36 @@ async fn an_epoch_without_a_record_is_no_history() {
 }
 
 #[tokio::test]
+async fn a_replica_whose_history_parted_learns_what_is_committed() {
+    let cluster = Cluster::new(6, 3, 1, &[]).await;
+    let append = |from, acks| cluster.get(1, 0).append(batch(&values(from, 2)), acks);
+    append(0, ALL).await.unwrap().done().await.unwrap();
+    cluster.converged(0).await;
+    // Node 2 has all there is, and leads for a moment, in which nobody hears it.
+    cluster.cut(1, 3);
+    drop(append(2, LEADER).await.unwrap());
+    cluster
+        .until("node 2 has more", |cluster| {
+            cluster.get(2, 0).watermarks().borrow().log_end.value() == 4
+        })
+        .await;
+    cluster.cut(1, 2);
+    cluster.cut(2, 3);
+    cluster.elect(0, 2, &[1, 2, 3]).await;
+    cluster.elect(0, 1, &[1, 3]).await;
+    cluster.heal();
+    cluster.cut(1, 2);
+    cluster.cut(2, 3);
+    cluster
+        .until("it is committed without node 2", |cluster| {
+            cluster.get(1, 0).watermarks().borrow().high_watermark.value() == 4
+        })
+        .await;
+    cluster.heal();
+    cluster.converged(0).await;
+}
+
+#[tokio::test]
 async fn a_leader_does_not_lead_on_in_an_epoch_it_led_before_its_restart() {
     let mut cluster = Cluster::new(5, 2, 1, &[]).await;
     let leader = cluster.get(1, 0);

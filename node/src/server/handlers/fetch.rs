@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use headwater_protocol::ids::PartitionIndex;
+use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::fetch::{
     FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
@@ -153,7 +153,11 @@ fn answer(
         let ((key, index), slot) = session.slots.get_index_mut(at).expect("one result per slot");
         let told = Told {
             code: found.code,
-            high_watermark: found.high_watermark,
+            // Where histories part, a replica takes over nothing else.
+            high_watermark: match found.diverging {
+                Some(_) => Offset(-1),
+                None => found.high_watermark,
+            },
             log_start: found.log_start,
         };
         let news = !found.records.is_empty()

@@ -176,6 +176,11 @@ impl MemoryDisk {
         locked(&self.state).faults.push((operation, skip, kind));
     }
 
+    /// What was told to fail and has not yet does not.
+    pub fn forget_faults(&self) {
+        locked(&self.state).faults.clear();
+    }
+
     /// How many calls of this kind were made since the disk was.
     pub fn calls(&self, operation: Operation) -> u64 {
         locked(&self.state).calls[operation as usize]

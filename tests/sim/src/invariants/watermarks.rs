@@ -1,8 +1,8 @@
-//! A partition's marks keep their order, and none falls within a leader epoch on one node, across its crashes.
+//! A partition's marks keep their order, and neither the epoch nor the high watermark falls on a node while it lives.
 //!
 //! start <= last stable <= high watermark <= end, synced <= end. Across a crash the log end may fall, to what was synced;
 //! the high watermark may begin lower on a node that starts, for it is learned anew. So each life of a node is judged for
-//! itself.
+//! itself. A follower may truncate what is not committed, and with it the synced end falls; a leader never does.
 
 use std::collections::BTreeMap;
 
@@ -57,9 +57,8 @@ impl Watermarks {
             return Err(Violation::new("epochs rise", what));
         }
         let was = &before.marks;
-        if before.epoch == now.epoch
-            && (marks.high_watermark < was.high_watermark || marks.synced < was.synced)
-        {
+        let leads_on = before.epoch == now.epoch && before.is_leader && now.is_leader;
+        if marks.high_watermark < was.high_watermark || (leads_on && marks.synced < was.synced) {
             let what = format!(
                 "{partition} on n{node} in epoch {}: {marks:?} after {was:?}",
                 now.epoch
@@ -101,12 +100,30 @@ mod tests {
         assert_eq!(watermarks.check(&replica(5, 1, 1)), Ok(()));
         let fallen = watermarks.check(&replica(4, 1, 1)).expect_err("fallen");
         assert_eq!(fallen.invariant, "the watermark never falls");
-        assert_eq!(watermarks.check(&replica(3, 2, 1)), Ok(()));
+        assert!(watermarks.check(&replica(3, 2, 1)).is_err(), "in a new epoch, too");
+        assert_eq!(watermarks.check(&replica(6, 2, 1)), Ok(()));
         assert!(
-            watermarks.check(&replica(3, 1, 1)).is_err(),
+            watermarks.check(&replica(6, 1, 1)).is_err(),
             "an epoch that falls"
         );
         assert_eq!(watermarks.check(&replica(1, 1, 2)), Ok(()));
         assert!(watermarks.check(&replica(11, 2, 1)).is_err(), "beyond the end");
+    }
+
+    #[test]
+    fn a_follower_may_truncate_and_a_leader_may_not() {
+        let cut = |is_leader| {
+            let mut watermarks = Watermarks::default();
+            let before = Replica {
+                is_leader,
+                ..replica(5, 1, 1)
+            };
+            let mut after = before.clone();
+            (after.marks.log_end, after.marks.synced) = (Offset(7), Offset(7));
+            watermarks.check(&before).expect("the first look");
+            watermarks.check(&after)
+        };
+        assert_eq!(cut(false), Ok(()));
+        assert!(cut(true).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A consumer that reads every partition it is given from the front, and now and then anew.
+//! A consumer that reads every partition it is given from the front, now and then anew, and at last to the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::oracle::{Mark, Oracle};
 
 /// It begins anew once in so many fetches.
 const ANEW_ONE_IN: u64 = 300;
+/// It asks any replica once in so many fetches (KIP-392), else the leader.
+const REPLICA_ONE_IN: u64 = 4;
 
 pub(crate) struct Consumer {
     pub(crate) number: u32,
@@ -39,26 +41,34 @@ impl Consumer {
             if self.client.random.one_in(ANEW_ONE_IN) {
                 *position = 0;
             }
-            if *position == 0 {
-                self.oracle.reads_from(self.number, &partition, 0);
-            }
-            match fetch(&mut self.client, &partition, *position).await {
-                Some(found) => {
-                    for (offset, mark) in found.records {
-                        self.oracle.fetched(self.number, &partition, offset, mark);
-                    }
-                    if let Some(violation) = found.wrong {
-                        self.oracle.wrong(violation);
-                    }
-                    *position = found.next;
-                }
-                None => {
-                    self.control.retried();
-                    self.client.forget_leader(&partition);
-                    self.client.pause_ms(200).await;
-                }
-            }
+            self.advance(&partition, position).await;
         }
+        // What is left, up to the end.
+        for partition in self.partitions.clone() {
+            let position = positions.entry(partition.clone()).or_default();
+            while !self.advance(&partition, position).await {}
+        }
+    }
+
+    /// Reads what comes next. Whether that was all there is.
+    async fn advance(&mut self, partition: &Partition, position: &mut i64) -> bool {
+        if *position == 0 {
+            self.oracle.reads_from(self.number, partition, 0);
+        }
+        let Some(found) = fetch(&mut self.client, partition, *position).await else {
+            self.control.retried();
+            self.client.forget_leader(partition);
+            self.client.pause_ms(200).await;
+            return false;
+        };
+        for (offset, mark) in found.records {
+            self.oracle.fetched(self.number, partition, offset, mark);
+        }
+        if let Some(violation) = found.wrong {
+            self.oracle.wrong(violation);
+        }
+        *position = found.next;
+        found.is_end
     }
 }
 
@@ -66,13 +76,21 @@ impl Consumer {
 pub(crate) struct Found {
     pub(crate) records: Vec<(i64, Mark)>,
     pub(crate) next: i64,
-    pub(crate) high_watermark: i64,
+    /// The leader has no more that is committed.
+    pub(crate) is_end: bool,
     pub(crate) wrong: Option<Violation>,
 }
 
 /// Fetches one partition from `position` on; None when there is no answer, or none that helps.
 pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: i64) -> Option<Found> {
-    let address = client.leader(partition).await?;
+    let leader = client.leader(partition).await?;
+    let any = client.random.below(leader.replicas.len().max(1) as u64) as usize;
+    let replica = leader
+        .replicas
+        .get(any)
+        .filter(|_| client.random.one_in(REPLICA_ONE_IN));
+    let asked = replica.unwrap_or(&leader.address);
+    let is_leader = *asked == leader.address;
     let request = FetchRequest {
         max_wait_ms: i32::try_from(client.random.below(300)).unwrap_or(0),
         min_bytes: 1,
@@ -83,7 +101,8 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
             partitions: vec![FetchPartition {
                 partition: partition.index,
                 fetch_offset: position,
-                current_leader_epoch: -1,
+                // A leader of the past must not answer for the present.
+                current_leader_epoch: leader.epoch,
                 last_fetched_epoch: -1,
                 log_start_offset: -1,
                 partition_max_bytes: 1 + i32::try_from(client.random.below(200_000)).unwrap_or(0),
@@ -94,7 +113,7 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         }],
         ..FetchRequest::default()
     };
-    let mut answer = client.call(&address, &request, 12).await.ok()?;
+    let mut answer = client.call(asked, &request, 12).await.ok()?;
     let data = answer.responses.pop()?.partitions.pop()?;
     let code = ErrorCode(data.error_code);
     client.trace.detail_line(format_args!(
@@ -102,15 +121,20 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         client.name, data.high_watermark
     ));
     match code {
-        ErrorCode::NONE => Some(read(partition, position, data)),
-        // Nothing is ever removed here: what could be read once must be there.
-        ErrorCode::OFFSET_OUT_OF_RANGE if position > 0 => {
+        ErrorCode::NONE => {
+            let high_watermark = data.high_watermark;
+            let mut found = read(partition, position, data);
+            found.is_end = is_leader && found.next >= high_watermark;
+            Some(found)
+        }
+        // Nothing is ever removed here: what could be read once must be there. A replica out of sync may lack it.
+        ErrorCode::OFFSET_OUT_OF_RANGE if position > 0 && is_leader => {
             let what =
                 format!("{partition}: offset {position} was reached by a consumer and is out of range now");
             Some(Found {
                 records: Vec::new(),
                 next: position,
-                high_watermark: data.high_watermark,
+                is_end: false,
                 wrong: Some(Violation::new("committed data stays", what)),
             })
         }
@@ -123,7 +147,7 @@ fn read(partition: &Partition, position: i64, data: PartitionData) -> Found {
     let mut found = Found {
         records: Vec::new(),
         next: position,
-        high_watermark: data.high_watermark,
+        is_end: false,
         wrong: None,
     };
     let bytes = data.records.unwrap_or_default().into_bytes();

@@ -146,8 +146,8 @@ impl Producer {
     /// Sends until it is acknowledged; answers with the first offset. None when the run is over.
     async fn deliver(&mut self, partition: &Partition, batch: Bytes, stamp: ProducerStamp) -> Option<i64> {
         while !self.is_over() {
-            if let Some(address) = self.client.leader(partition).await {
-                match self.send(&address, partition, batch.clone(), stamp).await {
+            if let Some(leader) = self.client.leader(partition).await {
+                match self.send(&leader.address, partition, batch.clone(), stamp).await {
                     Verdict::Acked { first } => return Some(first),
                     Verdict::Again => self.client.forget_leader(partition),
                 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::{HostIndex, Kind};
 use crate::sys::random::Random;
 
-/// One in so many messages takes [`LATE`] times as long: a segment that was lost and sent again.
-const LATE_ONE_IN: u64 = 100;
+/// A message that was lost and sent again takes so many times as long.
 const LATE: u32 = 8;
 
 /// The way from one host to another.
@@ -18,6 +17,8 @@ pub struct Link {
     pub latency_max: Duration,
     /// None: what is sent together arrives together.
     pub bytes_per_second: Option<u64>,
+    /// One in so many messages is lost on its way, and sent again.
+    pub late_one_in: u64,
 }
 
 impl Default for Link {
@@ -26,6 +27,7 @@ impl Default for Link {
             latency_min: Duration::from_micros(200),
             latency_max: Duration::from_millis(2),
             bytes_per_second: None,
+            late_one_in: 100,
         }
     }
 }
@@ -126,7 +128,7 @@ impl Links {
         let spread = link.latency_max.saturating_sub(link.latency_min);
         let spread = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX - 1);
         let mut latency = link.latency_min + Duration::from_nanos(self.random.below(spread + 1));
-        if self.random.one_in(LATE_ONE_IN) {
+        if self.random.one_in(link.late_one_in) {
             latency *= LATE;
         }
         let Some(rate) = link.bytes_per_second else {
@@ -150,6 +152,7 @@ mod tests {
             latency_min: Duration::from_millis(1),
             latency_max: Duration::from_millis(1),
             bytes_per_second: Some(1_000_000),
+            late_one_in: 100,
         });
         let arrivals: Vec<_> = (0..3)
             .map(|_| links.arrival(Duration::ZERO, (0, 1), 10_000))

@@ -34,6 +34,7 @@ impl Rig {
             latency_min: ms(1),
             latency_max: ms(1),
             bytes_per_second: None,
+            late_one_in: 100,
         });
         let (near, far) = (fabric.boot("near"), fabric.boot("far"));
         Self {
