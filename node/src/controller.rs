@@ -21,6 +21,7 @@ mod reassign;
 mod service;
 mod sessions;
 mod topics;
+mod vigil;
 
 pub use change::{Change, InSyncChange, Leaders, NewTopic, PartitionRef};
 pub use control::Standing;
@@ -43,6 +44,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use vigil::Vigil;
 
 /// Proposals that wait; beyond it `propose` waits.
 const MAILBOX_PROPOSALS: usize = 256;
@@ -208,6 +210,13 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         quorum.begin(voters).await?;
     }
     gauges::describe(&metrics, me, quorum.clone(), known.clone(), broker.clone());
+    let vigil = Vigil {
+        me,
+        sys: sys.clone(),
+        quorum: quorum.clone(),
+        known: known.clone(),
+        timing,
+    };
     let service = Service::new(
         Parts {
             me,
@@ -221,6 +230,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         },
         quorum,
     );
+    drop(tasks.spawn("vigil", Kind::Critical, vigil.run(tasks.cancelled())));
     let cancel = tasks.cancelled();
     drop(tasks.spawn("service", Kind::Critical, service.run(mailbox, cancel)));
     Ok((controller, view))

@@ -13,6 +13,7 @@ mod storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use headwater_protocol::ids::{NodeId, Offset};
@@ -29,6 +30,7 @@ use crate::metadata::record::{FORMAT, RecordError};
 use crate::metadata::{Publisher, Record};
 use crate::peer::{Kind, Peers};
 use crate::sys::Sys;
+use crate::sys::clock::Clock;
 
 pub(super) use self::snapshot::SnapshotError;
 
@@ -210,6 +212,9 @@ pub(super) struct Quorum {
     me: NodeId,
     raft: Raft,
     peers: Peers,
+    clock: Clock,
+    /// When a leader spoke to this node last.
+    led: Arc<watch::Sender<Instant>>,
 }
 
 impl Quorum {
@@ -240,7 +245,14 @@ impl Quorum {
         let machine = Machine::new(sys, publisher, snapshot);
         let raft = Raft::new(me, Arc::new(config), Network::new(peers.clone()), store, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-        Ok(Self { me, raft, peers })
+        let (led, _) = watch::channel(sys.clock.now());
+        Ok(Self {
+            me,
+            raft,
+            peers,
+            clock: sys.clock.clone(),
+            led: Arc::new(led),
+        })
     }
 
     /// Begins the quorum of a new cluster. Every voter may say so, with the same voters; where there is something
@@ -309,6 +321,17 @@ impl Quorum {
         }
     }
 
+    /// When a leader spoke to this node last, and each time that one does.
+    pub(super) fn led(&self) -> watch::Receiver<Instant> {
+        self.led.subscribe()
+    }
+
+    /// Stands for election, whatever the time.
+    pub(super) async fn elect(&self) {
+        // An end of the quorum is told to those who watch it.
+        let _ = self.raft.trigger().elect().await;
+    }
+
     pub(super) fn is_leader(&self) -> bool {
         self.raft.metrics().borrow().current_leader == Some(self.me)
     }
@@ -316,7 +339,12 @@ impl Quorum {
     /// Answers what another member sent.
     pub(super) async fn answer(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         match kind {
-            Kind::Raft => network::answer(&self.raft, body).await,
+            Kind::Raft => {
+                let led = || {
+                    self.led.send_replace(self.clock.now());
+                };
+                network::answer(&self.raft, body, led).await
+            }
             Kind::Snapshot => network::answer_snapshot(&self.raft, body).await,
             Kind::Control => Err("no call of the quorum".to_owned()),
         }

@@ -225,7 +225,10 @@ async fn keep_book(view: View, peers: Peers, cancel: CancellationToken) {
             for node in image.nodes.values() {
                 peers.learn(node.id, &node.addresses.quic);
                 peers.bind(node.id, &node.directory);
-                if known.get(&node.id).is_none_or(|before| before.epoch != node.epoch) {
+                if known
+                    .get(&node.id)
+                    .is_none_or(|before| before.epoch != node.epoch)
+                {
                     peers.warm(node.id);
                 }
             }
