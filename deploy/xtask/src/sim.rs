@@ -105,7 +105,11 @@ fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
     }
     println!("\n{}", lines.join("\n"));
     println!("known-bugs result: {found} passed; {missed} failed");
-    ensure!(missed == 0, "{missed} of {} known bugs were not found", patches.len());
+    ensure!(
+        missed == 0,
+        "{missed} of {} known bugs were not found",
+        patches.len()
+    );
     Ok(())
 }
 
