@@ -10,9 +10,12 @@ mod control;
 mod decide;
 mod elections;
 pub mod error;
+mod gauges;
+pub mod health;
 mod nodes;
 mod objects;
 mod placement;
+mod probe;
 mod raft;
 mod reassign;
 mod service;
@@ -204,6 +207,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
     if voters.contains_key(&me) && !quorum.has_begun().await {
         quorum.begin(voters).await?;
     }
+    gauges::describe(&metrics, me, quorum.clone(), known.clone(), broker.clone());
     let service = Service::new(
         Parts {
             me,

@@ -23,6 +23,7 @@ pub use error::{AppendError, EpochError, LookupError, ReadError, ReplicaError, T
 pub use followers::ReplicaFetch;
 pub use in_sync::{FixedSets, InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};
 pub use registry::Registry;
+pub use replica::FollowerProgress;
 pub use request::{
     Acks, AppendOptions, Appended, EpochEnd, Isolation, LeaderMarks, OffsetFound, OffsetQuery, Origin,
     PartitionName, Pending, Position, ReadOutcome, ReadRequest, Ticket, Watermarks,

@@ -190,6 +190,24 @@ impl Peers {
         }
     }
 
+    /// Connects to `node`, which is a new process, before anybody asks it anything: whoever stands for election has no
+    /// time for that. What led to the former process is not looked at again.
+    pub fn warm(&self, node: NodeId) {
+        if node == self.shared.me {
+            return;
+        }
+        lock(&self.shared.links).remove(&node);
+        let (peers, cancel) = (self.clone(), self.shared.tasks.cancelled());
+        self.shared.tasks.spawn("warm", TaskKind::BestEffort, async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {}
+                // One that is not there yet is dialed when it is needed.
+                _ = peers.calls(node, Kind::Raft) => {}
+            }
+        });
+    }
+
     /// Forgets a node: it is no member any more.
     pub fn forget(&self, node: NodeId) {
         lock(&self.shared.book).remove(&node);

@@ -1,7 +1,7 @@
 import AxeBuilder from "@axe-core/playwright";
 import { expect, test } from "./node";
 
-const pages = ["/", "/topics", "/topics/looked-at", "/modules", "/transforms", "/transforms/new", "/links"];
+const pages = ["/", "/cluster", "/cluster/under-replicated", "/topics", "/topics/looked-at", "/modules", "/transforms", "/transforms/new", "/links"];
 
 test("a node that stops is missed on every page, and found again without a click", async ({ page, node }) => {
   await node.call("POST", "/topics", { name: "outlived", partitions: 1, configs: {} });
@@ -27,7 +27,8 @@ for (const scheme of ["light", "dark"] as const) {
     await lookedAt(node);
     for (const path of pages) {
       await page.goto(node.url + path);
-      await expect(page.getByText("node 1", { exact: true })).toBeVisible();
+      await expect(page.getByRole("banner").getByText("node 1", { exact: true })).toBeVisible();
+      await expect(page.getByText("Loading…")).toHaveCount(0);
       const { violations } = await new AxeBuilder({ page }).analyze();
       expect(violations.map(({ id, nodes }) => [path, id, nodes.map(({ target }) => target)])).toEqual([]);
     }
@@ -35,12 +36,13 @@ for (const scheme of ["light", "dark"] as const) {
 }
 
 test("no page is wider than a phone", async ({ page, node }) => {
-  await page.setViewportSize({ width: 375, height: 740 });
+  await page.setViewportSize({ width: 360, height: 740 });
   await lookedAt(node);
   for (const path of pages) {
     await page.goto(node.url + path);
-    await expect(page.getByText("node 1", { exact: true })).toBeVisible();
-    expect(await page.evaluate(() => document.documentElement.scrollWidth), path).toBeLessThanOrEqual(375);
+    await expect(page.getByRole("banner").getByText("node 1", { exact: true })).toBeVisible();
+    await expect(page.getByText("Loading…")).toHaveCount(0);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth), path).toBeLessThanOrEqual(360);
   }
 });
 

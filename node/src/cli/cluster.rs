@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::common::Common;
 use super::failure::Failure;
+use super::http::Http;
 use super::table::{Table, bytes, count};
 use super::time::span;
 
@@ -18,7 +19,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show the nodes, who controls them, and totals
+    /// Show the nodes with their state, who controls them, the quorum, the cluster's health, and totals
     Describe,
 }
 
@@ -28,11 +29,22 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         command: Command::Describe,
     } = arguments;
     // The node's own account says more; any Kafka broker can say who is in its cluster.
-    let value = match common.http()?.get("/cluster").await {
+    let value = match by_http(&common.http()?).await {
         Ok(value) => value,
         Err(_) => by_protocol(&common).await?,
     };
     common.answer(&value, described)
+}
+
+async fn by_http(http: &Http) -> Result<Value, Failure> {
+    let mut value = http.get("/cluster").await?;
+    for part in ["quorum", "health"] {
+        // A node of another version may not tell.
+        if let Ok(told) = http.get(&format!("/cluster/{part}")).await {
+            value[part] = told;
+        }
+    }
+    Ok(value)
 }
 
 async fn by_protocol(common: &Common) -> Result<Value, Failure> {
@@ -50,16 +62,12 @@ async fn by_protocol(common: &Common) -> Result<Value, Failure> {
 }
 
 fn described(value: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     let mut out = format!(
         "cluster     {}\ncontroller  {}\n",
         text(&value["cluster_id"]),
         text(&value["controller_id"])
     );
+    out.push_str(&health(&value["health"]));
     if let Some(uptime_ms) = value["uptime_ms"].as_i64() {
         let (role, version) = (text(&value["role"]), text(&value["version"]));
         out.push_str(&format!(
@@ -80,11 +88,173 @@ fn described(value: &Value) -> String {
             count(figure("connections")),
         ));
     }
-    let mut table = Table::new(&[">node", "tcp", "quic", "http", "rack"]);
-    for node in value["nodes"].as_array().into_iter().flatten() {
-        table.row(["id", "tcp", "quic", "http", "rack"].map(|name| text(&node[name])));
-    }
     out.push('\n');
+    out.push_str(&nodes(value));
+    out.push_str(&quorum(&value["quorum"]));
+    out
+}
+
+/// What has no value is shown as a dash.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// One line for how it is, and one for each thing that is the matter.
+fn health(health: &Value) -> String {
+    if health.is_null() {
+        return String::new();
+    }
+    let mut out = format!("health      {}\n", text(&health["state"]));
+    let fenced = health["nodes"]["fenced"].as_u64().unwrap_or(0);
+    if fenced > 0 {
+        let noun = if fenced == 1 { "node" } else { "nodes" };
+        out.push_str(&format!("            {} {noun} fenced\n", count(fenced)));
+    }
+    for (name, what) in [
+        ("leaderless", "without a leader"),
+        ("under_min_isr", "under min.insync.replicas"),
+        ("at_min_isr", "at min.insync.replicas"),
+        ("under_replicated", "under-replicated"),
+        ("moving", "moving"),
+    ] {
+        let affected = &health[name];
+        let number = affected["count"].as_u64().unwrap_or(0);
+        if number > 0 {
+            let noun = if number == 1 { "partition" } else { "partitions" };
+            let names = places(&affected["first"], number);
+            out.push_str(&format!("            {} {noun} {what}: {names}\n", count(number)));
+        }
+    }
+    out
+}
+
+/// The first few partitions by name, and how many more there are.
+fn places(first: &Value, number: u64) -> String {
+    const SHOWN: usize = 5;
+    let first = first.as_array().into_iter().flatten().take(SHOWN);
+    let mut names: Vec<String> = first
+        .map(|place| format!("{}-{}", text(&place["topic"]), place["partition"]))
+        .collect();
+    let more = number.saturating_sub(names.len() as u64);
+    if more > 0 {
+        names.push(format!("{} more", count(more)));
+    }
+    names.join(", ")
+}
+
+fn nodes(value: &Value) -> String {
+    let nodes = || value["nodes"].as_array().into_iter().flatten();
+    let address = ["tcp", "quic", "http", "rack"];
+    if nodes().all(|node| node["state"].is_null()) {
+        // Any Kafka broker says as much.
+        let mut table = Table::new(&[">node", "tcp", "quic", "http", "rack"]);
+        for node in nodes() {
+            table.row(["id"].into_iter().chain(address).map(|name| text(&node[name])));
+        }
+        return table.text();
+    }
+    let mut table = Table::new(&[
+        ">node", "state", ">leads", ">follows", ">size", ">epoch", "version", "tcp", "quic", "http", "rack",
+    ]);
+    for node in nodes() {
+        let size = node["size_bytes"].as_u64().map_or_else(|| "-".to_owned(), bytes);
+        let mut row: Vec<String> = ["id", "state", "leads", "follows"]
+            .map(|name| text(&node[name]))
+            .into();
+        row.push(size);
+        row.extend(
+            ["epoch", "version"]
+                .into_iter()
+                .chain(address)
+                .map(|name| text(&node[name])),
+        );
+        table.row(row);
+    }
+    table.text()
+}
+
+fn quorum(quorum: &Value) -> String {
+    if quorum.is_null() {
+        return String::new();
+    }
+    let mut out = format!(
+        "\nquorum in term {}, led by {}\n",
+        text(&quorum["term"]),
+        quorum["leader"]
+            .as_i64()
+            .map_or_else(|| "nobody".to_owned(), |node| format!("node {node}")),
+    );
+    if let Some(failed) = quorum["failed"].as_str() {
+        out.push_str(&format!(
+            "it works no more on node {}: {failed}\n",
+            text(&quorum["node_id"])
+        ));
+    }
+    let mut table = Table::new(&[">node", "role", ">log end", ">lag"]);
+    for member in quorum["members"].as_array().into_iter().flatten() {
+        table.row(["id", "role", "log_end_offset", "lag"].map(|name| text(&member[name])));
+    }
     out.push_str(&table.text());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_names_what_is_the_matter() {
+        let first: Vec<Value> = (0..7)
+            .map(|index| json!({ "topic": "t", "partition": index }))
+            .collect();
+        let value = json!({
+            "cluster_id": "c", "controller_id": 1,
+            "health": {
+                "state": "failing", "nodes": { "active": 2, "fenced": 1, "shutting_down": 0 },
+                "leaderless": { "count": 1, "first": [{ "topic": "t", "partition": 6 }] },
+                "under_min_isr": { "count": 0, "first": [] }, "at_min_isr": { "count": 0, "first": [] },
+                "under_replicated": { "count": 70, "first": first }, "moving": { "count": 0, "first": [] },
+            },
+            "nodes": [{
+                "id": 1, "state": "active", "leads": 3, "follows": 4, "size_bytes": 1500, "epoch": 2, "version": "1.0",
+                "tcp": "a:1", "quic": "a:2", "http": "a:3", "rack": null,
+            }],
+            "quorum": {
+                "node_id": 1, "leader": 1, "term": 4, "failed": null,
+                "members": [{ "id": 2, "role": "observer", "log_end_offset": 9, "lag": 3 }],
+            },
+        });
+        let shown = described(&value);
+        for line in [
+            "health      failing",
+            "            1 node fenced",
+            "            1 partition without a leader: t-6",
+            "            70 partitions under-replicated: t-0, t-1, t-2, t-3, t-4, 65 more",
+            "   1  active      3        4  1.5 kB      2  1.0      a:1  a:2   a:3   -",
+            "quorum in term 4, led by node 1",
+            "   2  observer        9    3",
+        ] {
+            assert!(shown.lines().any(|found| found == line), "{line:?} in\n{shown}");
+        }
+        assert!(!shown.contains("moving"), "{shown}");
+    }
+
+    #[test]
+    fn any_broker_s_answer_can_be_shown() {
+        let value = json!({
+            "cluster_id": "c", "controller_id": null,
+            "nodes": [{ "id": 5, "tcp": "a:1", "rack": "r" }],
+        });
+        let shown = described(&value);
+        assert!(shown.contains("controller  -"), "{shown}");
+        assert!(
+            shown.lines().any(|line| line == "   5  a:1  -     -     r"),
+            "{shown}"
+        );
+        assert!(!shown.contains("quorum") && !shown.contains("health"), "{shown}");
+    }
 }

@@ -5,6 +5,10 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use headwater_sdk::protocol::ids::PartitionIndex;
 use headwater_sdk::protocol::kafka::ErrorCode;
+use headwater_sdk::protocol::kafka::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, RequestCursor, TopicRequest,
+};
+use headwater_sdk::protocol::primitives::Str;
 use headwater_sdk::routing::Topic;
 use headwater_sdk::{
     Admin, Client, ConfigChange, ConfigEntry, ConfigResource, Isolation, NewTopic, OffsetSpec,
@@ -48,7 +52,7 @@ enum Command {
         #[arg(long)]
         internal: bool,
     },
-    /// Show partitions, offsets and properties
+    /// Show partitions with who leads and who holds them, offsets and properties
     Describe {
         /// The topic's name
         name: String,
@@ -189,6 +193,7 @@ async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Resu
     let topic = admin.describe_topic(name).await?;
     let begins = offsets(admin, &topic, OffsetSpec::Earliest).await?;
     let ends = offsets(admin, &topic, OffsetSpec::Latest).await?;
+    let eligible = eligible(admin, name).await;
     let mut configs = admin
         .describe_configs(&ConfigResource::Topic(name.to_owned()))
         .await?;
@@ -200,6 +205,7 @@ async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Resu
             "leader_epoch": partition.leader_epoch.0,
             "replicas": partition.replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
             "isr": partition.isr.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "eligible": eligible.as_ref().map(|found| found.get(&(index as i32)).cloned().unwrap_or_default()),
             "log_start_offset": offset(&begins, index), "high_watermark": offset(&ends, index),
         })
     });
@@ -209,6 +215,35 @@ async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Resu
         "configs": configs.iter().map(shape).collect::<Vec<_>>(),
     });
     common.answer(&value, described)
+}
+
+/// The replicas out of sync that may lead all the same, by partition (KIP-966); None from a broker that cannot tell.
+async fn eligible(admin: &Admin, name: &str) -> Option<BTreeMap<i32, Vec<i32>>> {
+    let mut found = BTreeMap::new();
+    let mut cursor = None;
+    loop {
+        let request = DescribeTopicPartitionsRequest {
+            topics: vec![TopicRequest {
+                name: Str::from(name),
+                ..TopicRequest::default()
+            }],
+            cursor,
+            ..DescribeTopicPartitionsRequest::default()
+        };
+        let answer = admin.call(&request).await.ok()?;
+        for partition in answer.topics.into_iter().flat_map(|topic| topic.partitions) {
+            let eligible = partition.eligible_leader_replicas.unwrap_or_default();
+            found.insert(partition.partition_index, eligible);
+        }
+        let Some(next) = answer.next_cursor else {
+            return Some(found);
+        };
+        cursor = Some(RequestCursor {
+            topic_name: next.topic_name,
+            partition_index: next.partition_index,
+            ..RequestCursor::default()
+        });
+    }
 }
 
 fn shape(config: &ConfigEntry) -> Value {
@@ -248,14 +283,17 @@ fn described(value: &Value) -> String {
         ">epoch",
         "replicas",
         "isr",
+        "eligible",
         ">start",
         ">end",
         ">records",
     ]);
     for partition in value["partitions"].as_array().into_iter().flatten() {
+        // None: a column of its own all the same, so that scripts find those behind it.
         let nodes = |value: &Value| {
             let ids = value.as_array().into_iter().flatten().map(ToString::to_string);
-            ids.collect::<Vec<_>>().join(",")
+            let ids = ids.collect::<Vec<_>>().join(",");
+            if ids.is_empty() { "-".to_owned() } else { ids }
         };
         let (start, end) = (
             partition["log_start_offset"].as_u64(),
@@ -271,6 +309,7 @@ fn described(value: &Value) -> String {
             partition["leader_epoch"].to_string(),
             nodes(&partition["replicas"]),
             nodes(&partition["isr"]),
+            nodes(&partition["eligible"]),
             figure(start),
             figure(end),
             records.map_or_else(|| "-".to_owned(), count),

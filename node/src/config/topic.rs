@@ -362,11 +362,18 @@ impl TopicConfig {
             },
             timestamp_before_max_ms: values.number("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: values.number("message.timestamp.after.max.ms"),
-            min_insync_replicas: usize::try_from(values.count("min.insync.replicas")).unwrap_or(usize::MAX),
+            min_insync_replicas: min_insync_replicas(set, broker),
             write_caching: values.text("write.caching") == "true",
             unclean_leader_election: values.text("unclean.leader.election.enable") == "true",
         }
     }
+}
+
+/// `min.insync.replicas` of a topic with `set` of its own: as `TopicConfig::resolve`, for whoever needs no more of many
+/// topics.
+pub fn min_insync_replicas(set: &BTreeMap<String, String>, broker: &BrokerConfig) -> usize {
+    let values = Values { set, broker };
+    usize::try_from(values.count("min.insync.replicas")).unwrap_or(usize::MAX)
 }
 
 struct Values<'a> {

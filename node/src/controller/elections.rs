@@ -8,8 +8,9 @@
 //! - Each new leader reigns in a new epoch. Every change has a new partition epoch.
 
 use crate::config::TopicConfig;
-use crate::metadata::PartitionState;
-use headwater_protocol::ids::{LeaderEpoch, NodeId};
+use crate::metadata::{Image, PartitionState, Record};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId};
+use std::collections::BTreeMap;
 
 /// What a topic's properties say of its elections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,38 @@ fn elect(next: &mut PartitionState, rules: Rules, may_lead: impl Fn(NodeId) -> b
 fn reign(next: &mut PartitionState, leader: NodeId) {
     next.leader = leader;
     next.leader_epoch = LeaderEpoch(next.leader_epoch.value() + 1);
+}
+
+/// How many leaders were chosen: for those that come after a reign of another, or of nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Elected {
+    pub(super) clean: u64,
+    /// Of a replica that was not known to hold everything committed.
+    pub(super) unclean: u64,
+}
+
+/// The elections that `records` hold, of partitions that are in `image`.
+pub(super) fn elected(image: &Image, records: &[Record]) -> Elected {
+    let mut last: BTreeMap<(TopicId, PartitionIndex), &PartitionState> = BTreeMap::new();
+    let mut elected = Elected::default();
+    for record in records {
+        let Record::Partition { topic, index, state } = record else {
+            continue;
+        };
+        let known = image.topic_by_id(*topic).and_then(|it| it.partition(*index));
+        let Some(before) = last.insert((*topic, *index), state).or(known) else {
+            continue;
+        };
+        if state.leader == NodeId::NONE || state.leader_epoch <= before.leader_epoch {
+            continue;
+        }
+        if before.isr.contains(&state.leader) || before.eligible.contains(&state.leader) {
+            elected.clean += 1;
+        } else {
+            elected.unclean += 1;
+        }
+    }
+    elected
 }
 
 fn finish(before: &PartitionState, mut next: PartitionState) -> Option<PartitionState> {

@@ -145,6 +145,14 @@ pub struct QuorumState {
     pub failed: Option<String>,
 }
 
+impl QuorumState {
+    /// Entries that this leader of the quorum has and a member has not. None: it is not known here.
+    pub fn lag(&self, node: NodeId) -> Option<u64> {
+        let reached = self.reached.get(&node)?;
+        Some(u64::try_from(self.log_end.since(*reached)).unwrap_or(0))
+    }
+}
+
 /// How fast a quorum notices that its leader is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {

@@ -6,7 +6,9 @@
 //! decided again.
 
 use super::decide::{Context, Decision, Tell, decide};
+use super::elections;
 use super::error::ProposeError;
+use super::probe::{self, Gone};
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
 use super::{Applied, Change, MemberChange, Request, Standing, first_record};
@@ -16,8 +18,12 @@ use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::health::State;
 use crate::telemetry::{Counter, Health, Histogram, Metrics, names};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -55,9 +61,13 @@ pub(super) struct Service {
     unsure: Option<(u64, Instant)>,
     /// Who led the quorum last, besides this node.
     predecessor: Option<NodeId>,
+    /// Questions whether a silent node is gone.
+    probes: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Gone>> + Send>>>,
     committed: Counter,
     refused: Counter,
     commit_seconds: Histogram,
+    clean_elections: Counter,
+    unclean_elections: Counter,
 }
 
 /// What a leader of the quorum knows.
@@ -74,15 +84,20 @@ impl Service {
         let committed = parts.metrics.counter(&names::METADATA_CHANGES, &["committed"]);
         let refused = parts.metrics.counter(&names::METADATA_CHANGES, &["refused"]);
         let commit_seconds = parts.metrics.histogram(&names::METADATA_COMMIT_SECONDS, &[]);
+        let clean_elections = parts.metrics.counter(&names::ELECTIONS, &["clean"]);
+        let unclean_elections = parts.metrics.counter(&names::ELECTIONS, &["unclean"]);
         Self {
             parts,
             quorum,
             reign: None,
             unsure: None,
             predecessor: None,
+            probes: FuturesUnordered::new(),
             committed,
             refused,
             commit_seconds,
+            clean_elections,
+            unclean_elections,
         }
     }
 
@@ -129,6 +144,9 @@ impl Service {
                     let Some(request) = request else { return };
                     self.take(request, mailbox).await;
                 }
+                Some(gone) = self.probes.next() => if let Some(gone) = gone {
+                    self.bury(gone).await;
+                },
                 () = expiry => self.expire().await,
             }
         }
@@ -311,8 +329,13 @@ impl Service {
         }
         let mut offset = base.offset;
         if !records.is_empty() {
+            let elected = elections::elected(&base, &records);
             match self.quorum.submit(Changes::new(base.changed, records)).await {
-                Ok((at, Outcome::Folded)) => offset = at,
+                Ok((at, Outcome::Folded)) => {
+                    offset = at;
+                    self.clean_elections.add(elected.clean);
+                    self.unclean_elections.add(elected.unclean);
+                }
                 Ok((_, Outcome::Stale | Outcome::Nothing)) => {
                     return Some(
                         decided
@@ -409,13 +432,17 @@ impl Service {
 
     /// Fences the nodes that were silent for too long.
     async fn expire(&mut self) {
-        let now = self.now();
-        let Some(reign) = &self.reign else {
+        let (now, image) = (self.now(), self.image());
+        let Some(reign) = &mut self.reign else {
             let state = self.quorum.state();
             self.follow(&state).await;
             return;
         };
-        for (node, epoch) in reign.sessions.expired(&self.image(), now) {
+        for suspect in reign.sessions.suspects(&image, now) {
+            let asked = probe::is_gone(self.parts.sys.clone(), suspect, self.parts.session_timeout);
+            self.probes.push(Box::pin(asked));
+        }
+        for (node, epoch) in reign.sessions.expired(&image, now) {
             tracing::warn!(%node, "node is not heard of any more, others take over");
             if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
                 tracing::warn!(%node, %error, "node could not be fenced");
@@ -424,6 +451,24 @@ impl Service {
                     reign.sessions.heard(node, now);
                 }
             }
+        }
+    }
+
+    /// Fences a node whose host says that nobody listens there any more.
+    async fn bury(&mut self, Gone { node, epoch }: Gone) {
+        let is_suspected = |reign: &Reign| reign.sessions.is_suspected(node);
+        let is_known = self
+            .image()
+            .nodes
+            .get(&node)
+            .is_some_and(|known| known.epoch == epoch);
+        if !is_known || !self.reign.as_ref().is_some_and(is_suspected) {
+            return;
+        }
+        tracing::warn!(%node, "nobody listens where the node did, others take over");
+        if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
+            // Its session runs out soon.
+            tracing::warn!(%node, %error, "node could not be fenced");
         }
     }
 

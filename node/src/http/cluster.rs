@@ -1,5 +1,9 @@
 //! The cluster as a whole: who is in it, and what it has done.
 
+pub(super) mod health;
+pub(super) mod partitions;
+pub(super) mod quorum;
+
 use axum::Json;
 use axum::Router;
 use axum::extract::State;
@@ -10,12 +14,18 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use crate::metadata::LinkRole;
+use super::error::{ApiError, ErrorBody};
+use crate::config::BrokerConfig;
+use crate::controller::health::{Load, loads};
+use crate::metadata::{Image, LinkRole, Node, NodeState};
 use crate::telemetry::names;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/cluster", get(describe))
+        .route("/cluster/health", get(health::health))
+        .route("/cluster/quorum", get(quorum::quorum))
+        .route("/cluster/partitions", get(partitions::partitions))
         .route("/cluster/ca.pem", get(authority))
 }
 
@@ -27,7 +37,9 @@ pub(super) struct Cluster {
     pub role: Role,
     pub started_ms: i64,
     pub uptime_ms: i64,
-    pub controller_id: i32,
+    /// The node that leads the quorum; null: nobody does, or this node does not know.
+    #[schema(required)]
+    pub controller_id: Option<i32>,
     pub nodes: Vec<ClusterNode>,
     pub totals: Totals,
     pub build: Build,
@@ -51,6 +63,38 @@ pub(super) struct ClusterNode {
     pub http: String,
     #[schema(required)]
     pub rack: Option<String>,
+    pub state: ClusterNodeState,
+    /// Rises with each start.
+    pub epoch: i64,
+    /// Of the binary that it runs; null: it did not say.
+    #[schema(required)]
+    pub version: Option<String>,
+    /// Partitions that it leads, and those it has a copy of.
+    pub leads: u64,
+    pub follows: u64,
+    /// Bytes of its logs; null: only the node itself knows, and this is another one.
+    #[schema(required)]
+    pub size_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ClusterNodeState {
+    Active,
+    /// It is silent or has not caught up: it leads nothing and is in no in-sync set.
+    Fenced,
+    /// It asked to stop, and hands over what it leads.
+    ShuttingDown,
+}
+
+impl From<NodeState> for ClusterNodeState {
+    fn from(state: NodeState) -> Self {
+        match state {
+            NodeState::Active => Self::Active,
+            NodeState::Fenced => Self::Fenced,
+            NodeState::ShuttingDown => Self::ShuttingDown,
+        }
+    }
 }
 
 /// Counts since the node was started, and sizes now.
@@ -72,8 +116,27 @@ pub(super) struct Build {
     pub ui: bool,
 }
 
-#[utoipa::path(get, path = "/api/v1/cluster", tag = "cluster", responses((status = 200, body = Cluster)))]
-pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
+/// Looks at all partitions of the cluster where nobody waits for this thread.
+async fn look<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce(&Image, &BrokerConfig) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (image, broker) = (api.view.image(), api.broker());
+    let looking = api
+        .sys
+        .tasks
+        .blocking("look at the cluster", move || work(&image, &broker));
+    looking
+        .await
+        .map_err(|_| ApiError::unavailable("STOPPING", "the node is stopping"))
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/cluster", tag = "cluster",
+    responses((status = 200, body = Cluster), (status = 503, body = ErrorBody))
+)]
+pub(super) async fn describe(State(api): State<Api>) -> Result<Json<Cluster>, ApiError> {
+    let loads = look(&api, |image, _| loads(image)).await?;
     let image = api.view.image();
     let role = if !image.upstreams.is_empty() {
         Role::Edge
@@ -82,27 +145,26 @@ pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
     } else {
         Role::Standalone
     };
-    let nodes = image.nodes.values().map(|node| ClusterNode {
-        id: node.id.0,
-        tcp: node.addresses.tcp.clone(),
-        quic: node.addresses.quic.clone(),
-        http: node.addresses.http.clone(),
-        rack: node.rack.clone(),
-    });
     let partitions = api.registry.list();
-    Json(Cluster {
+    let size_bytes = partitions.iter().map(|partition| partition.size_bytes()).sum();
+    let me = api.config.node_id;
+    let nodes = image.nodes.values().map(|node| {
+        let load = loads.get(&node.id).copied().unwrap_or_default();
+        described(node, load, (node.id == me).then_some(size_bytes))
+    });
+    Ok(Json(Cluster {
         cluster_id: image.cluster_id.clone(),
-        node_id: api.config.node_id.0,
+        node_id: me.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         role,
         started_ms: api.started_ms,
         uptime_ms: api.sys.clock.unix_ms() - api.started_ms,
-        controller_id: api.config.node_id.0,
+        controller_id: api.controller.quorum().leader.map(|leader| leader.0),
         nodes: nodes.collect(),
         totals: Totals {
             topics: image.topics.len() as u64,
             partitions: partitions.len() as u64,
-            size_bytes: partitions.iter().map(|partition| partition.size_bytes()).sum(),
+            size_bytes,
             records_in: api.metrics.total(&names::TOPIC_RECORDS_IN),
             bytes_in: api.metrics.total(&names::TOPIC_BYTES_IN),
             bytes_out: api.metrics.total(&names::TOPIC_BYTES_OUT),
@@ -112,7 +174,23 @@ pub(super) async fn describe(State(api): State<Api>) -> Json<Cluster> {
             wasm: cfg!(feature = "wasm"),
             ui: cfg!(feature = "ui"),
         },
-    })
+    }))
+}
+
+fn described(node: &Node, load: Load, size_bytes: Option<u64>) -> ClusterNode {
+    ClusterNode {
+        id: node.id.0,
+        tcp: node.addresses.tcp.clone(),
+        quic: node.addresses.quic.clone(),
+        http: node.addresses.http.clone(),
+        rack: node.rack.clone(),
+        state: node.state.into(),
+        epoch: node.epoch.0,
+        version: Some(node.version.clone()).filter(|version| !version.is_empty()),
+        leads: load.leads as u64,
+        follows: load.follows as u64,
+        size_bytes,
+    }
 }
 
 #[utoipa::path(

@@ -19,6 +19,9 @@ use super::{cluster, links, metrics, modules, records, sites, tail, topics, tran
     ),
     paths(
         cluster::describe,
+        cluster::health::health,
+        cluster::quorum::quorum,
+        cluster::partitions::partitions,
         cluster::authority,
         topics::list,
         topics::create,
@@ -58,7 +61,7 @@ use super::{cluster, links, metrics, modules, records, sites, tail, topics, tran
         metrics::alive,
         metrics::ready,
     ),
-    components(schemas(ErrorBody, tail::Skipped)),
+    components(schemas(ErrorBody, tail::Skipped, cluster::partitions::Ailment)),
     modifiers(&Shared)
 )]
 struct Document;

@@ -1,20 +1,26 @@
 //! Topics: list, create, describe, alter, delete.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
+use headwater_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::cluster::health::PartitionCondition;
 use super::error::{ApiError, Body, ErrorBody, Path, Query};
 use crate::config::topic;
 use crate::controller::change::{ConfigChange, ConfigOperation, TopicRef};
+use crate::controller::health::{Examined, examine_topic, waits_for};
 use crate::controller::{Change, NewTopic};
-use crate::metadata::Topic;
+use crate::metadata::{Image, Topic};
+use crate::partition::FollowerProgress;
 use crate::telemetry::names;
 
 pub(super) fn routes() -> Router<Api> {
@@ -84,14 +90,44 @@ pub(super) enum ConfigSource {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PartitionView {
     pub partition: i32,
+    pub condition: PartitionCondition,
+    /// -1: nobody.
     pub leader: i32,
     pub leader_epoch: i32,
     pub replicas: Vec<i32>,
     pub isr: Vec<i32>,
+    /// Not in sync, but known to hold everything committed.
+    pub eligible: Vec<i32>,
+    /// Replicas that are being added.
+    pub adding: Vec<i32>,
+    /// Replicas that go once the others are in sync.
+    pub removing: Vec<i32>,
+    /// While nobody leads it: any of these has to come back.
+    pub waits_for: Vec<i32>,
+    /// The other replicas, as their leader knows them; null: the node that was asked does not lead it, and its leader is to
+    /// be asked.
+    #[schema(required)]
+    pub followers: Option<Vec<Follower>>,
+    /// Offsets and size of the replica on the node that was asked; -1 and 0 where it has none.
     pub log_start_offset: i64,
     pub high_watermark: i64,
     pub log_end_offset: i64,
     pub size_bytes: u64,
+}
+
+/// A replica that follows, as its leader knows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Follower {
+    pub node: i32,
+    pub in_sync: bool,
+    /// All below it is safe there; null: it has not fetched since this leader leads.
+    #[schema(required)]
+    pub reached_offset: Option<i64>,
+    /// Records that the leader has and the follower is not known to have.
+    pub lag: u64,
+    /// How long ago it fetched last; null as above.
+    #[schema(required)]
+    pub fetched_ms_ago: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -168,7 +204,7 @@ pub(super) async fn describe(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Result<Json<TopicDetail>, ApiError> {
-    Ok(Json(detail(&api, &*find(&api, &name)?)))
+    Ok(Json(detail(&api, &find(&api, &name)?)))
 }
 
 #[utoipa::path(
@@ -235,10 +271,10 @@ pub(super) async fn widen(
 async fn change(api: &Api, change: Change, name: &str) -> Result<Json<TopicDetail>, ApiError> {
     let applied = api.controller.propose(change).await?;
     api.registry.reconciled(applied.offset).await;
-    Ok(Json(detail(api, &*find(api, name)?)))
+    Ok(Json(detail(api, &find(api, name)?)))
 }
 
-pub(super) fn find(api: &Api, name: &str) -> Result<std::sync::Arc<Topic>, ApiError> {
+pub(super) fn find(api: &Api, name: &str) -> Result<Arc<Topic>, ApiError> {
     api.view
         .topic(name)
         .ok_or_else(|| ApiError::not_found("UNKNOWN_TOPIC", format!("topic {name:?} is not known")))
@@ -289,7 +325,7 @@ fn summary(api: &Api, topic: &Topic) -> TopicSummary {
     }
 }
 
-fn detail(api: &Api, topic: &Topic) -> TopicDetail {
+fn detail(api: &Api, topic: &Arc<Topic>) -> TopicDetail {
     let configs = topic::describe(&topic.configs, &api.broker())
         .into_iter()
         .map(|property| TopicConfig {
@@ -304,21 +340,9 @@ fn detail(api: &Api, topic: &Topic) -> TopicDetail {
             },
             doc: property.doc.to_owned(),
         });
-    let partitions = topic.indexes().zip(&topic.partitions).map(|(index, state)| {
-        let here = api.registry.get_by_id(topic.id, index);
-        let watermarks = here.as_ref().map(|partition| *partition.watermarks().borrow());
-        PartitionView {
-            partition: index.0,
-            leader: state.leader.0,
-            leader_epoch: state.leader_epoch.0,
-            replicas: state.replicas.iter().map(|node| node.0).collect(),
-            isr: state.isr.iter().map(|node| node.0).collect(),
-            log_start_offset: watermarks.map_or(-1, |w| w.log_start.0),
-            high_watermark: watermarks.map_or(-1, |w| w.high_watermark.0),
-            log_end_offset: watermarks.map_or(-1, |w| w.log_end.0),
-            size_bytes: here.map_or(0, |partition| partition.size_bytes()),
-        }
-    });
+    let image = api.view.image();
+    let examined = examine_topic(&image, topic, &api.broker());
+    let partitions = examined.map(|examined| partition(api, &image, &examined));
     TopicDetail {
         name: topic.name.to_string(),
         id: topic.id.to_string(),
@@ -326,5 +350,48 @@ fn detail(api: &Api, topic: &Topic) -> TopicDetail {
         mirror: mirror(topic),
         configs: configs.collect(),
         partitions: partitions.collect(),
+    }
+}
+
+fn partition(api: &Api, image: &Image, examined: &Examined<'_>) -> PartitionView {
+    let (topic, state) = (examined.topic, examined.state);
+    let here = api.registry.get_by_id(topic.id, examined.index);
+    let watermarks = here.as_ref().map(|partition| *partition.watermarks().borrow());
+    let led_here = here.as_ref().filter(|partition| partition.is_leader());
+    let now = api.sys.clock.now();
+    let followers = led_here.map(|partition| {
+        let followers = partition.followers().into_iter();
+        followers.map(|it| follower(it, now)).collect()
+    });
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+    PartitionView {
+        partition: examined.index.0,
+        condition: examined.ailments.into(),
+        leader: state.leader.0,
+        leader_epoch: state.leader_epoch.0,
+        replicas: ids(&state.replicas),
+        isr: ids(&state.isr),
+        eligible: ids(&state.eligible),
+        adding: ids(&state.adding),
+        removing: ids(&state.removing),
+        waits_for: ids(&waits_for(image, state)),
+        followers,
+        log_start_offset: watermarks.map_or(-1, |w| w.log_start.0),
+        high_watermark: watermarks.map_or(-1, |w| w.high_watermark.0),
+        log_end_offset: watermarks.map_or(-1, |w| w.log_end.0),
+        size_bytes: here.map_or(0, |partition| partition.size_bytes()),
+    }
+}
+
+fn follower(progress: FollowerProgress, now: Instant) -> Follower {
+    let since = |at: Instant| now.saturating_duration_since(at).as_millis();
+    Follower {
+        node: progress.node.0,
+        in_sync: progress.is_in_sync,
+        reached_offset: progress.reached.map(|reached| reached.0),
+        lag: progress.lag,
+        fetched_ms_ago: progress
+            .fetched_at
+            .map(|at| u64::try_from(since(at)).unwrap_or(u64::MAX)),
     }
 }

@@ -26,6 +26,9 @@ pub struct Node {
     pub directory: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub state: NodeState,
+    /// Of the binary that it runs; empty where that did not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub version: String,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -43,6 +46,7 @@ impl Node {
             incarnation: String::new(),
             directory: String::new(),
             state: NodeState::Active,
+            version: String::new(),
         }
     }
 

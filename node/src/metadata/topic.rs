@@ -102,6 +102,30 @@ impl PartitionState {
             ..Self::default()
         }
     }
+
+    /// Whether a replica is out of sync. One that is still being added is none yet.
+    pub fn is_under_replicated(&self) -> bool {
+        let mut settled = self
+            .replicas
+            .iter()
+            .filter(|replica| !self.adding.contains(replica));
+        settled.any(|replica| !self.isr.contains(replica))
+    }
+
+    /// Whether fewer replicas are in sync than `min_in_sync`, so that nothing more is committed.
+    pub fn is_under_min_in_sync(&self, min_in_sync: usize) -> bool {
+        self.isr.len() < min_in_sync
+    }
+
+    /// Whether one replica less in sync would be too few: always so, and no news, where there is but one.
+    pub fn is_at_min_in_sync(&self, min_in_sync: usize) -> bool {
+        self.isr.len() == min_in_sync && self.replicas.len() > 1
+    }
+
+    /// Whether its replicas are being moved.
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
 }
 
 /// Where a mirror topic is copied from.

@@ -77,6 +77,7 @@ pub(super) fn describe(core: &Core, bound: Bound, directory: &str) -> Node {
     let mut node = Node::new(core.config.node_id, addresses, core.config.rack.clone());
     node.incarnation = URL_SAFE_NO_PAD.encode(core.sys.random.secret::<16>());
     node.directory = directory.to_owned();
+    node.version = env!("CARGO_PKG_VERSION").to_owned();
     node
 }
 
@@ -217,15 +218,18 @@ pub(super) fn follow(core: &Core) {
 
 async fn keep_book(view: View, peers: Peers, cancel: CancellationToken) {
     let mut images = view.watch();
-    let mut known = None;
+    let mut known = std::sync::Arc::<BTreeMap<NodeId, Node>>::default();
     loop {
         let image = images.borrow_and_update().clone();
-        if known.as_ref() != Some(&image.nodes) {
+        if known != image.nodes {
             for node in image.nodes.values() {
                 peers.learn(node.id, &node.addresses.quic);
                 peers.bind(node.id, &node.directory);
+                if known.get(&node.id).is_none_or(|before| before.epoch != node.epoch) {
+                    peers.warm(node.id);
+                }
             }
-            known = Some(std::sync::Arc::clone(&image.nodes));
+            known = std::sync::Arc::clone(&image.nodes);
         }
         tokio::select! {
             biased;

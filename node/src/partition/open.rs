@@ -10,7 +10,7 @@ use super::shared::{Live, Means, Meters, Shared};
 use super::state::{Found, Progress, Rules, State};
 use super::waiters::Waiters;
 use crate::config::TopicConfig;
-use crate::log::{self, Log, Opened};
+use crate::log::{self, Log, Opened, Synced};
 use crate::metadata::PartitionState;
 use crate::sys::budget::Budget;
 use crate::sys::mailbox::{Mailbox, mailbox};
@@ -58,6 +58,7 @@ pub(super) fn open(wanted: Wanted, folder: &Path, means: Arc<Means>) -> Ready {
 /// A partition's log, and what it says.
 struct Recovered {
     log: Log,
+    synced: watch::Receiver<Synced>,
     producers: Producers,
     snapshot_at: Offset,
     state: State,
@@ -80,12 +81,14 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, S
             "torn tail cut off"
         );
     }
-    let synced = log.synced().borrow().offset.min(log.end());
+    // Followed from the moment it is read: what recovery found may be synced at any time from now on, and only once.
+    let mut synced = log.synced();
+    let synced_to = synced.borrow_and_update().offset.min(log.end());
     let found = Found {
         log_start: log.start(),
         own: Progress {
             log_end: log.end(),
-            synced,
+            synced: synced_to,
         },
         committed: log.high_watermark().map_err(|error| error.to_string())?,
         epoch: log.reader().epochs().latest(),
@@ -99,6 +102,7 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, S
     let (producers, snapshot_at) = rebuild(&mut log, means.clock.unix_ms())?;
     Ok(Recovered {
         log,
+        synced,
         producers,
         snapshot_at,
         state,
@@ -150,11 +154,11 @@ pub(super) fn append_time_of(header: &BatchHeader) -> i64 {
 fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
     let Recovered {
         log,
+        synced,
         producers,
         snapshot_at,
         state,
     } = recovered;
-    let synced = log.synced();
     let (sender, mailbox) = mailbox(MAILBOX_COMMANDS);
     let (watermarks, receiver) = watch::channel(state.watermarks());
     let reader = log.reader();

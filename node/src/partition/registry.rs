@@ -5,6 +5,7 @@
 //! say is deleted.
 
 mod folders;
+mod gauges;
 mod reconcile;
 
 use super::Partition;
@@ -172,51 +173,6 @@ impl Registry {
         self.shared.tasks.cancel();
         unsynced
     }
-
-    fn describe(&self, metrics: &Metrics) {
-        let weak = Arc::downgrade(&self.shared);
-        metrics.on_scrape(move |scrape| {
-            let Some(shared) = weak.upgrade() else { return };
-            let index = shared.index.load_full();
-            let partitions: Vec<&Partition> =
-                index.by_name.values().flat_map(|topic| topic.values()).collect();
-            let count = |is: fn(&Partition) -> bool| partitions.iter().filter(|it| is(it)).count() as u64;
-            scrape.value(&names::PARTITIONS, &[], partitions.len() as u64);
-            scrape.value(
-                &names::PARTITIONS_OFFLINE,
-                &[],
-                count(|it| it.offline().is_some()),
-            );
-            scrape.value(
-                &names::PARTITIONS_UNDER_REPLICATED,
-                &[],
-                count(Partition::is_under_replicated),
-            );
-            scrape.value(
-                &names::PARTITIONS_UNDER_MIN_ISR,
-                &[],
-                count(Partition::is_under_min_in_sync),
-            );
-            scrape.value(&names::PARTITIONS_DISK_FULL, &[], count(Partition::is_disk_full));
-            scrape.value(&names::TAIL_BYTES, &[], shared.logs.tail_bytes() as u64);
-            for partition in partitions {
-                let name = partition.name();
-                let labels = [&*name.topic, &name.index.to_string()];
-                let marks = *partition.watermarks().borrow();
-                if !partition.is_leader() {
-                    scrape.value(&names::REPLICA_LAG, &labels, partition.replica_lag());
-                }
-                scrape.value(&names::LOG_BYTES, &labels, partition.size_bytes());
-                for (family, offset) in [
-                    (&names::LOG_START_OFFSET, marks.log_start),
-                    (&names::LOG_END_OFFSET, marks.log_end),
-                    (&names::HIGH_WATERMARK, marks.high_watermark),
-                ] {
-                    scrape.value(family, &labels, u64::try_from(offset.value()).unwrap_or(0));
-                }
-            }
-        });
-    }
 }
 
 impl Partition {
@@ -241,6 +197,8 @@ fn means(options: &Options, tasks: &Tasks) -> Means {
         refused: metrics.counter(&names::APPEND_REFUSED, &[]),
         retention_bytes: metrics.counter(&names::RETENTION_BYTES, &[]),
         recovery_cut_bytes: metrics.counter(&names::RECOVERY_TRUNCATED_BYTES, &[]),
+        isr_shrinks: metrics.counter(&names::ISR_SHRINKS, &[]),
+        isr_expands: metrics.counter(&names::ISR_EXPANDS, &[]),
         producer_expiration_ms: AtomicI64::new(options.broker.producer_expiration_ms()),
         view: options.view.clone(),
         in_sync_sets: Arc::clone(&options.in_sync_sets),

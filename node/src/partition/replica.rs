@@ -5,13 +5,47 @@ use super::admission;
 use super::command::{Command, FollowReply, Replicate};
 use super::error::ReplicaError;
 use super::followers::ReplicaFetch;
-use super::request::{EpochEnd, LeaderMarks, Position};
+use super::request::{EpochEnd, LeaderMarks, Position, Watermarks};
 use crate::metadata::PartitionState;
 use bytes::Bytes;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use tokio::sync::oneshot;
+
+/// How far a follower is, as its leader knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FollowerProgress {
+    pub node: NodeId,
+    pub is_in_sync: bool,
+    /// All below it is safe there. None: it has not fetched in this reign.
+    pub reached: Option<Offset>,
+    /// Records that the leader has and the follower is not known to have.
+    pub lag: u64,
+    /// When it fetched last in this reign.
+    pub fetched_at: Option<Instant>,
+}
+
+impl FollowerProgress {
+    fn new(node: NodeId, is_in_sync: bool, last: Option<&ReplicaFetch>, marks: Watermarks) -> Self {
+        let reached = last.map(|fetch| fetch.offset);
+        // Who is in sync holds what is committed, heard of or not.
+        let known = if is_in_sync {
+            marks.high_watermark
+        } else {
+            marks.log_start
+        };
+        let behind = marks.log_end.since(reached.unwrap_or(known));
+        Self {
+            node,
+            is_in_sync,
+            reached,
+            lag: u64::try_from(behind).unwrap_or(0),
+            fetched_at: last.map(|fetch| fetch.at),
+        }
+    }
+}
 
 impl Partition {
     /// The leader hears how far a replica is. Never waits. It counts once the partition's task has seen it, and only in
@@ -103,16 +137,45 @@ impl Partition {
         u64::try_from(leader.since(own)).unwrap_or(0)
     }
 
+    /// How far each of the others is, as their leader knows it. Empty unless this node leads.
+    pub fn followers(&self) -> Vec<FollowerProgress> {
+        let live = self.shared.live.load();
+        if !live.is_leader {
+            return Vec::new();
+        }
+        let marks = *self.shared.watermarks.borrow();
+        let reports = self.shared.reports.borrow();
+        let me = live.leadership.leader;
+        let others = live.leadership.replicas.iter().filter(|node| **node != me);
+        others
+            .map(|node| {
+                let last = reports
+                    .get(node)
+                    .filter(|fetch| fetch.leader_epoch == live.leader_epoch);
+                FollowerProgress::new(*node, live.leadership.isr.contains(node), last, marks)
+            })
+            .collect()
+    }
+
     /// Whether a replica is out of sync.
     pub(super) fn is_under_replicated(&self) -> bool {
         let live = self.shared.live.load();
-        live.is_leader && live.leadership.isr.len() < live.leadership.replicas.len()
+        live.is_leader && live.leadership.is_under_replicated()
     }
 
     /// Whether fewer replicas are in sync than `acks=all` asks for.
     pub(super) fn is_under_min_in_sync(&self) -> bool {
         let live = self.shared.live.load();
-        live.is_leader && live.leadership.isr.len() < live.config.min_insync_replicas
+        live.is_leader
+            && live
+                .leadership
+                .is_under_min_in_sync(live.config.min_insync_replicas)
+    }
+
+    /// Whether one replica less in sync would be too few for `acks=all`.
+    pub(super) fn is_at_min_in_sync(&self) -> bool {
+        let live = self.shared.live.load();
+        live.is_leader && live.leadership.is_at_min_in_sync(live.config.min_insync_replicas)
     }
 
     async fn ask_replica(
@@ -126,5 +189,47 @@ impl Partition {
         let sent = self.shared.mailbox.send(command(reply)).await;
         sent.map_err(|_| ReplicaError::Stopped)?;
         answer.await.unwrap_or(Err(ReplicaError::Stopped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_protocol::ids::BrokerEpoch;
+
+    #[test]
+    fn a_follower_lags_by_what_it_is_not_known_to_have() {
+        let marks = Watermarks {
+            log_start: Offset(100),
+            high_watermark: Offset(180),
+            last_stable: Offset(180),
+            log_end: Offset(200),
+            synced: Offset(200),
+        };
+        let fetch = ReplicaFetch {
+            replica: NodeId(2),
+            broker_epoch: Some(BrokerEpoch(1)),
+            leader_epoch: LeaderEpoch(0),
+            offset: Offset(195),
+            log_start: Offset(0),
+            log_end: Offset(195),
+            at: crate::sys::clock::Clock::manual(0).now(),
+        };
+        let ahead = ReplicaFetch {
+            offset: Offset(201),
+            ..fetch
+        };
+        for (is_in_sync, last, lag) in [
+            (true, Some(&fetch), 5),
+            (false, Some(&fetch), 5),
+            // What is shown of the own log may be older than the fetch.
+            (true, Some(&ahead), 0),
+            (true, None, 20),
+            (false, None, 100),
+        ] {
+            let shown = FollowerProgress::new(NodeId(2), is_in_sync, last, marks);
+            assert_eq!(shown.lag, lag, "{shown:?}");
+            assert_eq!(shown.reached, last.map(|fetch| fetch.offset));
+        }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Means {
     pub(super) refused: Counter,
     pub(super) retention_bytes: Counter,
     pub(super) recovery_cut_bytes: Counter,
+    pub(super) isr_shrinks: Counter,
+    pub(super) isr_expands: Counter,
     pub(super) producer_expiration_ms: AtomicI64,
     /// Who the nodes are, and which of them take part.
     pub(super) view: View,

@@ -31,6 +31,13 @@ const ALL: AppendOptions = AppendOptions {
     origin: Origin::Client,
 };
 
+fn with_threads() -> Sys {
+    Sys {
+        tasks: Tasks::root("node", Blocking::Threads),
+        ..Sys::simulated(9)
+    }
+}
+
 /// A machine with a registry that follows metadata the test writes.
 struct Rig {
     disk: MemoryDisk,
@@ -60,11 +67,7 @@ impl Rig {
             offset: Offset(0),
             ..Image::default()
         };
-        let sys = Sys {
-            tasks: Tasks::root("node", Blocking::Threads),
-            ..Sys::simulated(9)
-        };
-        Self::boot_on(sys, MemoryDisk::new(Random::seeded(3)), image).await
+        Self::boot_on(with_threads(), MemoryDisk::new(Random::seeded(3)), image).await
     }
 
     async fn boot(disk: MemoryDisk, image: Image) -> Self {
@@ -102,6 +105,10 @@ impl Rig {
 
     /// The power goes, and comes back.
     async fn crash(self) -> Self {
+        self.crash_onto(Sys::simulated(9)).await
+    }
+
+    async fn crash_onto(self, new: Sys) -> Self {
         let Self {
             disk,
             sys,
@@ -115,7 +122,7 @@ impl Rig {
             .expect("every task watches its token");
         drop(registry);
         disk.crash();
-        Self::boot(disk, image).await
+        Self::boot_on(new, disk, image).await
     }
 
     async fn say(&mut self, records: &[Record]) {

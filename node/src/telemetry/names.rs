@@ -68,8 +68,10 @@ families! {
     Gauge PARTITIONS "headwater_partitions" [] "Partitions on this node.";
     Gauge PARTITIONS_OFFLINE "headwater_partitions_offline" [] "Partitions whose log could not be written or read.";
     Gauge PARTITIONS_DISK_FULL "headwater_partitions_disk_full" [] "Partitions that refuse appends for want of space.";
+    Gauge PARTITIONS_LEADING "headwater_partitions_leading" [] "Partitions led here.";
     Gauge PARTITIONS_UNDER_REPLICATED "headwater_partitions_under_replicated" [] "Partitions led here with a replica that is not in sync.";
     Gauge PARTITIONS_UNDER_MIN_ISR "headwater_partitions_under_min_isr" [] "Partitions led here with fewer replicas in sync than min.insync.replicas.";
+    Gauge PARTITIONS_AT_MIN_ISR "headwater_partitions_at_min_isr" [] "Partitions led here of several replicas, of which min.insync.replicas are in sync and no more.";
     Gauge REPLICA_LAG "headwater_replica_lag" ["topic", "partition"] "Committed records that the leader has and this replica has not.";
     Gauge LOG_BYTES "headwater_log_bytes" ["topic", "partition"] "Bytes of the partition's log.";
     Gauge LOG_START_OFFSET "headwater_log_start_offset" ["topic", "partition"] "First offset that can be read.";
@@ -83,6 +85,10 @@ families! {
     Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";
 
     // Replication.
+    Gauge FOLLOWER_LAG "headwater_follower_lag" ["topic", "partition", "follower"] "Records that this leader has and the follower is not known to have; of the 2000 followers that lag most.";
+    Gauge FOLLOWER_LAG_MAX "headwater_follower_lag_max" [] "The largest lag of all followers of this node.";
+    Counter ISR_SHRINKS "headwater_isr_shrinks_total" [] "Replicas left the in-sync set of a partition led here.";
+    Counter ISR_EXPANDS "headwater_isr_expands_total" [] "Replicas came into the in-sync set of a partition led here.";
     Counter REPLICATION_BYTES_IN "headwater_replication_bytes_in_total" [] "Bytes of batches fetched from leaders.";
     Counter REPLICATION_ERRORS "headwater_replication_errors_total" ["reason"] "Fetches from leaders, and partitions in them, that failed.";
 
@@ -97,6 +103,23 @@ families! {
     Gauge TRANSFORM_STATE_BYTES "headwater_transform_state_bytes" ["transform", "partition"] "Bytes of open windows and keyed state.";
     Gauge TRANSFORM_TABLE_BYTES "headwater_transform_table_bytes" ["topic"] "Bytes of a lookup table in memory.";
 
+    // The cluster, as this node knows it: each node tells all of it.
+    Gauge CLUSTER_NODES "headwater_cluster_nodes" ["state"] "Nodes of the cluster, by state.";
+    Gauge CLUSTER_PARTITIONS "headwater_cluster_partitions" [] "Partitions of the cluster.";
+    Gauge CLUSTER_PARTITIONS_LEADERLESS "headwater_cluster_partitions_leaderless" [] "Partitions of the cluster that nobody leads who takes part.";
+    Gauge CLUSTER_PARTITIONS_UNDER_MIN_ISR "headwater_cluster_partitions_under_min_isr" [] "Partitions of the cluster with fewer replicas in sync than min.insync.replicas.";
+    Gauge CLUSTER_PARTITIONS_AT_MIN_ISR "headwater_cluster_partitions_at_min_isr" [] "Partitions of the cluster of several replicas, of which min.insync.replicas are in sync and no more.";
+    Gauge CLUSTER_PARTITIONS_UNDER_REPLICATED "headwater_cluster_partitions_under_replicated" [] "Partitions of the cluster with a replica that is not in sync.";
+    Gauge CLUSTER_PARTITIONS_MOVING "headwater_cluster_partitions_moving" [] "Partitions of the cluster whose replicas are being moved.";
+
+    // The quorum.
+    Gauge CONTROLLER_ACTIVE "headwater_controller_active" [] "1 while this node leads the quorum.";
+    Gauge QUORUM_TERM "headwater_quorum_term" [] "The term of the quorum, as this node knows it.";
+    Gauge QUORUM_VOTERS "headwater_quorum_voters" [] "Nodes that vote.";
+    Gauge QUORUM_OBSERVERS "headwater_quorum_observers" [] "Nodes that follow the quorum's log without a vote.";
+    Gauge QUORUM_LAG "headwater_quorum_lag" ["node"] "Entries that this leader of the quorum has and the node has not.";
+    Counter ELECTIONS "headwater_elections_total" ["kind"] "Leaders that this node chose for partitions while it led the quorum: clean, or unclean where records may be lost.";
+
     // Metadata.
     Gauge METADATA_OFFSET "headwater_metadata_offset" [] "The last metadata record applied here.";
     Counter METADATA_CHANGES "headwater_metadata_changes_total" ["result"] "Changes proposed, by result.";
@@ -107,6 +130,21 @@ families! {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_page_of_metrics_lists_each_as_it_is_declared() {
+        let page = include_str!("../../docs/metrics.md");
+        let listed = |line: &str| line.starts_with("| `headwater_") && line.matches('|').count() == 5;
+        let listed: Vec<&str> = page.lines().filter(|line| listed(line)).collect();
+        let declared = ALL.iter().map(|family| {
+            let labels = family.labels.join(", ");
+            format!(
+                "| `{}` | {} | {labels} | {} |",
+                family.name, family.kind, family.help
+            )
+        });
+        assert_eq!(listed, declared.collect::<Vec<_>>());
+    }
 
     #[test]
     fn names_are_unique_and_keep_the_rules() {

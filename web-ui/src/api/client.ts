@@ -56,6 +56,13 @@ const e = encodeURIComponent;
 export const api = {
   cluster: (signal?: AbortSignal) => call<T.Cluster>("GET", "/cluster", undefined, signal),
 
+  clusterHealth: (signal?: AbortSignal) => call<T.ClusterHealth>("GET", "/cluster/health", undefined, signal),
+  quorum: (signal?: AbortSignal) => call<T.Quorum>("GET", "/cluster/quorum", undefined, signal),
+  partitions: (
+    of: { only?: T.Ailment; node?: number; topic?: string; internal?: boolean; from_topic?: string; from_partition?: number; limit?: number },
+    signal?: AbortSignal,
+  ) => call<T.PlacedPage>("GET", `/cluster/partitions${query(of)}`, undefined, signal),
+
   topics: (internal: boolean, signal?: AbortSignal) => call<T.TopicSummary[]>("GET", `/topics${query({ internal })}`, undefined, signal),
   topic: (name: string, signal?: AbortSignal) => call<T.TopicDetail>("GET", `/topics/${e(name)}`, undefined, signal),
   createTopic: (topic: T.CreateTopic) => call<T.TopicDetail>("POST", "/topics", topic),

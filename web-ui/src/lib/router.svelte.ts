@@ -39,6 +39,7 @@ export function followLinks(event: MouseEvent): void {
 }
 
 export const to = {
+  affected: (only: string) => `/cluster/${encodeURIComponent(only)}`,
   topic: (name: string) => `/topics/${encodeURIComponent(name)}`,
   module: (name: string, version: string) => `/modules/${encodeURIComponent(name)}/${encodeURIComponent(version)}`,
   transform: (name: string) => `/transforms/${encodeURIComponent(name)}`,

@@ -6,12 +6,16 @@ export function stateKind(state: string): "good" | "warn" | "bad" {
     case "connected":
     case "enrolled":
     case "caught-up":
+    case "active":
+    case "healthy":
       return "good";
     case "stopped":
     case "stuck":
     case "revoked":
     case "diverged":
     case "gap":
+    case "fenced":
+    case "failing":
       return "bad";
     default:
       return "warn";

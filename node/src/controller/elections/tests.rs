@@ -127,7 +127,7 @@ proptest! {
         let mut active: BTreeSet<i32> = [1, 2, 3].into();
         // Committed records by number; what each replica holds.
         let mut committed = 0u32;
-        let mut held = std::collections::BTreeMap::from([(1, 0u32), (2, 0), (3, 0)]);
+        let mut held = BTreeMap::from([(1, 0u32), (2, 0), (3, 0)]);
         for step in steps {
             let is_active = |node: NodeId| active.contains(&node.value());
             let next = match step {
@@ -180,4 +180,53 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn elections_are_counted_by_what_the_new_leader_is_known_to_hold() {
+    let topic = TopicId([3; 16]);
+    let record = |state: PartitionState| Record::Partition {
+        topic,
+        index: PartitionIndex(0),
+        state,
+    };
+    let in_epoch = |epoch: i32, state: PartitionState| PartitionState {
+        leader_epoch: LeaderEpoch(epoch),
+        ..state
+    };
+    let mut image = Image::default();
+    let named = Record::Topic {
+        id: topic,
+        name: "t".to_owned(),
+        internal: false,
+        mirror: None,
+    };
+    let before = state(1, &[1, 2], &[3]);
+    image.amend(&[named, record(before.clone())]);
+    let none = NodeId::NONE.value();
+    for (what, after, clean, unclean) in [
+        ("in sync", vec![in_epoch(6, state(2, &[2], &[]))], 1, 0),
+        ("eligible", vec![in_epoch(6, state(3, &[3], &[]))], 1, 0),
+        ("same reign", vec![state(1, &[1], &[2])], 0, 0),
+        ("nobody", vec![in_epoch(6, state(none, &[2], &[]))], 0, 0),
+        (
+            "two after one another",
+            vec![
+                in_epoch(6, state(none, &[2], &[])),
+                in_epoch(7, state(1, &[1], &[])),
+                in_epoch(8, state(1, &[1], &[])),
+            ],
+            1,
+            1,
+        ),
+    ] {
+        let records: Vec<Record> = after.into_iter().map(record).collect();
+        assert_eq!(elected(&image, &records), Elected { clean, unclean }, "{what}");
+    }
+    let fresh = Record::Partition {
+        topic,
+        index: PartitionIndex(1),
+        state: before,
+    };
+    assert_eq!(elected(&image, &[fresh]), Elected::default());
 }

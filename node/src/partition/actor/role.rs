@@ -83,6 +83,7 @@ impl Actor {
     /// Shows everybody who leads now and who is in sync.
     fn show_leadership(&mut self) {
         let old = self.shared.live.load_full();
+        self.count_in_sync(&old.leadership.isr);
         self.shared.live.store(Arc::new(Live {
             leader_epoch: self.state.leader_epoch(),
             is_leader: self.state.is_leader(),
@@ -96,6 +97,21 @@ impl Actor {
         if self.state.is_leader() && !self.state.has_enough_in_sync() {
             self.answer_waiters();
             self.fail_waiters(&TicketError::NotEnoughReplicas);
+        }
+    }
+
+    /// Counts what became of the in-sync set since it was `before`: one that went and one that came in the same change
+    /// are both counted.
+    fn count_in_sync(&self, before: &[NodeId]) {
+        if !self.state.is_leader() {
+            return;
+        }
+        let now = &self.state.leadership().isr;
+        if before.iter().any(|node| !now.contains(node)) {
+            self.shared.means.isr_shrinks.increment();
+        }
+        if now.iter().any(|node| !before.contains(node)) {
+            self.shared.means.isr_expands.increment();
         }
     }
 

@@ -41,6 +41,24 @@ async fn what_was_acknowledged_survives_every_crash() {
 }
 
 #[tokio::test]
+async fn what_a_start_finds_counts_as_soon_as_it_is_synced() {
+    let mut rig = Rig::threaded().await;
+    rig.topic(1, &[]).await;
+    for round in 0..300 {
+        let partition = rig.get("t");
+        let mut marks = partition.watermarks();
+        let all = marks.wait_for(|marks| marks.high_watermark == Offset(round));
+        let known = tokio::time::timeout(Duration::from_secs(20), all).await;
+        known
+            .unwrap_or_else(|_| panic!("round {round}: nobody told that the log is synced"))
+            .expect("it runs");
+        let ticket = partition.append(plain(0, 1), ALL).await.expect("appended");
+        ticket.done().await.expect("committed");
+        rig = rig.crash_onto(with_threads()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_failed_sync_takes_one_partition_offline_and_no_other() {
     let mut rig = Rig::new().await;
     let partition = rig.topic(1, &[]).await;

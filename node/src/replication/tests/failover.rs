@@ -177,12 +177,13 @@ async fn an_epoch_without_a_record_is_no_history() {
 #[tokio::test]
 async fn a_replica_whose_history_parted_learns_what_is_committed() {
     let cluster = Cluster::new(6, 3, 1, &[]).await;
-    let append = |from, acks| cluster.get(1, 0).append(batch(&values(from, 2)), acks);
-    append(0, ALL).await.unwrap().done().await.unwrap();
+    let leader = cluster.get(1, 0);
+    let committed = leader.append(batch(&values(0, 2)), ALL).await.unwrap();
+    committed.done().await.unwrap();
     cluster.converged(0).await;
     // Node 2 has all there is, and leads for a moment, in which nobody hears it.
     cluster.cut(1, 3);
-    drop(append(2, LEADER).await.unwrap());
+    drop(leader.append(batch(&values(2, 2)), LEADER).await.unwrap());
     cluster
         .until("node 2 has more", |cluster| {
             cluster.get(2, 0).watermarks().borrow().log_end.value() == 4

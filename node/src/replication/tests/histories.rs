@@ -220,3 +220,14 @@ async fn every_acknowledged_record_is_there_once_whatever_the_nodes_do() {
         run(seed, FAST).await;
     }
 }
+
+#[tokio::test]
+async fn nor_is_one_lost_by_a_crash_before_it_is_synced() {
+    let threaded = Pace {
+        blocking: Blocking::Threads,
+        ..FAST
+    };
+    for seed in 100..110 {
+        run(seed, threaded.clone()).await;
+    }
+}

@@ -97,7 +97,7 @@ fn partition(index: i32, state: &PartitionState) -> DescribeTopicPartitionsRespo
         replica_nodes: state.replicas.iter().map(|node| node.0).collect(),
         isr_nodes: state.isr.iter().map(|node| node.0).collect(),
         // Java's client throws on null, which the schema allows.
-        eligible_leader_replicas: Some(Vec::new()),
+        eligible_leader_replicas: Some(state.eligible.iter().map(|node| node.0).collect()),
         last_known_elr: Some(Vec::new()),
         ..DescribeTopicPartitionsResponsePartition::default()
     }

@@ -36,6 +36,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cluster/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["cluster_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/cluster/partitions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["cluster_partitions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/cluster/quorum": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["cluster_quorum"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/links": {
         parameters: {
             query?: never;
@@ -472,6 +520,17 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description How many partitions, and the first of them by name. */
+        Affected: {
+            /** Format: int64 */
+            count: number;
+            first: components["schemas"]["PartitionPlace"][];
+        };
+        /**
+         * @description What may be the matter with a partition.
+         * @enum {string}
+         */
+        Ailment: "leaderless" | "under-min-isr" | "at-min-isr" | "under-replicated" | "moving";
         AlterConfigs: {
             /** @description Back to the default. */
             remove?: string[];
@@ -487,8 +546,11 @@ export interface components {
         Cluster: {
             build: components["schemas"]["Build"];
             cluster_id: string;
-            /** Format: int32 */
-            controller_id: number;
+            /**
+             * Format: int32
+             * @description The node that leads the quorum; null: nobody does, or this node does not know.
+             */
+            controller_id: number | null;
             /** Format: int32 */
             node_id: number;
             nodes: components["schemas"]["ClusterNode"][];
@@ -500,15 +562,58 @@ export interface components {
             uptime_ms: number;
             version: string;
         };
+        ClusterHealth: {
+            /** @description Of several replicas, of which `min.insync.replicas` are in sync and no more. */
+            at_min_isr: components["schemas"]["Affected"];
+            /**
+             * Format: int32
+             * @description The node that leads the quorum; null: nobody does, or this node does not know.
+             */
+            controller_id: number | null;
+            /** @description Nobody leads them who takes part: they can neither be written nor read. */
+            leaderless: components["schemas"]["Affected"];
+            /** @description Their replicas are being moved. */
+            moving: components["schemas"]["Affected"];
+            nodes: components["schemas"]["NodeCounts"];
+            /** Format: int64 */
+            partitions: number;
+            state: components["schemas"]["HealthState"];
+            /** @description Fewer replicas are in sync than `min.insync.replicas`: nothing more is committed. */
+            under_min_isr: components["schemas"]["Affected"];
+            /** @description A replica is out of sync. */
+            under_replicated: components["schemas"]["Affected"];
+        };
         ClusterNode: {
+            /**
+             * Format: int64
+             * @description Rises with each start.
+             */
+            epoch: number;
+            /** Format: int64 */
+            follows: number;
             http: string;
             /** Format: int32 */
             id: number;
+            /**
+             * Format: int64
+             * @description Partitions that it leads, and those it has a copy of.
+             */
+            leads: number;
             quic: string;
             rack: string | null;
+            /**
+             * Format: int64
+             * @description Bytes of its logs; null: only the node itself knows, and this is another one.
+             */
+            size_bytes: number | null;
+            state: components["schemas"]["ClusterNodeState"];
             /** @description Addresses as clients are told, `host:port`; empty where the listener is off. */
             tcp: string;
+            /** @description Of the binary that it runs; null: it did not say. */
+            version: string | null;
         };
+        /** @enum {string} */
+        ClusterNodeState: "active" | "fenced" | "shutting-down";
         /**
          * @description Who set a property.
          * @enum {string}
@@ -666,6 +771,27 @@ export interface components {
          * @enum {string}
          */
         FlowStateName: "waiting" | "catching-up" | "caught-up" | "gap" | "diverged";
+        /** @description A replica that follows, as its leader knows it. */
+        Follower: {
+            /**
+             * Format: int64
+             * @description How long ago it fetched last; null as above.
+             */
+            fetched_ms_ago: number | null;
+            in_sync: boolean;
+            /**
+             * Format: int64
+             * @description Records that the leader has and the follower is not known to have.
+             */
+            lag: number;
+            /** Format: int32 */
+            node: number;
+            /**
+             * Format: int64
+             * @description All below it is safe there; null: it has not fetched since this leader leads.
+             */
+            reached_offset: number | null;
+        };
         GuestLog: {
             /** Format: int64 */
             at_ms: number;
@@ -678,6 +804,12 @@ export interface components {
             name: string;
             value: components["schemas"]["Data"] | null;
         };
+        /**
+         * @description Healthy: everybody is there and everything in sync. Failing: something cannot be written, or nobody leads the quorum.
+         *     Degraded: anything in between.
+         * @enum {string}
+         */
+        HealthState: "healthy" | "degraded" | "failing";
         InvitationMade: {
             /** Format: int64 */
             expires_ms: number;
@@ -798,6 +930,14 @@ export interface components {
             name: string;
             version: string;
         };
+        NodeCounts: {
+            /** Format: int64 */
+            active: number;
+            /** Format: int64 */
+            fenced: number;
+            /** Format: int64 */
+            shutting_down: number;
+        };
         /**
          * @description What happens to a record that the module fails on.
          * @enum {string}
@@ -833,23 +973,97 @@ export interface components {
         };
         /** @enum {string} */
         ParamKindName: "text" | "integer" | "float" | "boolean" | "duration" | "table";
+        /**
+         * @description How a partition is, by the worst that holds of it.
+         * @enum {string}
+         */
+        PartitionCondition: "healthy" | "under-replicated" | "under-min-isr" | "leaderless";
+        /** @description A partition by name. */
+        PartitionPlace: {
+            /** Format: int32 */
+            partition: number;
+            topic: string;
+        };
         PartitionView: {
+            /** @description Replicas that are being added. */
+            adding: number[];
+            condition: components["schemas"]["PartitionCondition"];
+            /** @description Not in sync, but known to hold everything committed. */
+            eligible: number[];
+            /**
+             * @description The other replicas, as their leader knows them; null: the node that was asked does not lead it, and its leader is to
+             *     be asked.
+             */
+            followers: components["schemas"]["Follower"][] | null;
             /** Format: int64 */
             high_watermark: number;
             isr: number[];
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description -1: nobody.
+             */
             leader: number;
             /** Format: int32 */
             leader_epoch: number;
             /** Format: int64 */
             log_end_offset: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Offsets and size of the replica on the node that was asked; -1 and 0 where it has none.
+             */
             log_start_offset: number;
             /** Format: int32 */
             partition: number;
+            /** @description Replicas that go once the others are in sync. */
+            removing: number[];
             replicas: number[];
             /** Format: int64 */
             size_bytes: number;
+            /** @description While nobody leads it: any of these has to come back. */
+            waits_for: number[];
+        };
+        PlacedPage: {
+            /**
+             * Format: int64
+             * @description How many come before this page.
+             */
+            before: number;
+            next: components["schemas"]["PartitionPlace"] | null;
+            topics: components["schemas"]["PlacedTopic"][];
+            /**
+             * Format: int64
+             * @description How many there are on all pages.
+             */
+            total: number;
+        };
+        PlacedPartition: {
+            /** @description Replicas that are being added. */
+            adding: number[];
+            condition: components["schemas"]["PartitionCondition"];
+            /** @description Not in sync, but known to hold everything committed. */
+            eligible: number[];
+            isr: number[];
+            /**
+             * Format: int32
+             * @description -1: nobody.
+             */
+            leader: number;
+            /** Format: int32 */
+            leader_epoch: number;
+            /** Format: int32 */
+            partition: number;
+            /** @description Replicas that go once the others are in sync. */
+            removing: number[];
+            replicas: number[];
+            /** @description While nobody leads it: any of these has to come back. */
+            waits_for: number[];
+        };
+        /** @description A topic, with those of its partitions that are on this page. */
+        PlacedTopic: {
+            /** Format: int64 */
+            min_insync_replicas: number;
+            name: string;
+            partitions: components["schemas"]["PlacedPartition"][];
         };
         Produce: {
             records: components["schemas"]["ProduceRecord"][];
@@ -883,6 +1097,51 @@ export interface components {
             /** Format: int32 */
             partition: number;
         };
+        Quorum: {
+            /**
+             * Format: int64
+             * @description The last entry that this node has folded.
+             */
+            applied_offset: number;
+            /** @description Why the quorum works no more on this node. */
+            failed: string | null;
+            /**
+             * Format: int32
+             * @description Null: nobody leads, or this node does not know who does.
+             */
+            leader: number | null;
+            /**
+             * Format: int64
+             * @description The end of this node's log of metadata.
+             */
+            log_end_offset: number;
+            /** @description By id. */
+            members: components["schemas"]["QuorumMember"][];
+            /**
+             * Format: int32
+             * @description Who answers: what is said is what this node knows.
+             */
+            node_id: number;
+            /** Format: int64 */
+            term: number;
+        };
+        QuorumMember: {
+            /** Format: int32 */
+            id: number;
+            /**
+             * Format: int64
+             * @description Entries that the leader has and it has not; null as above.
+             */
+            lag: number | null;
+            /**
+             * Format: int64
+             * @description How far it holds the log; null: only the leader of the quorum knows, and this node is another one.
+             */
+            log_end_offset: number | null;
+            role: components["schemas"]["QuorumRole"];
+        };
+        /** @enum {string} */
+        QuorumRole: "voter" | "observer";
         RecordPage: {
             partitions: components["schemas"]["PagePosition"][];
             records: components["schemas"]["RecordView"][];
@@ -1153,10 +1412,14 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Affected = components['schemas']['Affected'];
+export type Ailment = components['schemas']['Ailment'];
 export type AlterConfigs = components['schemas']['AlterConfigs'];
 export type Build = components['schemas']['Build'];
 export type Cluster = components['schemas']['Cluster'];
+export type ClusterHealth = components['schemas']['ClusterHealth'];
 export type ClusterNode = components['schemas']['ClusterNode'];
+export type ClusterNodeState = components['schemas']['ClusterNodeState'];
 export type ConfigSource = components['schemas']['ConfigSource'];
 export type CreateLink = components['schemas']['CreateLink'];
 export type CreateTopic = components['schemas']['CreateTopic'];
@@ -1175,8 +1438,10 @@ export type FlowModeName = components['schemas']['FlowModeName'];
 export type FlowPartition = components['schemas']['FlowPartition'];
 export type FlowSpec = components['schemas']['FlowSpec'];
 export type FlowStateName = components['schemas']['FlowStateName'];
+export type Follower = components['schemas']['Follower'];
 export type GuestLog = components['schemas']['GuestLog'];
 export type Header = components['schemas']['Header'];
+export type HealthState = components['schemas']['HealthState'];
 export type InvitationMade = components['schemas']['InvitationMade'];
 export type Invite = components['schemas']['Invite'];
 export type Level = components['schemas']['Level'];
@@ -1189,18 +1454,27 @@ export type LinkStateName = components['schemas']['LinkStateName'];
 export type MirrorOf = components['schemas']['MirrorOf'];
 export type Module = components['schemas']['Module'];
 export type ModuleName = components['schemas']['ModuleName'];
+export type NodeCounts = components['schemas']['NodeCounts'];
 export type OnError = components['schemas']['OnError'];
 export type OnGap = components['schemas']['OnGap'];
 export type Outcome = components['schemas']['Outcome'];
 export type PagePosition = components['schemas']['PagePosition'];
 export type Param = components['schemas']['Param'];
 export type ParamKindName = components['schemas']['ParamKindName'];
+export type PartitionCondition = components['schemas']['PartitionCondition'];
+export type PartitionPlace = components['schemas']['PartitionPlace'];
 export type PartitionView = components['schemas']['PartitionView'];
+export type PlacedPage = components['schemas']['PlacedPage'];
+export type PlacedPartition = components['schemas']['PlacedPartition'];
+export type PlacedTopic = components['schemas']['PlacedTopic'];
 export type Produce = components['schemas']['Produce'];
 export type ProduceHeader = components['schemas']['ProduceHeader'];
 export type ProduceRecord = components['schemas']['ProduceRecord'];
 export type Produced = components['schemas']['Produced'];
 export type ProducedOffset = components['schemas']['ProducedOffset'];
+export type Quorum = components['schemas']['Quorum'];
+export type QuorumMember = components['schemas']['QuorumMember'];
+export type QuorumRole = components['schemas']['QuorumRole'];
 export type RecordPage = components['schemas']['RecordPage'];
 export type RecordView = components['schemas']['RecordView'];
 export type Role = components['schemas']['Role'];
@@ -1239,6 +1513,14 @@ export interface operations {
                     "application/json": components["schemas"]["Cluster"];
                 };
             };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
         };
     };
     cluster_authority: {
@@ -1257,6 +1539,102 @@ export interface operations {
                 };
                 content: {
                     "application/x-pem-file": string;
+                };
+            };
+        };
+    };
+    cluster_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ClusterHealth"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cluster_partitions: {
+        parameters: {
+            query?: {
+                /** @description Only those of which this holds. */
+                only?: components["schemas"]["Ailment"];
+                /** @description Only those that this node has replicas of, by its id. */
+                node?: number;
+                /** @description Only those of topics with this text in the name. */
+                topic?: string;
+                /** @description Also those of topics that the node made for itself. */
+                internal?: boolean;
+                /** @description Where the page begins: what `next` of the one before says. */
+                from_topic?: string;
+                from_partition?: number;
+                /** @description How many at most; 500 if absent, never more than 5000. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlacedPage"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cluster_quorum: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Quorum"];
                 };
             };
         };
