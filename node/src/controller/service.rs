@@ -33,8 +33,10 @@ use tokio_util::sync::CancellationToken;
 const PROPOSALS_PER_ENTRY_MAX: usize = 64;
 /// How often proposals are decided anew before those who ask are told to ask again.
 const STALE_MAX: usize = 3;
-/// Below it no change is accepted: the quorum's log must never meet a full disk.
+/// Below it a quorum of one accepts no change, so that its log does not meet a full disk.
 const FREE_BYTES_MIN: u64 = 4 << 20;
+/// How long a change that is under way may take when the node stops.
+const FINISH: Duration = Duration::from_secs(1);
 /// How soon a leader that could not make sure of its reign tries again.
 const REIGN_RETRY: Duration = Duration::from_millis(50);
 
@@ -55,6 +57,8 @@ pub(super) struct Service {
     quorum: Quorum,
     /// This node's reign, if it has one.
     reign: Option<Reign>,
+    /// The term in which it could not make sure of one, and when it tries again.
+    unsure: Option<(u64, Instant)>,
     /// Who led the quorum last, besides this node.
     predecessor: Option<NodeId>,
     /// Questions whether a silent node is gone.
@@ -86,6 +90,7 @@ impl Service {
             parts,
             quorum,
             reign: None,
+            unsure: None,
             predecessor: None,
             probes: FuturesUnordered::new(),
             committed,
@@ -96,9 +101,24 @@ impl Service {
         }
     }
 
-    /// Serves until `cancel` fires; what was taken from the mailbox by then is finished first.
+    /// Serves until `cancel` fires; what was taken from the mailbox by then is finished first, if that is soon.
     pub(super) async fn run(mut self, mut mailbox: Mailbox<Request>, cancel: CancellationToken) {
         self.parts.health.set("controller", State::Ready);
+        let clock = self.parts.sys.clock.clone();
+        let too_late = async {
+            cancel.cancelled().await;
+            clock.sleep(FINISH).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.serve_until(&cancel, &mut mailbox) => {}
+            () = too_late => tracing::warn!("stopping with a change that no majority has taken yet"),
+        }
+        self.parts.health.set("controller", State::Stopping);
+        self.quorum.stop().await;
+    }
+
+    async fn serve_until(&mut self, cancel: &CancellationToken, mailbox: &mut Mailbox<Request>) {
         let mut watch = self.quorum.watch();
         self.follow(&watch.state()).await;
         loop {
@@ -112,17 +132,17 @@ impl Service {
             };
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => break,
+                () = cancel.cancelled() => return,
                 is_running = watch.changed() => {
                     if !is_running {
-                        break;
+                        return;
                     }
                     let state = watch.state();
                     self.follow(&state).await;
                 }
                 request = mailbox.recv() => {
-                    let Some(request) = request else { break };
-                    self.take(request, &mut mailbox).await;
+                    let Some(request) = request else { return };
+                    self.take(request, mailbox).await;
                 }
                 Some(gone) = self.probes.next() => if let Some(gone) = gone {
                     self.bury(gone).await;
@@ -130,8 +150,6 @@ impl Service {
                 () = expiry => self.expire().await,
             }
         }
-        self.parts.health.set("controller", State::Stopping);
-        self.quorum.stop().await;
     }
 
     fn image(&self) -> Arc<Image> {
@@ -145,7 +163,10 @@ impl Service {
     fn next_deadline(&self) -> Option<Instant> {
         match &self.reign {
             Some(reign) => reign.sessions.next_deadline(&self.image()),
-            None => self.quorum.is_leader().then(|| self.now() + REIGN_RETRY),
+            None => self.quorum.is_leader().then(|| match self.unsure {
+                Some((_, until)) => until,
+                None => self.now() + REIGN_RETRY,
+            }),
         }
     }
 
@@ -180,10 +201,19 @@ impl Service {
     /// What earlier leaders committed is folded here before anything is decided.
     async fn begin_reign(&mut self, term: u64) {
         self.reign = None;
-        if let Err(error) = self.quorum.caught_up().await {
-            tracing::debug!(%error, "not a leader after all");
+        if self
+            .unsure
+            .is_some_and(|(unsure, until)| unsure == term && self.now() < until)
+        {
             return;
         }
+        if let Err(error) = self.quorum.caught_up().await {
+            tracing::debug!(%error, "not a leader after all");
+            // To ask is itself a change of the quorum's state: without a rest it would go round in circles.
+            self.unsure = Some((term, self.now() + REIGN_RETRY));
+            return;
+        }
+        self.unsure = None;
         let (now, timeout) = (self.now(), self.parts.session_timeout);
         let mut sessions = Sessions::begin(self.parts.me, timeout, now);
         if let Some(predecessor) = self.predecessor.take() {
@@ -263,6 +293,10 @@ impl Service {
                 Some(reason) => ProposeError::Storage(reason),
                 None => ProposeError::NotController,
             });
+        }
+        if self.quorum.state().voters.len() > 1 {
+            // Without any room this node stands still, and another voter takes over.
+            return Ok(());
         }
         let free = self.parts.sys.disk.free_bytes(Path::new(""));
         match free {

@@ -63,7 +63,10 @@ fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
         ),
         ("broker.session.timeout.ms", timing.session_ms.to_string()),
         ("replica.lag.time.max.ms", timing.lag_ms.to_string()),
-        ("replica.fetch.wait.max.ms", (timing.lag_ms / 2).min(500).to_string()),
+        (
+            "replica.fetch.wait.max.ms",
+            (timing.lag_ms / 2).min(500).to_string(),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

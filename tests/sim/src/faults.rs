@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use headwater::node::Core;
 use headwater::sys::disk::Disk;
 use headwater::sys::disk::memory::Operation;
 use headwater::sys::net::simulated::{Crash, Fabric, Link};
@@ -38,8 +39,9 @@ pub(crate) struct Faults {
     trace: Trace,
     repairs: Vec<(Duration, Repair)>,
     phase: Phase,
-    /// Machines whose disk was told to fail since they were booted last, and ever.
+    /// Machines whose disk was told to fail, and that nobody has mended since.
     hurt: BTreeSet<usize>,
+    /// Machines whose disk failed or was full, ever.
     touched: BTreeSet<usize>,
     violation: Option<Violation>,
 }
@@ -146,7 +148,6 @@ impl Faults {
             match repair {
                 Repair::Boot(index) => {
                     summary.count("boots");
-                    self.hurt.remove(&index);
                     machines[index].boot(now);
                 }
                 Repair::Stopped(index) => self.cut_short(now, index, machines, summary),
@@ -157,8 +158,8 @@ impl Faults {
         }
     }
 
-    /// A node that has ended is booted, as a supervisor does; so is one whose replicas are offline since its disk failed,
-    /// as an operator does, when there are no faults to wait for any more.
+    /// A node that has ended is booted, as a supervisor does; so is one that has given up what its failed disk holds, as an
+    /// operator does, when there are no faults to wait for any more.
     fn look_after(&mut self, now: Duration, index: usize, machine: &mut Machine, summary: &mut Summary) {
         match machine.status() {
             Status::Failed(reason) => {
@@ -172,12 +173,11 @@ impl Faults {
             }
             Status::Stopped => summary.count("stopped"),
             Status::Running(_) if self.phase == Phase::Over && self.hurt.contains(&index) => {
-                let replicas = cluster::replicas_of(machine);
-                if !replicas.iter().any(|replica| replica.is_offline) {
+                if !has_given_up(machine) {
                     return;
                 }
-                self.trace
-                    .say(format_args!("{} has replicas offline", machine.name));
+                self.trace.say(format_args!("{} has given up", machine.name));
+                self.hurt.remove(&index);
                 summary.count("mended");
             }
             Status::Down => return self.boot_soon(now, index),
@@ -355,4 +355,11 @@ impl Faults {
         self.repairs
             .push((now + self.ms(200, 6_000), Repair::MakeRoom(index)));
     }
+}
+
+/// Whether something of a node waits for the next start: replicas, or its part in the quorum.
+fn has_given_up(machine: &Machine) -> bool {
+    let replicas = cluster::replicas_of(machine);
+    let has_no_quorum = |core: Core| core.controller.quorum().failed.is_some();
+    replicas.iter().any(|replica| replica.is_offline) || machine.core().is_some_and(has_no_quorum)
 }

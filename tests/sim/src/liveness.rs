@@ -35,9 +35,7 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     world
         .faults
         .end(world.now, &mut world.machines, &mut world.summary);
-    until(world, "every node runs", |world| {
-        rest::all_run(&world.machines)
-    })?;
+    until(world, "every node runs", |world| rest::all_run(&world.machines))?;
     until(world, "every replica is in sync", |world| {
         rest::all_in_sync(&world.machines)
     })?;

@@ -388,6 +388,8 @@ impl Reconciler {
         }
         self.open(wanted).await;
         self.show(&image);
+        // Whoever copies for them holds the handles of before.
+        self.reconciled.send_replace(image.offset);
     }
 }
 

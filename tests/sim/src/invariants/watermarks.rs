@@ -100,7 +100,10 @@ mod tests {
         assert_eq!(watermarks.check(&replica(5, 1, 1)), Ok(()));
         let fallen = watermarks.check(&replica(4, 1, 1)).expect_err("fallen");
         assert_eq!(fallen.invariant, "the watermark never falls");
-        assert!(watermarks.check(&replica(3, 2, 1)).is_err(), "in a new epoch, too");
+        assert!(
+            watermarks.check(&replica(3, 2, 1)).is_err(),
+            "in a new epoch, too"
+        );
         assert_eq!(watermarks.check(&replica(6, 2, 1)), Ok(()));
         assert!(
             watermarks.check(&replica(6, 1, 1)).is_err(),
