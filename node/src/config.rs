@@ -7,10 +7,13 @@
 pub mod file;
 pub mod properties;
 pub mod server;
+mod throttled;
 pub mod topic;
 pub mod units;
 
 pub use server::{
-    Advertise, BrokerConfig, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry, Voter,
+    Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
+    Voter,
 };
+pub use throttled::Throttled;
 pub use topic::TopicConfig;

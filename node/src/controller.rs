@@ -5,6 +5,7 @@
 //! made anywhere finds its way to him. It owns the metadata log. Nobody else appends to it; everybody reads the outcome
 //! through `metadata::View`.
 
+mod balance;
 pub mod change;
 mod control;
 mod decide;
@@ -23,7 +24,7 @@ mod sessions;
 mod topics;
 mod vigil;
 
-pub use change::{Change, InSyncChange, Leaders, NewTopic, PartitionRef};
+pub use change::{Change, Factor, InSyncChange, Leaders, NewTopic, PartitionRef, Reassignment};
 pub use control::Standing;
 pub use error::ProposeError;
 pub use raft::{OpenError, QuorumState, Timing};
@@ -71,6 +72,10 @@ enum Request {
         /// It wants to stop.
         leaving: bool,
         reply: oneshot::Sender<Result<Standing, ProposeError>>,
+    },
+    /// The quorum as its leader knows it.
+    Quorum {
+        reply: oneshot::Sender<Result<QuorumState, ProposeError>>,
     },
     Members {
         change: MemberChange,

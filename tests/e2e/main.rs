@@ -11,6 +11,7 @@
 #![allow(clippy::print_stderr, reason = "a test says what it skipped and why")]
 
 mod cluster;
+mod clusters;
 mod compile;
 mod crashes;
 mod demo;

@@ -33,10 +33,8 @@ const MESSAGES_DIR: &str = "sdk/protocol/src/kafka";
 const FILLERS_DIR: &str = "sdk/protocol/tests/golden/fill";
 const VECTORS_DIR: &str = "tests/golden/kafka";
 
-/// APIs of brokers that are left out: raft's, the share groups' state store, streams groups.
-const LEFT_OUT: [&str; 10] = [
-    "AddRaftVoter",
-    "RemoveRaftVoter",
+/// APIs of brokers that are left out: the share groups' state store, streams groups.
+const LEFT_OUT: [&str; 8] = [
     "InitializeShareGroupState",
     "ReadShareGroupState",
     "WriteShareGroupState",

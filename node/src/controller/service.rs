@@ -5,14 +5,15 @@
 //! was decided on a state of affairs that another leader has changed since does not happen (`Outcome::Stale`), and is
 //! decided again.
 
+use super::balance::unbalanced;
 use super::decide::{Context, Decision, Tell, decide};
 use super::elections;
 use super::error::ProposeError;
 use super::probe::{self, Gone};
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
-use super::{Applied, Change, MemberChange, Request, Standing, first_record};
-use crate::config::BrokerConfig;
+use super::{Applied, Change, Leaders, MemberChange, Request, Standing, first_record};
+use crate::config::{BrokerConfig, LeaderBalance};
 use crate::metadata::{Image, Node, NodeState, Record, View};
 use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
@@ -74,6 +75,8 @@ pub(super) struct Service {
 struct Reign {
     term: u64,
     sessions: Sessions,
+    /// When it was looked at last who leads what he should.
+    balanced_at: Instant,
 }
 
 /// Somebody who waits for a change.
@@ -147,7 +150,10 @@ impl Service {
                 Some(gone) = self.probes.next() => if let Some(gone) = gone {
                     self.bury(gone).await;
                 },
-                () = expiry => self.expire().await,
+                () = expiry => {
+                    self.expire().await;
+                    self.rebalance().await;
+                }
             }
         }
     }
@@ -162,12 +168,23 @@ impl Service {
 
     fn next_deadline(&self) -> Option<Instant> {
         match &self.reign {
-            Some(reign) => reign.sessions.next_deadline(&self.image()),
+            Some(reign) => {
+                let sessions = reign.sessions.next_deadline(&self.image());
+                let balance = self.balance().map(|balance| reign.balanced_at + balance.interval);
+                sessions.into_iter().chain(balance).min()
+            }
             None => self.quorum.is_leader().then(|| match self.unsure {
                 Some((_, until)) => until,
                 None => self.now() + REIGN_RETRY,
             }),
         }
+    }
+
+    /// How leaders are balanced; None: nobody does that, or there is nobody else.
+    fn balance(&self) -> Option<LeaderBalance> {
+        let image = self.image();
+        let broker = self.parts.broker.with_cluster(Arc::clone(&image.broker_configs));
+        (image.nodes.len() > 1).then(|| broker.leader_balance()).flatten()
     }
 
     /// Takes note of who leads now.
@@ -220,7 +237,11 @@ impl Service {
             // An election comes of its silence.
             sessions.doubt(predecessor, timeout / 3, now);
         }
-        self.reign = Some(Reign { term, sessions });
+        self.reign = Some(Reign {
+            term,
+            sessions,
+            balanced_at: now,
+        });
         tracing::info!(term, "this node is the controller");
         if self.image().cluster_id.is_empty() {
             let first = first_record(&self.parts.cluster_id);
@@ -255,6 +276,10 @@ impl Service {
                 } => {
                     let standing = self.heartbeat(node, epoch, leaving).await;
                     let _ = reply.send(standing);
+                }
+                Request::Quorum { reply } => {
+                    let state = self.may_decide().map(|()| self.quorum.state());
+                    let _ = reply.send(state);
                 }
                 Request::Members { change, reply } => {
                     let done = self.change_members(change).await;
@@ -363,6 +388,7 @@ impl Service {
             answer(reply, Ok(Applied { offset, outcome }));
         }
         self.adopt_observers().await;
+        self.dismiss_observers().await;
         None
     }
 
@@ -386,6 +412,7 @@ impl Service {
         Context {
             broker: self.parts.broker.with_cluster(Arc::clone(&image.broker_configs)),
             topic_id: TopicId::from_random(self.parts.sys.random.secret()),
+            voters: self.quorum.state().voters,
         }
     }
 
@@ -472,6 +499,30 @@ impl Service {
         }
     }
 
+    /// Gives preferred leaders their partitions back, when that is due.
+    async fn rebalance(&mut self) {
+        let (now, balance) = (self.now(), self.balance());
+        let (Some(reign), Some(balance)) = (&mut self.reign, balance) else {
+            return;
+        };
+        if now < reign.balanced_at + balance.interval {
+            return;
+        }
+        reign.balanced_at = now;
+        let partitions = unbalanced(&self.image(), balance.percentage);
+        if partitions.is_empty() {
+            return;
+        }
+        tracing::info!(partitions = partitions.len(), "preferred leaders are elected");
+        let change = Change::ElectLeaders {
+            leaders: Leaders::Preferred,
+            partitions: Some(partitions),
+        };
+        if let Err(error) = self.decide_one(change).await {
+            tracing::warn!(%error, "preferred leaders could not be elected");
+        }
+    }
+
     /// Nodes that registered become observers of the quorum, so that they hold the metadata.
     async fn adopt_observers(&mut self) {
         let state = self.quorum.state();
@@ -484,6 +535,19 @@ impl Service {
             self.quorum.peers().learn(*id, &addresses.quic);
             if let Err(error) = self.quorum.add_observer(*id, &addresses.quic).await {
                 tracing::warn!(node = %id, %error, "node could not be made an observer of the quorum");
+            }
+        }
+    }
+
+    /// Nodes that are no members of the cluster any more need not hold the metadata.
+    async fn dismiss_observers(&mut self) {
+        let image = self.image();
+        let mut observers = self.quorum.state().observers;
+        observers.retain(|id| !image.nodes.contains_key(id));
+        for id in observers {
+            self.quorum.peers().forget(id);
+            if let Err(error) = self.quorum.remove_observer(id).await {
+                tracing::warn!(node = %id, %error, "node is an observer of the quorum still");
             }
         }
     }
@@ -509,9 +573,7 @@ impl Service {
                 voters.insert(node);
             }
             MemberChange::RemoveVoter(node) => {
-                if !voters.remove(&node) {
-                    return refuse(format!("node {node} has no vote"));
-                }
+                voters.remove(&node);
                 if voters.is_empty() {
                     return refuse("a quorum needs a voter".to_owned());
                 }

@@ -18,6 +18,7 @@ use headwater_protocol::ids::{BrokerEpoch, NodeId};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -218,10 +219,13 @@ pub(super) fn follow(core: &Core) {
 
 async fn keep_book(view: View, peers: Peers, cancel: CancellationToken) {
     let mut images = view.watch();
-    let mut known = std::sync::Arc::<BTreeMap<NodeId, Node>>::default();
+    let mut known = Arc::<BTreeMap<NodeId, Node>>::default();
     loop {
         let image = images.borrow_and_update().clone();
         if known != image.nodes {
+            for gone in known.keys().filter(|id| !image.nodes.contains_key(id)) {
+                peers.forget(*gone);
+            }
             for node in image.nodes.values() {
                 peers.learn(node.id, &node.addresses.quic);
                 peers.bind(node.id, &node.directory);
@@ -232,7 +236,7 @@ async fn keep_book(view: View, peers: Peers, cancel: CancellationToken) {
                     peers.warm(node.id);
                 }
             }
-            known = std::sync::Arc::clone(&image.nodes);
+            known = Arc::clone(&image.nodes);
         }
         tokio::select! {
             biased;
@@ -322,6 +326,12 @@ impl Beat {
                         panic!(
                             "another process is node {} in epoch {current} by now, this one was in epoch {}",
                             self.me, self.epoch
+                        );
+                    }
+                    Err(ProposeError::Unknown { .. }) => {
+                        panic!(
+                            "node {} is no member of the cluster any more: it was unregistered",
+                            self.me
                         );
                     }
                     Err(error) => tracing::warn!(%error, "heartbeat failed"),

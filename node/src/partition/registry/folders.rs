@@ -1,8 +1,8 @@
 //! The folders of partitions: how they are named, how they go, and what is found at start that nobody knows.
 
-use crate::metadata::Image;
+use crate::metadata::{Image, PartitionState};
 use crate::sys::disk::{Disk, EntryKind};
-use headwater_protocol::ids::{PartitionIndex, TopicId};
+use headwater_protocol::ids::{NodeId, PartitionIndex, TopicId};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,9 @@ pub(super) fn delete(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
     disk.remove_folder(&doomed)
 }
 
-/// Makes the folder of topics, finishes deletions that a crash has cut short, and reports what the metadata does not
-/// know: it is left alone.
-pub(super) fn prepare(disk: &dyn Disk, image: &Image) -> io::Result<()> {
+/// Makes the folder of topics, finishes deletions that a crash has cut short, deletes the replicas that were given to others
+/// while this node was down, and reports what the metadata does not know: it is left alone.
+pub(super) fn prepare(disk: &dyn Disk, image: &Image, me: NodeId) -> io::Result<()> {
     let topics = Path::new(TOPICS);
     let entries = match disk.list(topics) {
         Ok(entries) => entries,
@@ -45,22 +45,26 @@ pub(super) fn prepare(disk: &dyn Disk, image: &Image) -> io::Result<()> {
         let folder = topics.join(&entry.name);
         if entry.name.ends_with(DELETED) {
             disk.remove_folder(&folder)?;
-        } else if !is_known(&entry.name, image) {
-            tracing::warn!(folder = %folder.display(), "folder belongs to no partition of this node, it is left alone");
+            continue;
+        }
+        match known(&entry.name, image) {
+            Some(state) if state.replicas.contains(&me) => {}
+            Some(_) => {
+                // Kept, it could be taken up again when others have gone on without it.
+                tracing::info!(folder = %folder.display(), "others hold this partition by now, the replica is deleted");
+                delete(disk, &folder)?;
+            }
+            None => {
+                tracing::warn!(folder = %folder.display(), "folder belongs to no partition, it is left alone");
+            }
         }
     }
     Ok(())
 }
 
-fn is_known(name: &str, image: &Image) -> bool {
+fn known<'a>(name: &str, image: &'a Image) -> Option<&'a PartitionState> {
     // An id may hold hyphens itself: the partition comes after the last one.
-    let Some((topic, index)) = name.rsplit_once('-') else {
-        return false;
-    };
-    let (Ok(topic), Ok(index)) = (topic.parse::<TopicId>(), index.parse::<i32>()) else {
-        return false;
-    };
-    image
-        .topic_by_id(topic)
-        .is_some_and(|topic| topic.partition(PartitionIndex(index)).is_some())
+    let (topic, index) = name.rsplit_once('-')?;
+    let (topic, index) = (topic.parse::<TopicId>().ok()?, index.parse::<i32>().ok()?);
+    image.topic_by_id(topic)?.partition(PartitionIndex(index))
 }

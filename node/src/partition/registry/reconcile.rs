@@ -72,8 +72,8 @@ impl Reconciler {
         if !known {
             return;
         }
-        self.prepare().await;
         let first = images.borrow_and_update().clone();
+        self.prepare(Arc::clone(&first)).await;
         self.reconcile(first).await;
         let interval = u64::try_from(self.options.maintenance_interval_ms).unwrap_or(u64::MAX);
         let interval = Duration::from_millis(interval.clamp(100, 86_400_000));
@@ -105,11 +105,11 @@ impl Reconciler {
         }
     }
 
-    async fn prepare(&self) {
-        let (disk, image) = (Arc::clone(&self.options.sys.disk), self.options.view.image());
+    async fn prepare(&self, image: Arc<Image>) {
+        let (disk, me) = (Arc::clone(&self.options.sys.disk), self.options.me);
         let prepared = self
             .tasks
-            .blocking("folders", move || folders::prepare(disk.as_ref(), &image))
+            .blocking("folders", move || folders::prepare(disk.as_ref(), &image, me))
             .await;
         if let Ok(Err(error)) = prepared {
             tracing::error!(%error, "folder of topics cannot be prepared");

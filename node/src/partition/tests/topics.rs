@@ -54,6 +54,34 @@ async fn partitions_come_change_and_go_with_the_metadata() {
 }
 
 #[tokio::test]
+async fn a_replica_given_to_another_node_is_deleted_even_if_that_happened_while_this_one_was_down() {
+    let mut rig = Rig::new().await;
+    rig.topic(1, &[]).await;
+    let id = TopicId([1; 16]);
+    rig.say(&[partition(id, 1, 0), partition(id, 2, 0)]).await;
+    let given = |index| Record::Partition {
+        topic: id,
+        index: PartitionIndex(index),
+        state: PartitionState::fresh(vec![NodeId(2)]),
+    };
+    let folders = |rig: &Rig| -> Vec<String> {
+        let entries = rig.disk.list(Path::new("topics")).expect("listed");
+        entries.into_iter().map(|entry| entry.name).collect()
+    };
+    rig.say(&[given(1)]).await;
+    assert_eq!(folders(&rig), [format!("{id}-0"), format!("{id}-2")]);
+    // What the metadata never heard of stays.
+    let stranger = TopicId([9; 16]);
+    let folder = Path::new("topics").join(format!("{stranger}-0"));
+    rig.disk.create_folder(&folder).expect("made");
+    rig.disk.sync_folder(Path::new("topics")).expect("synced");
+    rig.image.apply(rig.image.offset.plus(1), &given(2));
+    let rig = rig.crash().await;
+    assert_eq!(folders(&rig), [format!("{id}-0"), format!("{stranger}-0")]);
+    assert_eq!(rig.registry.list().len(), 1);
+}
+
+#[tokio::test]
 async fn a_mirror_is_written_by_its_link_only() {
     let mut rig = Rig::new().await;
     let mirror = MirrorSource {

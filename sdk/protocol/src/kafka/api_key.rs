@@ -74,6 +74,8 @@ pub enum ApiKey {
     ShareGroupDescribe = 77,
     ShareFetch = 78,
     ShareAcknowledge = 79,
+    AddRaftVoter = 80,
+    RemoveRaftVoter = 81,
     DescribeShareGroupOffsets = 90,
     AlterShareGroupOffsets = 91,
     DeleteShareGroupOffsets = 92,
@@ -101,7 +103,7 @@ const fn row(key: ApiKey, name: &'static str, versions: RangeInclusive<i16>, fir
 }
 
 /// In ascending order of keys.
-static ROWS: [Row; 69] = [
+static ROWS: [Row; 71] = [
     row(ApiKey::Produce, "Produce", 3..=13, 9),
     row(ApiKey::Fetch, "Fetch", 4..=18, 12),
     row(ApiKey::ListOffsets, "ListOffsets", 1..=11, 6),
@@ -208,6 +210,8 @@ static ROWS: [Row; 69] = [
     row(ApiKey::ShareGroupDescribe, "ShareGroupDescribe", 1..=1, 0),
     row(ApiKey::ShareFetch, "ShareFetch", 1..=2, 0),
     row(ApiKey::ShareAcknowledge, "ShareAcknowledge", 1..=2, 0),
+    row(ApiKey::AddRaftVoter, "AddRaftVoter", 0..=1, 0),
+    row(ApiKey::RemoveRaftVoter, "RemoveRaftVoter", 0..=0, 0),
     row(
         ApiKey::DescribeShareGroupOffsets,
         "DescribeShareGroupOffsets",

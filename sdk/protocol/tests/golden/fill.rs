@@ -6,6 +6,7 @@ use crate::vectors::{Api, Side};
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
+mod add_raft_voter;
 mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition;
@@ -62,6 +63,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod push_telemetry;
+mod remove_raft_voter;
 mod renew_delegation_token;
 mod sasl_authenticate;
 mod sasl_handshake;
@@ -159,6 +161,8 @@ pub(crate) fn apis() -> Vec<Api> {
         Api::of::<kafka::share_group_describe::ShareGroupDescribeRequest>("share_group_describe"),
         Api::of::<kafka::share_fetch::ShareFetchRequest>("share_fetch"),
         Api::of::<kafka::share_acknowledge::ShareAcknowledgeRequest>("share_acknowledge"),
+        Api::of::<kafka::add_raft_voter::AddRaftVoterRequest>("add_raft_voter"),
+        Api::of::<kafka::remove_raft_voter::RemoveRaftVoterRequest>("remove_raft_voter"),
         Api::of::<kafka::describe_share_group_offsets::DescribeShareGroupOffsetsRequest>(
             "describe_share_group_offsets",
         ),
