@@ -102,7 +102,7 @@ impl Server {
             requests: Budget::new(limits.requests_bytes_max.max(1)),
             buffers: Buffers::new(UNUSED_BYTES_MAX),
             answers: Budget::new(ANSWER_BYTES_MAX),
-            catching_up: Mutex::new(Pace::new()),
+            catching_up: Mutex::new(Pace::default()),
             fetch_sessions: sessions::Cache::new(limits.fetch_sessions_max, services.sys.random.fork()),
             producer_ids: handlers::init_producer_id::Ids::default(),
             meters: meters::Meters::new(&services.metrics),

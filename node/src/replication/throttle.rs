@@ -31,7 +31,7 @@ impl Throttle {
             broker,
             view,
             clock,
-            pace: Mutex::new(Pace::new()),
+            pace: Mutex::new(Pace::default()),
         }
     }
 

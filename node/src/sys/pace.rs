@@ -9,7 +9,7 @@ const SAVED: Duration = Duration::from_secs(1);
 const NANOS: u128 = 1_000_000_000;
 
 /// An account that fills with time and is spent by bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pace {
     /// Below zero: more was spent than there was.
     balance: i128,
@@ -17,10 +17,6 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new() -> Self {
-        Self { balance: 0, at: None }
-    }
-
     /// How many bytes may be spent now, at so many bytes per second. Zero: none yet.
     pub fn allowance(&mut self, rate: u64, now: Instant) -> u64 {
         let most = i128::from(rate) * i128::from(SAVED.as_secs());
@@ -53,7 +49,7 @@ mod tests {
     fn time_pays_for_bytes_and_debts_are_waited_for() {
         let start = crate::sys::clock::Clock::manual(0).now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         assert_eq!(pace.allowance(1000, at(0)), 1000);
         pace.spend(1500);
         assert_eq!(pace.allowance(1000, at(100)), 0);

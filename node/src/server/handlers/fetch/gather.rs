@@ -187,17 +187,27 @@ impl<'a> Gather<'a> {
             return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
         }
         let partition = partition.clone();
-        let Some(rate) = self.throttle(&partition) else {
-            return self.read_log(&partition, wanted, room, marks).await;
+        self.read_paced(&partition, wanted, room, marks).await
+    }
+
+    /// Reads no more than a replica that is held up may be given by now.
+    async fn read_paced(
+        &mut self,
+        partition: &Partition,
+        wanted: Wanted,
+        room: usize,
+        marks: Watermarks,
+    ) -> Result<Found, ErrorCode> {
+        let Some(rate) = self.throttle(partition) else {
+            return self.read_log(partition, wanted, room, marks).await;
         };
-        let allowance = self
-            .pace()
-            .allowance(rate, self.context.services().sys.clock.now());
+        let now = self.context.services().sys.clock.now();
+        let allowance = self.pace().allowance(rate, now);
         let room = room.min(usize::try_from(allowance).unwrap_or(usize::MAX));
         if room == 0 {
             return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
         }
-        let found = self.read_log(&partition, wanted, room, marks).await?;
+        let found = self.read_log(partition, wanted, room, marks).await?;
         self.pace().spend(found.bytes as u64);
         Ok(found)
     }
