@@ -19,7 +19,7 @@ mod service;
 mod sessions;
 mod topics;
 
-pub use change::{Change, InSyncChange, Leaders, NewTopic, PartitionRef};
+pub use change::{Change, Factor, InSyncChange, Leaders, NewTopic, PartitionRef, Reassignment};
 pub use control::Standing;
 pub use error::ProposeError;
 pub use raft::{OpenError, QuorumState, Timing};
@@ -66,6 +66,10 @@ enum Request {
         /// It wants to stop.
         leaving: bool,
         reply: oneshot::Sender<Result<Standing, ProposeError>>,
+    },
+    /// The quorum as its leader knows it.
+    Quorum {
+        reply: oneshot::Sender<Result<QuorumState, ProposeError>>,
     },
     Members {
         change: MemberChange,

@@ -82,7 +82,13 @@ pub enum Change {
         epoch: BrokerEpoch,
         partitions: Vec<PartitionRef>,
     },
+    /// A node that holds nothing and has no vote leaves the cluster.
+    UnregisterNode {
+        node: NodeId,
+    },
     AlterInSync(InSyncChange),
+    /// Moves the replicas of one partition (KIP-455).
+    Reassign(Reassignment),
     /// None: all partitions.
     ElectLeaders {
         leaders: Leaders,
@@ -115,6 +121,23 @@ pub struct InSyncChange {
     pub in_sync: Vec<NodeId>,
     /// The processes that the leader knows to be in sync, as far as it has heard of them in its reign (KIP-903).
     pub epochs: Vec<(NodeId, BrokerEpoch)>,
+}
+
+/// Where the replicas of a partition are to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reassignment {
+    pub topic: String,
+    pub index: PartitionIndex,
+    /// The first one preferred as leader. None: those that were there before the reassignment that is under way.
+    pub replicas: Option<Vec<NodeId>>,
+    pub factor: Factor,
+}
+
+/// Whether a reassignment may change how many replicas there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Factor {
+    Free,
+    Fixed,
 }
 
 /// Which leaders are to be chosen.

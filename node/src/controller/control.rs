@@ -41,6 +41,7 @@ enum Call {
         leaving: bool,
     },
     Members(MemberChange),
+    Quorum,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,6 +81,11 @@ impl Controller {
     /// Changes who takes part in the quorum. If the future is dropped, it may have happened.
     pub async fn change_members(&self, change: MemberChange) -> Result<(), ProposeError> {
         self.ask(&Call::Members(change), PATIENCE).await
+    }
+
+    /// Who leads, who takes part and how far each is, as the leader knows it.
+    pub async fn describe_quorum(&self) -> Result<QuorumState, ProposeError> {
+        self.ask(&Call::Quorum, PATIENCE).await
     }
 
     /// Who leads and who takes part, as this node knows it.
@@ -169,11 +175,13 @@ impl Controller {
     ) -> Result<Answer<T>, CallError> {
         let body =
             serde_json::to_vec(call).expect("changes have string keys and no value that JSON cannot write");
-        let answer = self
-            .quorum
-            .peers()
-            .call(node, Kind::Control, Bytes::from(body), limit)
-            .await?;
+        let peers = self.quorum.peers();
+        if !peers.known().contains(&node)
+            && let Some(address) = self.address_of(node)
+        {
+            peers.learn(node, &address);
+        }
+        let answer = peers.call(node, Kind::Control, Bytes::from(body), limit).await?;
         serde_json::from_slice(&answer).map_err(|error| CallError::Failed {
             node,
             reason: error.to_string(),
@@ -201,6 +209,12 @@ impl Controller {
                     .map_err(|_| ProposeError::Stopped)?
                     .map(Any::Standing)
             }
+            Call::Quorum => {
+                let (reply, answer) = oneshot::channel();
+                self.send(Request::Quorum { reply }).await?;
+                let state = answer.await.map_err(|_| ProposeError::Stopped)??;
+                Ok(Any::Quorum(Box::new(state)))
+            }
             Call::Members(change) => {
                 let (reply, answer) = oneshot::channel();
                 self.send(Request::Members { change, reply }).await?;
@@ -225,6 +239,7 @@ impl Controller {
 enum Any {
     Applied(Applied),
     Standing(Standing),
+    Quorum(Box<QuorumState>),
     Nothing,
 }
 
@@ -237,7 +252,7 @@ impl Outcome for Applied {
     fn from_any(any: Any) -> Result<Self, ProposeError> {
         match any {
             Any::Applied(applied) => Ok(applied),
-            Any::Standing(_) | Any::Nothing => Err(ProposeError::Stopped),
+            Any::Standing(_) | Any::Quorum(_) | Any::Nothing => Err(ProposeError::Stopped),
         }
     }
 }
@@ -246,7 +261,16 @@ impl Outcome for Standing {
     fn from_any(any: Any) -> Result<Self, ProposeError> {
         match any {
             Any::Standing(standing) => Ok(standing),
-            Any::Applied(_) | Any::Nothing => Err(ProposeError::Stopped),
+            Any::Applied(_) | Any::Quorum(_) | Any::Nothing => Err(ProposeError::Stopped),
+        }
+    }
+}
+
+impl Outcome for QuorumState {
+    fn from_any(any: Any) -> Result<Self, ProposeError> {
+        match any {
+            Any::Quorum(state) => Ok(*state),
+            Any::Applied(_) | Any::Standing(_) | Any::Nothing => Err(ProposeError::Stopped),
         }
     }
 }
@@ -284,6 +308,7 @@ impl Answers for Answerer {
                     let answer = match controller.ask_here(&call).await {
                         Ok(Any::Applied(applied)) => written(&Answer::Done(applied)),
                         Ok(Any::Standing(standing)) => written(&Answer::Done(standing)),
+                        Ok(Any::Quorum(state)) => written(&Answer::Done(state)),
                         Ok(Any::Nothing) => written(&Answer::Done(())),
                         Err(ProposeError::NotController) => written(&controller.not_leader()),
                         Err(error) => written(&Answer::<()>::Refused(error)),
@@ -299,8 +324,17 @@ impl Controller {
     fn not_leader(&self) -> Answer<()> {
         let state = self.quorum.state();
         let leader = state.leader.filter(|leader| *leader != self.me);
-        let address = leader.and_then(|leader| state.addresses.get(&leader).cloned());
+        let address = leader.and_then(|leader| self.address_of(leader));
         Answer::NotLeader { leader, address }
+    }
+
+    /// Where a node is reached: as it registered, else as it was made a member of the quorum. Who began the cluster alone
+    /// is known by its registration only.
+    fn address_of(&self, node: NodeId) -> Option<String> {
+        let image = self.known();
+        let registered = image.nodes.get(&node).map(|node| node.addresses.quic.clone());
+        let known = registered.or_else(|| self.quorum.state().addresses.get(&node).cloned());
+        known.filter(|address| !address.is_empty())
     }
 }
 

@@ -4,10 +4,11 @@
 
 use super::change::Change;
 use super::error::ProposeError;
-use super::{Outcome, ProducerIdBlock, nodes, objects, topics};
+use super::{Outcome, ProducerIdBlock, nodes, objects, reassign, topics};
 use crate::config::BrokerConfig;
 use crate::metadata::{Image, Module, Record, Topic};
 use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerId, TopicId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How many producer ids are handed out at once.
@@ -20,6 +21,8 @@ pub(super) struct Context {
     pub(super) broker: BrokerConfig,
     /// A fresh id, in case a topic is created.
     pub(super) topic_id: TopicId,
+    /// Who votes in the quorum.
+    pub(super) voters: BTreeSet<NodeId>,
 }
 
 /// What is to be written for a change, and what to tell the one who asked.
@@ -108,12 +111,14 @@ pub(super) fn decide(change: Change, image: &Image, context: &Context) -> Result
         Change::FenceNode { node, epoch } => nodes::fence(node, epoch, image, context),
         Change::UnfenceNode { node, epoch } => nodes::unfence(node, epoch, image, context),
         Change::ShutDownNode { node, epoch } => nodes::shut_down(node, epoch, image, context),
+        Change::UnregisterNode { node } => nodes::unregister(node, image, context),
         Change::ReplicasFailed {
             node,
             epoch,
             partitions,
         } => nodes::replicas_failed(node, epoch, &partitions, image, context),
         Change::AlterInSync(change) => nodes::alter_in_sync(change, image, context),
+        Change::Reassign(reassignment) => reassign::reassign(reassignment, image, context),
         Change::ElectLeaders { leaders, partitions } => {
             Ok(nodes::elect(leaders, partitions.as_deref(), image, context))
         }

@@ -125,7 +125,8 @@ fn set_in_sync(next: &mut PartitionState, stays: impl Fn(&NodeId) -> bool, rules
     }
 }
 
-fn elect(next: &mut PartitionState, rules: Rules, may_lead: impl Fn(NodeId) -> bool) {
+/// Gives it the first leader that may be, or none.
+pub(super) fn elect(next: &mut PartitionState, rules: Rules, may_lead: impl Fn(NodeId) -> bool) {
     let first = |of: &dyn Fn(&NodeId) -> bool| {
         let mut candidates = next.replicas.iter().filter(|replica| of(replica));
         candidates.find(|replica| may_lead(**replica)).copied()
@@ -148,12 +149,14 @@ fn elect(next: &mut PartitionState, rules: Rules, may_lead: impl Fn(NodeId) -> b
     }
 }
 
-fn reign(next: &mut PartitionState, leader: NodeId) {
+/// A new reign, of the same leader or of another.
+pub(super) fn reign(next: &mut PartitionState, leader: NodeId) {
     next.leader = leader;
     next.leader_epoch = LeaderEpoch(next.leader_epoch.value() + 1);
 }
 
-fn finish(before: &PartitionState, mut next: PartitionState) -> Option<PartitionState> {
+/// The state as it is to be written, or None where nothing changed.
+pub(super) fn finish(before: &PartitionState, mut next: PartitionState) -> Option<PartitionState> {
     if next == *before {
         return None;
     }

@@ -18,6 +18,8 @@ pub enum ProposeError {
     InvalidReplicationFactor { factor: i16, reason: String },
     #[error("replica assignment is not valid: {0}")]
     InvalidAssignment(String),
+    #[error("no reassignment of partition {0} is under way")]
+    NoReassignment(String),
     #[error("topic {0:?} is not known")]
     UnknownTopic(String),
     #[error("no topic has the id {0}")]

@@ -111,6 +111,26 @@ pub(super) fn shut_down(
     Ok(Decision::done(records))
 }
 
+/// A node leaves the cluster. Nothing is lost by it: it holds nothing.
+pub(super) fn unregister(id: NodeId, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
+    if !image.nodes.contains_key(&id) {
+        return Err(unknown(id));
+    }
+    if context.voters.contains(&id) {
+        return Err(ProposeError::Refused(format!(
+            "node {id} has a vote in the quorum: take it away first"
+        )));
+    }
+    let states = image.topics.values().flat_map(|topic| &topic.partitions);
+    let held = states.filter(|state| state.replicas.contains(&id)).count();
+    if held > 0 {
+        return Err(ProposeError::Refused(format!(
+            "node {id} holds replicas of {held} partitions: move them to other nodes first"
+        )));
+    }
+    Ok(Decision::done(vec![Record::RemoveNode { id }]))
+}
+
 /// Replicas of a node can not be trusted any more, although the node goes on.
 pub(super) fn replicas_failed(
     id: NodeId,
@@ -177,8 +197,9 @@ pub(super) fn alter_in_sync(
             return Err(ProposeError::IneligibleReplica(*member));
         }
     }
-    let mut next = elections::resized(state, &change.in_sync, rules(topic, context));
-    super::reassign::finish(&mut next);
+    let rules = rules(topic, context);
+    let mut next = elections::resized(state, &change.in_sync, rules);
+    super::reassign::finish(&mut next, rules, |node| is_active(image, node));
     let tell = Tell::Partition(change.topic, change.index);
     if next.isr == state.isr && next.eligible == state.eligible && next.replicas == state.replicas {
         return Ok(Decision {
@@ -262,7 +283,7 @@ fn in_state(node: &Node, state: NodeState) -> Record {
     })
 }
 
-fn record(topic: &Topic, index: PartitionIndex, state: PartitionState) -> Record {
+pub(super) fn record(topic: &Topic, index: PartitionIndex, state: PartitionState) -> Record {
     Record::Partition {
         topic: topic.id,
         index,
@@ -270,20 +291,24 @@ fn record(topic: &Topic, index: PartitionIndex, state: PartitionState) -> Record
     }
 }
 
-fn rules(topic: &Topic, context: &Context) -> Rules {
+pub(super) fn rules(topic: &Topic, context: &Context) -> Rules {
     Rules::of(&TopicConfig::resolve(&topic.configs, &context.broker))
 }
 
-fn is_active(image: &Image, node: NodeId) -> bool {
+pub(super) fn is_active(image: &Image, node: NodeId) -> bool {
     image.nodes.get(&node).is_some_and(Node::is_active)
+}
+
+fn unknown(id: NodeId) -> ProposeError {
+    ProposeError::Unknown {
+        kind: "node".into(),
+        name: id.to_string(),
+    }
 }
 
 /// The node, if the process that speaks for it is the newest.
 fn current(id: NodeId, epoch: BrokerEpoch, image: &Image) -> Result<&Node, ProposeError> {
-    let node = image.nodes.get(&id).ok_or_else(|| ProposeError::Unknown {
-        kind: "node".into(),
-        name: id.to_string(),
-    })?;
+    let node = image.nodes.get(&id).ok_or_else(|| unknown(id))?;
     if node.epoch == epoch {
         Ok(node)
     } else {

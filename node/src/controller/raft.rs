@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_protocol::ids::{NodeId, Offset};
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
-use openraft::{BasicNode, Config, SnapshotPolicy};
+use openraft::{BasicNode, ChangeMembers, Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -127,7 +127,7 @@ pub(super) enum SubmitError {
 }
 
 /// Who leads, and who takes part, as this node knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QuorumState {
     pub leader: Option<NodeId>,
     pub term: u64,
@@ -281,6 +281,13 @@ impl Quorum {
         let node_info = BasicNode::new(address);
         let added = self.raft.add_learner(node, node_info, false).await;
         added.map(drop).map_err(refused)
+    }
+
+    /// A node without a vote need not hold the metadata any more.
+    pub(super) async fn remove_observer(&self, node: NodeId) -> Result<(), SubmitError> {
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node]));
+        let changed = self.raft.change_membership(gone, true).await;
+        changed.map(drop).map_err(refused)
     }
 
     /// Makes these nodes the voters. Each must be an observer or a voter already. Who loses his vote stays an observer.

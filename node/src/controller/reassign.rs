@@ -1,63 +1,148 @@
-//! Moving replicas: those that are added catch up first, then those that are to go leave. Pure.
+//! Moving replicas (KIP-455): those that are added catch up first, then those that are to go leave. Pure.
+//!
+//! - Until it is finished, everybody who held the partition before holds it still: a reassignment can always be taken back
+//!   to them, and another one that replaces it starts from them.
+//! - A replica leaves the in-sync set only by leaving the partition. Where nobody would be left who holds every committed
+//!   record, nothing happens.
+//! - A replica that is alone may lead on in its epoch after a crash, since nobody can differ from it. So alone and with
+//!   others it never leads in the same epoch.
 
-use crate::metadata::PartitionState;
+use super::change::{Factor, Reassignment};
+use super::decide::{Context, Decision, Tell};
+use super::elections::{self, Rules};
+use super::error::ProposeError;
+use super::nodes;
+use crate::metadata::{Image, PartitionState};
+use headwater_protocol::ids::NodeId;
+use std::collections::BTreeSet;
 
-/// Ends a reassignment whose new replicas are all in sync: what was to be removed goes, unless it leads, in which case
-/// the first replica that stays and is in sync takes over.
-pub(super) fn finish(next: &mut PartitionState) {
-    let is_moving = !next.adding.is_empty() || !next.removing.is_empty();
-    if !is_moving || !next.adding.iter().all(|added| next.isr.contains(added)) {
-        return;
-    }
-    let stays = |node: &headwater_protocol::ids::NodeId| !next.removing.contains(node);
-    let replicas: Vec<_> = next.replicas.iter().copied().filter(stays).collect();
-    let isr: Vec<_> = next.isr.iter().copied().filter(stays).collect();
-    let Some(successor) = replicas.iter().copied().find(|replica| isr.contains(replica)) else {
-        // Nobody who stays is in sync yet.
-        return;
+/// Starts, replaces or takes back a reassignment of one partition.
+pub(super) fn reassign(
+    reassignment: Reassignment,
+    image: &Image,
+    context: &Context,
+) -> Result<Decision, ProposeError> {
+    let Reassignment {
+        topic,
+        index,
+        replicas,
+        factor,
+    } = reassignment;
+    let name = format!("{topic}-{index}");
+    let found = image.topic(&topic);
+    let known = found.and_then(|topic| Some((topic, topic.partition(index)?)));
+    let (topic, state) = known.ok_or_else(|| ProposeError::UnknownTopic(name.clone()))?;
+    let rules = nodes::rules(topic, context);
+    let is_active = |node| nodes::is_active(image, node);
+    let next = match &replicas {
+        Some(target) => {
+            check_target(target, state, factor, image)?;
+            moved(state, target, rules, is_active)
+        }
+        None if state.is_moving() => moved(state, &origin(state), rules, is_active),
+        None => return Err(ProposeError::NoReassignment(name)),
     };
-    if !isr.contains(&next.leader) {
-        next.leader = successor;
-        next.leader_epoch = (next.leader_epoch.value() + 1).into();
+    let next = next.ok_or_else(|| {
+        let reason = "none of the replicas that would be left is known to hold every record";
+        ProposeError::InvalidAssignment(reason.to_owned())
+    })?;
+    let records = elections::finish(state, next).map(|next| nodes::record(topic, index, next));
+    Ok(Decision {
+        records: records.into_iter().collect(),
+        tell: Tell::Partition(topic.id, index),
+    })
+}
+
+/// Ends a reassignment whose new replicas are all in sync: what was to be removed goes, and if it led, the first replica
+/// that stays and is in sync takes over. Waits while that would leave fewer in sync than `min.insync.replicas` asks for.
+pub(super) fn finish(next: &mut PartitionState, rules: Rules, is_active: impl Fn(NodeId) -> bool) {
+    if !next.is_moving() || !next.adding.iter().all(|added| next.isr.contains(added)) {
+        return;
     }
-    let eligible = next.eligible.iter().copied().filter(stays).collect();
-    (next.replicas, next.isr, next.eligible) = (replicas, isr, eligible);
+    let stays = |node: &&NodeId| !next.removing.contains(node);
+    let replicas: Vec<NodeId> = next.replicas.iter().filter(stays).copied().collect();
+    let in_sync: Vec<NodeId> = next.isr.iter().filter(stays).copied().collect();
+    let enough = rules.min_insync.min(replicas.len()).min(next.isr.len());
+    let is_led = in_sync.contains(&next.leader) || in_sync.iter().any(|node| is_active(*node));
+    if !is_led || in_sync.len() < enough {
+        return;
+    }
     next.adding.clear();
     next.removing.clear();
+    hold(next, replicas, rules, is_active);
+}
+
+fn check_target(
+    target: &[NodeId],
+    state: &PartitionState,
+    factor: Factor,
+    image: &Image,
+) -> Result<(), ProposeError> {
+    let refuse = |reason: String| Err(ProposeError::InvalidAssignment(reason));
+    if target.is_empty() {
+        return refuse("no replica is named".to_owned());
+    }
+    if target.iter().collect::<BTreeSet<_>>().len() != target.len() {
+        return refuse("a node is named twice".to_owned());
+    }
+    if let Some(stranger) = target.iter().find(|node| !image.nodes.contains_key(node)) {
+        return refuse(format!("node {stranger} is not known"));
+    }
+    let present = origin(state).len();
+    match factor {
+        Factor::Fixed if target.len() != present => Err(ProposeError::InvalidReplicationFactor {
+            factor: i16::try_from(target.len()).unwrap_or(i16::MAX),
+            reason: format!("there are {present} replicas, and their number is not to change"),
+        }),
+        Factor::Fixed | Factor::Free => Ok(()),
+    }
+}
+
+/// Who held the partition before the reassignment that is under way.
+fn origin(state: &PartitionState) -> Vec<NodeId> {
+    let was_there = |node: &&NodeId| !state.adding.contains(node);
+    state.replicas.iter().filter(was_there).copied().collect()
+}
+
+/// The state on its way to `target`; there already, if nobody has to catch up. None: nobody would be left who holds every
+/// committed record.
+fn moved(
+    state: &PartitionState,
+    target: &[NodeId],
+    rules: Rules,
+    is_active: impl Fn(NodeId) -> bool + Copy,
+) -> Option<PartitionState> {
+    let origin = origin(state);
+    let without = |of: &[NodeId], others: &[NodeId]| -> Vec<NodeId> {
+        of.iter().filter(|node| !others.contains(node)).copied().collect()
+    };
+    let mut next = state.clone();
+    next.adding = without(target, &origin);
+    next.removing = without(&origin, target);
+    let replicas = [target, &next.removing].concat();
+    hold(&mut next, replicas, rules, is_active);
+    if next.isr.is_empty() {
+        return None;
+    }
+    finish(&mut next, rules, is_active);
+    Some(next)
+}
+
+/// Makes these the replicas: who is none of them is not in sync either. If the leader is none of them, another one leads.
+fn hold(next: &mut PartitionState, replicas: Vec<NodeId>, rules: Rules, is_active: impl Fn(NodeId) -> bool) {
+    let (before, epoch) = (next.replicas.len(), next.leader_epoch);
+    next.isr.retain(|node| replicas.contains(node));
+    next.eligible.retain(|node| replicas.contains(node));
+    next.replicas = replicas;
+    let must_elect = next.leader != NodeId::NONE && !next.isr.contains(&next.leader);
+    if must_elect || next.isr.is_empty() {
+        elections::elect(next, rules, is_active);
+    }
+    let is_alone_or_was = (before == 1) != (next.replicas.len() == 1);
+    if is_alone_or_was && next.leader != NodeId::NONE && next.leader_epoch == epoch {
+        elections::reign(next, next.leader);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use headwater_protocol::ids::{LeaderEpoch, NodeId};
-
-    fn nodes(ids: &[i32]) -> Vec<NodeId> {
-        ids.iter().copied().map(NodeId).collect()
-    }
-
-    #[test]
-    fn who_is_removed_goes_when_all_who_are_added_are_in_sync() {
-        let mut moving = PartitionState {
-            leader: NodeId(1),
-            leader_epoch: LeaderEpoch(4),
-            replicas: nodes(&[3, 4, 1, 2]),
-            isr: nodes(&[1, 2, 3]),
-            adding: nodes(&[3, 4]),
-            removing: nodes(&[1, 2]),
-            ..PartitionState::default()
-        };
-        let before = moving.clone();
-        finish(&mut moving);
-        assert_eq!(moving, before, "4 is not in sync yet");
-        moving.isr.push(NodeId(4));
-        finish(&mut moving);
-        let expected = PartitionState {
-            leader: NodeId(3),
-            leader_epoch: LeaderEpoch(5),
-            replicas: nodes(&[3, 4]),
-            isr: nodes(&[3, 4]),
-            ..PartitionState::default()
-        };
-        assert_eq!(moving, expected);
-    }
-}
+mod tests;

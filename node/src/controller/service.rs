@@ -208,6 +208,10 @@ impl Service {
                     let standing = self.heartbeat(node, epoch, leaving).await;
                     let _ = reply.send(standing);
                 }
+                Request::Quorum { reply } => {
+                    let state = self.may_decide().map(|()| self.quorum.state());
+                    let _ = reply.send(state);
+                }
                 Request::Members { change, reply } => {
                     let done = self.change_members(change).await;
                     let _ = reply.send(done);
@@ -306,6 +310,7 @@ impl Service {
             answer(reply, Ok(Applied { offset, outcome }));
         }
         self.adopt_observers().await;
+        self.dismiss_observers().await;
         None
     }
 
@@ -329,6 +334,7 @@ impl Service {
         Context {
             broker: self.parts.broker.with_cluster(Arc::clone(&image.broker_configs)),
             topic_id: TopicId::from_random(self.parts.sys.random.secret()),
+            voters: self.quorum.state().voters,
         }
     }
 
@@ -409,6 +415,19 @@ impl Service {
         }
     }
 
+    /// Nodes that are no members of the cluster any more need not hold the metadata.
+    async fn dismiss_observers(&mut self) {
+        let image = self.image();
+        let mut observers = self.quorum.state().observers;
+        observers.retain(|id| !image.nodes.contains_key(id));
+        for id in observers {
+            self.quorum.peers().forget(id);
+            if let Err(error) = self.quorum.remove_observer(id).await {
+                tracing::warn!(node = %id, %error, "node is an observer of the quorum still");
+            }
+        }
+    }
+
     async fn change_members(&mut self, change: MemberChange) -> Result<(), ProposeError> {
         self.may_decide()?;
         let state = self.quorum.state();
@@ -430,9 +449,7 @@ impl Service {
                 voters.insert(node);
             }
             MemberChange::RemoveVoter(node) => {
-                if !voters.remove(&node) {
-                    return refuse(format!("node {node} has no vote"));
-                }
+                voters.remove(&node);
                 if voters.is_empty() {
                     return refuse("a quorum needs a voter".to_owned());
                 }

@@ -10,7 +10,7 @@ use crate::metadata::{
     ModuleRef, Node, Placement, Record, StartAt, Transform, World,
 };
 use headwater_protocol::ids::{NodeId, TopicId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A cluster on which changes are decided and folded, one after another.
 struct Cluster {
@@ -80,6 +80,7 @@ impl Cluster {
         let context = Context {
             broker: BrokerConfig::new(BTreeMap::new()),
             topic_id: TopicId([self.topics; 16]),
+            voters: BTreeSet::from([NodeId(1)]),
         };
         let Decision { records, tell } = decide(change, &self.image, &context)?;
         for record in &records {
@@ -491,6 +492,7 @@ fn a_decision_that_changes_nothing_writes_nothing() {
     let context = Context {
         broker: BrokerConfig::new(BTreeMap::new()),
         topic_id: TopicId([1; 16]),
+        voters: BTreeSet::from([NodeId(1)]),
     };
     let node = cluster.process(1, "again");
     cluster
@@ -651,4 +653,92 @@ fn a_node_on_another_data_directory_is_not_what_it_was() {
     process.directory = "b".to_owned();
     let said = cluster.refuse(Change::RegisterNode(process));
     assert!(said.contains("what it held is gone"), "{said}");
+}
+
+#[test]
+fn replicas_are_moved_and_the_reason_is_told_where_they_are_not() {
+    let mut cluster = replicated(4);
+    let ask = |topic: &str, index: i32, replicas: Option<&[i32]>, factor| {
+        Change::Reassign(Reassignment {
+            topic: topic.to_owned(),
+            index: headwater_protocol::ids::PartitionIndex(index),
+            replicas: replicas.map(|ids| ids.iter().copied().map(NodeId).collect()),
+            factor,
+        })
+    };
+    let free = |replicas: &[i32]| ask("t", 0, Some(replicas), Factor::Free);
+    for (change, reason) in [
+        (
+            ask("t", 7, Some(&[1]), Factor::Free),
+            "topic \"t-7\" is not known",
+        ),
+        (
+            ask("t", -1, Some(&[1]), Factor::Free),
+            "topic \"t--1\" is not known",
+        ),
+        (ask("u", 0, None, Factor::Free), "topic \"u-0\" is not known"),
+        (
+            ask("t", 0, None, Factor::Free),
+            "no reassignment of partition t-0 is under way",
+        ),
+        (free(&[]), "replica assignment is not valid: no replica is named"),
+        (
+            free(&[1, 2, 1]),
+            "replica assignment is not valid: a node is named twice",
+        ),
+        (
+            free(&[1, 9]),
+            "replica assignment is not valid: node 9 is not known",
+        ),
+        (
+            free(&[1, -2]),
+            "replica assignment is not valid: node -2 is not known",
+        ),
+        (
+            ask("t", 0, Some(&[1, 2]), Factor::Fixed),
+            "replication factor 2 is not possible: there are 3 replicas, and their number is not to change",
+        ),
+    ] {
+        assert_eq!(cluster.refuse(change), reason);
+    }
+    cluster.ask(free(&[2, 3, 4])).expect("allowed");
+    assert_eq!(standing(&cluster), (1, vec![1, 2, 3], vec![]));
+    cluster.in_sync(1, &[1, 2, 3, 4]).expect("4 has caught up");
+    assert_eq!(standing(&cluster), (2, vec![2, 3, 4], vec![]));
+    assert!(!cluster.image.topics["t"].partitions[0].is_moving());
+    // Taken back before it has ended.
+    cluster.ask(free(&[1, 3, 4])).expect("allowed");
+    cluster.ask(ask("t", 0, None, Factor::Free)).expect("taken back");
+    let state = &cluster.image.topics["t"].partitions[0];
+    let expected: Vec<NodeId> = [3, 4, 2].map(NodeId).to_vec();
+    assert_eq!((state.is_moving(), &state.replicas), (false, &expected));
+}
+
+#[test]
+fn a_node_leaves_when_it_holds_nothing_and_has_no_vote() {
+    let mut cluster = replicated(4);
+    let leave = |id| Change::UnregisterNode { node: NodeId(id) };
+    let holder = cluster.image.topics["t"].partitions[0].replicas[1].value();
+    for (id, reason) in [
+        (9, "node \"9\" is not known"),
+        (1, "node 1 has a vote in the quorum: take it away first"),
+        (
+            holder,
+            &format!("node {holder} holds replicas of 1 partitions: move them to other nodes first"),
+        ),
+    ] {
+        assert_eq!(cluster.refuse(leave(id)), reason);
+    }
+    let free = (2..=4).find(|id| {
+        !cluster.image.topics["t"].partitions[0]
+            .replicas
+            .contains(&NodeId(*id))
+    });
+    let free = free.expect("three of four hold it");
+    cluster.ask(leave(free)).expect("it may go");
+    assert!(!cluster.image.nodes.contains_key(&NodeId(free)));
+    // It may come back, on another data directory even.
+    let mut process = cluster.process(1, "new");
+    (process.id, process.directory) = (NodeId(free), "other".to_owned());
+    cluster.ask(Change::RegisterNode(process)).expect("it joins anew");
 }

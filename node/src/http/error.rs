@@ -96,6 +96,7 @@ impl From<ProposeError> for ApiError {
             ProposeError::InvalidReplicationFactor { .. } => {
                 Self::bad_request("INVALID_REPLICATION_FACTOR", message)
             }
+            ProposeError::NoReassignment(_) => Self::conflict("NO_REASSIGNMENT", message),
             ProposeError::InvalidAssignment(_) => Self::bad_request("INVALID_ASSIGNMENT", message),
             ProposeError::UnknownTopic(_) | ProposeError::UnknownTopicId(_) => {
                 Self::not_found("UNKNOWN_TOPIC", message)

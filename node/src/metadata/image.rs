@@ -168,6 +168,9 @@ impl Image {
             Record::Node(node) => {
                 Arc::make_mut(&mut self.nodes).insert(node.id, node.clone());
             }
+            Record::RemoveNode { id } => {
+                Arc::make_mut(&mut self.nodes).remove(id);
+            }
             Record::Topic { .. }
             | Record::Partition { .. }
             | Record::RemoveTopic { .. }
@@ -249,6 +252,7 @@ impl Image {
             }
             Record::Cluster { .. }
             | Record::Node(_)
+            | Record::RemoveNode { .. }
             | Record::BrokerConfig { .. }
             | Record::ProducerIds { .. }
             | Record::Module(_)

@@ -4,7 +4,7 @@
 //! A record once written is read for ever: a change of meaning needs a new format here.
 
 use super::{Link, MirrorSource, Module, Node, PartitionState, Site, Transform, Upstream};
-use headwater_protocol::ids::{PartitionIndex, ProducerId, TopicId};
+use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerId, TopicId};
 use serde::{Deserialize, Serialize};
 
 /// The format this build writes, and the highest it reads.
@@ -19,6 +19,10 @@ pub enum Record {
         cluster_id: String,
     },
     Node(Node),
+    /// It is no member any more.
+    RemoveNode {
+        id: NodeId,
+    },
     Topic {
         id: TopicId,
         name: String,

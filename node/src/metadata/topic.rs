@@ -102,6 +102,11 @@ impl PartitionState {
             ..Self::default()
         }
     }
+
+    /// Whether replicas are being moved.
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
 }
 
 /// Where a mirror topic is copied from.

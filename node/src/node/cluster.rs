@@ -18,6 +18,7 @@ use headwater_protocol::ids::{BrokerEpoch, NodeId};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -221,11 +222,17 @@ async fn keep_book(view: View, peers: Peers, cancel: CancellationToken) {
     loop {
         let image = images.borrow_and_update().clone();
         if known.as_ref() != Some(&image.nodes) {
+            let before = known
+                .iter()
+                .flat_map(|nodes: &Arc<BTreeMap<NodeId, Node>>| nodes.keys());
+            for gone in before.filter(|id| !image.nodes.contains_key(id)) {
+                peers.forget(*gone);
+            }
             for node in image.nodes.values() {
                 peers.learn(node.id, &node.addresses.quic);
                 peers.bind(node.id, &node.directory);
             }
-            known = Some(std::sync::Arc::clone(&image.nodes));
+            known = Some(Arc::clone(&image.nodes));
         }
         tokio::select! {
             biased;
@@ -315,6 +322,12 @@ impl Beat {
                         panic!(
                             "another process is node {} in epoch {current} by now, this one was in epoch {}",
                             self.me, self.epoch
+                        );
+                    }
+                    Err(ProposeError::Unknown { .. }) => {
+                        panic!(
+                            "node {} is no member of the cluster any more: it was unregistered",
+                            self.me
                         );
                     }
                     Err(error) => tracing::warn!(%error, "heartbeat failed"),

@@ -199,8 +199,15 @@ apis! {
     DescribeLogDirs => describe_log_dirs late;
     CreatePartitions => create_partitions late;
     IncrementalAlterConfigs => incremental_alter_configs late;
+    ElectLeaders => elect_leaders late;
+    AlterPartitionReassignments => alter_partition_reassignments late;
+    ListPartitionReassignments => list_partition_reassignments late;
+    DescribeQuorum => describe_quorum late;
     DescribeCluster => describe_cluster late;
+    UnregisterBroker => unregister_broker late;
     DescribeTopicPartitions => describe_topic_partitions late;
+    AddRaftVoter => add_raft_voter late;
+    RemoveRaftVoter => remove_raft_voter late;
 }
 
 /// Waits until a request that is not harmless is known not to be a replay.

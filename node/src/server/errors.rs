@@ -99,6 +99,7 @@ pub(super) fn of_propose(error: &ProposeError) -> ErrorCode {
         ProposeError::InvalidPartitions(_) => ErrorCode::INVALID_PARTITIONS,
         ProposeError::InvalidReplicationFactor { .. } => ErrorCode::INVALID_REPLICATION_FACTOR,
         ProposeError::InvalidAssignment(_) => ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+        ProposeError::NoReassignment(_) => ErrorCode::NO_REASSIGNMENT_IN_PROGRESS,
         ProposeError::UnknownTopic(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         ProposeError::UnknownTopicId(_) => ErrorCode::UNKNOWN_TOPIC_ID,
         ProposeError::InvalidConfig(_) => ErrorCode::INVALID_CONFIG,

@@ -2,8 +2,10 @@
 //!
 //! A handler owns nothing. It must never touch a log, and never fail: what goes wrong becomes a code in the answer.
 
+pub(super) mod add_raft_voter;
 mod addresses;
 pub(super) mod alter_configs;
+pub(super) mod alter_partition_reassignments;
 pub(super) mod api_versions;
 mod configs;
 pub(super) mod create_partitions;
@@ -13,15 +15,21 @@ pub(super) mod delete_topics;
 pub(super) mod describe_cluster;
 pub(super) mod describe_configs;
 pub(super) mod describe_log_dirs;
+pub(super) mod describe_quorum;
 pub(super) mod describe_topic_partitions;
+pub(super) mod elect_leaders;
 pub(super) mod fetch;
 pub(super) mod incremental_alter_configs;
 pub(super) mod init_producer_id;
 pub(super) mod list_offsets;
+pub(super) mod list_partition_reassignments;
 pub(super) mod metadata;
 pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
 mod refusal;
+pub(super) mod remove_raft_voter;
+pub(super) mod unregister_broker;
+mod voters;
 
 use headwater_protocol::ids::{LeaderEpoch, PartitionIndex};
 use headwater_protocol::kafka::ErrorCode;

@@ -2,6 +2,7 @@
 //! a disk in memory, a clock that stands still until it is moved.
 
 mod admin;
+mod cluster;
 mod flow;
 mod hostile;
 mod journeys;
