@@ -1,10 +1,12 @@
-//! [`Admin`]: topics, their settings and their offsets.
+//! [`Admin`]: topics, their settings and their offsets, where replicas are, and who is a member.
 //!
 //! Owns nothing; it turns calls into requests to the right broker and tries again where that is harmless. A
 //! change whose outcome is not known is never sent twice.
 
 mod configs;
+mod members;
 mod offsets;
+mod reassignments;
 mod topics;
 
 use std::time::Duration;
@@ -14,8 +16,10 @@ use headwater_protocol::kafka::describe_cluster::DescribeClusterRequest;
 use headwater_protocol::kafka::{ErrorCode, Request};
 
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
+pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};
+pub use self::reassignments::{Election, OngoingReassignment, Reassignment};
 pub use self::topics::NewTopic;
 use crate::client::{Client, Target};
 use crate::door;

@@ -26,7 +26,7 @@
 //!   from it and shares it.
 //! - [`Producer`] batches records, writes each once and in order, and tells what became of it.
 //! - [`Consumer`] reads assigned partitions from any place, ahead of its reader, within a budget of bytes.
-//! - [`Admin`] sees to topics, settings and offsets.
+//! - [`Admin`] sees to topics, settings, offsets, the places of replicas and the members of the cluster.
 //! - [`Connection`] is one pipelined connection over any stream of bytes, for those who have their own.
 //!
 //! # Whom to trust

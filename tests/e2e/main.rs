@@ -10,6 +10,7 @@
 )]
 #![allow(clippy::print_stderr, reason = "a test says what it skipped and why")]
 
+mod clusters;
 mod compile;
 mod crashes;
 mod demo;

@@ -1,5 +1,13 @@
-//! `headwater cluster`: who is in the cluster and how much it holds.
+//! `headwater cluster`: who is in the cluster and how much it holds; its members, its quorum, its replicas' places.
 
+mod decommission;
+mod elect;
+mod plan;
+mod progress;
+mod quorum;
+pub(super) mod reassign;
+
+use headwater_sdk::Admin;
 use headwater_sdk::protocol::ids::NodeId;
 use serde_json::{Value, json};
 
@@ -20,17 +28,54 @@ pub(super) struct Arguments {
 enum Command {
     /// Show the nodes, who controls them, and totals
     Describe,
+    /// Empty a node, and take it out of the cluster
+    Decommission(decommission::Arguments),
+    /// Show which replicas are being moved
+    Reassignments,
+    /// Let the preferred replicas lead again
+    ElectLeaders(elect::Arguments),
+    /// Show who votes about the metadata, and how far each is
+    Quorum,
+    /// Give a node a vote
+    AddVoter {
+        /// The node's number
+        node: i32,
+    },
+    /// Take a node's vote away
+    RemoveVoter {
+        /// The node's number
+        node: i32,
+    },
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments {
-        common,
-        command: Command::Describe,
-    } = arguments;
+    let Arguments { common, command } = arguments;
+    if let Command::Describe = command {
+        return describe(&common).await;
+    }
+    let client = common.client().await?;
+    let done = act(&common, &client.admin(), command).await;
+    client.close().await;
+    done
+}
+
+async fn act(common: &Common, admin: &Admin, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Describe => describe(common).await,
+        Command::Decommission(arguments) => decommission::run(common, admin, arguments).await,
+        Command::Reassignments => progress::list(common, admin).await,
+        Command::ElectLeaders(arguments) => elect::run(common, admin, arguments).await,
+        Command::Quorum => quorum::show(common, admin).await,
+        Command::AddVoter { node } => quorum::add(common, admin, NodeId(node)).await,
+        Command::RemoveVoter { node } => quorum::remove(common, admin, NodeId(node)).await,
+    }
+}
+
+async fn describe(common: &Common) -> Result<(), Failure> {
     // The node's own account says more; any Kafka broker can say who is in its cluster.
     let value = match common.http()?.get("/cluster").await {
         Ok(value) => value,
-        Err(_) => by_protocol(&common).await?,
+        Err(_) => by_protocol(common).await?,
     };
     common.answer(&value, described)
 }

@@ -11,6 +11,7 @@ use headwater_sdk::{
 };
 use serde_json::{Value, json};
 
+use super::cluster::reassign;
 use super::common::{Common, note, pair};
 use super::failure::Failure;
 use super::table::{Table, count};
@@ -70,6 +71,8 @@ enum Command {
         #[arg(long, short, value_name = "N")]
         partitions: Option<i32>,
     },
+    /// Move the replicas of a topic to other nodes
+    Reassign(reassign::Arguments),
     /// Delete topics with everything in them
     Delete {
         /// The topics' names
@@ -121,6 +124,7 @@ async fn act(common: &Common, client: &Client, command: Command) -> Result<(), F
             alter(&admin, &name, set, remove, partitions).await?;
             describe(common, &admin, &name, false).await
         }
+        Command::Reassign(arguments) => reassign::run(common, &admin, arguments).await,
         Command::Delete { names, .. } => {
             for name in &names {
                 admin.delete_topic(name).await?;

@@ -7,6 +7,7 @@ use headwater_protocol::kafka::describe_cluster::{
 use headwater_protocol::primitives::Str;
 
 use super::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, addresses};
+use crate::metadata::NodeState;
 use crate::server::request::Context;
 
 /// `EndpointType.BROKER`; controllers are not reached by themselves here.
@@ -39,6 +40,7 @@ pub(in crate::server) async fn handle(
     response.brokers = image
         .nodes
         .values()
+        .filter(|node| request.include_fenced_brokers || node.state != NodeState::Fenced)
         .filter_map(|node| {
             let (host, port) = addresses::of(node, context.listener())?;
             Some(DescribeClusterBroker {
@@ -46,7 +48,7 @@ pub(in crate::server) async fn handle(
                 host,
                 port,
                 rack: node.rack.as_deref().map(Str::from),
-                is_fenced: false,
+                is_fenced: node.state == NodeState::Fenced,
                 ..DescribeClusterBroker::default()
             })
         })
