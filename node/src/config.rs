@@ -11,6 +11,7 @@ pub mod topic;
 pub mod units;
 
 pub use server::{
-    Advertise, BrokerConfig, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry, Voter,
+    Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
+    Voter,
 };
 pub use topic::TopicConfig;

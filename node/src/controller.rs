@@ -5,6 +5,7 @@
 //! made anywhere finds its way to him. It owns the metadata log. Nobody else appends to it; everybody reads the outcome
 //! through `metadata::View`.
 
+mod balance;
 pub mod change;
 mod control;
 mod decide;

@@ -303,6 +303,24 @@ pub const PROPERTIES: &[ServerProperty] = &[
         "Replicas of a topic that names no count.",
     ),
     live(
+        "auto.leader.rebalance.enable",
+        Kind::Bool,
+        "true",
+        "Whether partitions that are not led by the first of their replicas are given back to it.",
+    ),
+    live(
+        "leader.imbalance.check.interval.seconds",
+        Kind::Number { min: 1, max: INT_MAX },
+        "300",
+        "How often that is looked at.",
+    ),
+    live(
+        "leader.imbalance.per.broker.percentage",
+        Kind::Number { min: 0, max: 100 },
+        "10",
+        "How many of the partitions that a node should lead others may lead before they are given back.",
+    ),
+    live(
         "producer.id.expiration.ms",
         Kind::Ms { min: 1, max: INT_MAX },
         "86400000",
@@ -462,6 +480,14 @@ pub struct Replication {
     pub backoff_max: Duration,
 }
 
+/// When preferred leaders are given their partitions back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderBalance {
+    pub interval: Duration,
+    /// Of the partitions a node should lead, so many may be led by others.
+    pub percentage: i64,
+}
+
 /// Properties that may change while running: this node's own values under those set for all nodes.
 ///
 /// - A clone is cheap; a change makes a new one (`with_cluster`).
@@ -517,6 +543,15 @@ impl BrokerConfig {
 
     pub fn replication_factor_default(&self) -> i16 {
         i16::try_from(self.number("default.replication.factor")).unwrap_or(1)
+    }
+
+    /// How preferred leaders come back; None: by themselves they do not.
+    pub fn leader_balance(&self) -> Option<LeaderBalance> {
+        let seconds = self.number("leader.imbalance.check.interval.seconds");
+        (self.value("auto.leader.rebalance.enable") == "true").then(|| LeaderBalance {
+            interval: Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)),
+            percentage: self.number("leader.imbalance.per.broker.percentage"),
+        })
     }
 
     pub fn producer_expiration_ms(&self) -> i64 {

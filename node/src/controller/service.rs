@@ -5,12 +5,13 @@
 //! was decided on a state of affairs that another leader has changed since does not happen (`Outcome::Stale`), and is
 //! decided again.
 
+use super::balance::unbalanced;
 use super::decide::{Context, Decision, Tell, decide};
 use super::error::ProposeError;
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
-use super::{Applied, Change, MemberChange, Request, Standing, first_record};
-use crate::config::BrokerConfig;
+use super::{Applied, Change, Leaders, MemberChange, Request, Standing, first_record};
+use crate::config::{BrokerConfig, LeaderBalance};
 use crate::metadata::{Image, Node, NodeState, Record, View};
 use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
@@ -60,6 +61,8 @@ pub(super) struct Service {
 struct Reign {
     term: u64,
     sessions: Sessions,
+    /// When it was looked at last who leads what he should.
+    balanced_at: Instant,
 }
 
 /// Somebody who waits for a change.
@@ -109,7 +112,10 @@ impl Service {
                     let Some(request) = request else { break };
                     self.take(request, &mut mailbox).await;
                 }
-                () = expiry => self.expire().await,
+                () = expiry => {
+                    self.expire().await;
+                    self.rebalance().await;
+                }
             }
         }
         self.parts.health.set("controller", State::Stopping);
@@ -126,9 +132,20 @@ impl Service {
 
     fn next_deadline(&self) -> Option<Instant> {
         match &self.reign {
-            Some(reign) => reign.sessions.next_deadline(&self.image()),
+            Some(reign) => {
+                let sessions = reign.sessions.next_deadline(&self.image());
+                let balance = self.balance().map(|balance| reign.balanced_at + balance.interval);
+                sessions.into_iter().chain(balance).min()
+            }
             None => self.quorum.is_leader().then(|| self.now() + REIGN_RETRY),
         }
+    }
+
+    /// How leaders are balanced; None: nobody does that, or there is nobody else.
+    fn balance(&self) -> Option<LeaderBalance> {
+        let image = self.image();
+        let broker = self.parts.broker.with_cluster(Arc::clone(&image.broker_configs));
+        (image.nodes.len() > 1).then(|| broker.leader_balance()).flatten()
     }
 
     /// Takes note of who leads now.
@@ -172,7 +189,11 @@ impl Service {
             // An election comes of its silence.
             sessions.doubt(predecessor, timeout / 3, now);
         }
-        self.reign = Some(Reign { term, sessions });
+        self.reign = Some(Reign {
+            term,
+            sessions,
+            balanced_at: now,
+        });
         tracing::info!(term, "this node is the controller");
         if self.image().cluster_id.is_empty() {
             let first = first_record(&self.parts.cluster_id);
@@ -396,6 +417,30 @@ impl Service {
                     reign.sessions.heard(node, now);
                 }
             }
+        }
+    }
+
+    /// Gives preferred leaders their partitions back, when that is due.
+    async fn rebalance(&mut self) {
+        let (now, balance) = (self.now(), self.balance());
+        let (Some(reign), Some(balance)) = (&mut self.reign, balance) else {
+            return;
+        };
+        if now < reign.balanced_at + balance.interval {
+            return;
+        }
+        reign.balanced_at = now;
+        let partitions = unbalanced(&self.image(), balance.percentage);
+        if partitions.is_empty() {
+            return;
+        }
+        tracing::info!(partitions = partitions.len(), "preferred leaders are elected");
+        let change = Change::ElectLeaders {
+            leaders: Leaders::Preferred,
+            partitions: Some(partitions),
+        };
+        if let Err(error) = self.decide_one(change).await {
+            tracing::warn!(%error, "preferred leaders could not be elected");
         }
     }
 
