@@ -7,6 +7,7 @@
 pub mod file;
 pub mod properties;
 pub mod server;
+mod throttled;
 pub mod topic;
 pub mod units;
 
@@ -14,4 +15,5 @@ pub use server::{
     Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
     Voter,
 };
+pub use throttled::Throttled;
 pub use topic::TopicConfig;

@@ -121,6 +121,7 @@ impl Node {
         let replication = Replication::start(replication::Options {
             me: core.config.node_id,
             settings: core.config.replication.clone(),
+            broker: core.config.broker.clone(),
             sys: core.sys.clone(),
             view: core.view.clone(),
             registry: core.registry.clone(),

@@ -8,6 +8,7 @@
 mod fetcher;
 mod session;
 mod stream;
+mod throttle;
 mod truncation;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use self::fetcher::Parts;
-use crate::config::Replication as Settings;
+use self::throttle::Throttle;
+use crate::config::{BrokerConfig, Replication as Settings};
 use crate::metadata::{Image, View};
 use crate::partition::{Partition, Registry};
 use crate::peer::{CallError, Peers};
@@ -64,6 +66,7 @@ impl Leaders for Peers {
 pub struct Options {
     pub me: NodeId,
     pub settings: Settings,
+    pub broker: BrokerConfig,
     pub sys: Sys,
     pub view: View,
     pub registry: Registry,
@@ -91,8 +94,15 @@ impl Replication {
     /// Follows the metadata and the registry from now on.
     pub fn start(options: Options) -> Self {
         let tasks = options.sys.tasks.child("replication");
+        let throttle = Throttle::new(
+            options.me,
+            options.broker.clone(),
+            options.view.clone(),
+            options.sys.clock.clone(),
+        );
         let manager = Manager {
             tasks: tasks.clone(),
+            throttle: Arc::new(throttle),
             options,
             running: BTreeMap::new(),
         };
@@ -110,6 +120,7 @@ impl Replication {
 /// Gives each partition to the fetcher of its leader.
 struct Manager {
     tasks: Tasks,
+    throttle: Arc<Throttle>,
     options: Options,
     running: BTreeMap<NodeId, Running>,
 }
@@ -169,6 +180,7 @@ impl Manager {
             },
             view: self.options.view.clone(),
             leaders: Arc::clone(&self.options.leaders),
+            throttle: Arc::clone(&self.throttle),
             metrics: self.options.metrics.clone(),
             assignments: receiver,
         };

@@ -16,7 +16,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headwater_protocol::ids::NodeId;
@@ -30,6 +30,7 @@ use crate::partition::Registry;
 use crate::sys::Sys;
 use crate::sys::budget::Budget;
 use crate::sys::buffers::Buffers;
+use crate::sys::pace::Pace;
 use crate::sys::task::Tasks;
 use crate::telemetry::Metrics;
 use crate::transport::{Listener, Peer, Session, Stream};
@@ -78,6 +79,8 @@ struct Shared {
     buffers: Buffers,
     /// Bytes of fetched records that are being written.
     answers: Budget,
+    /// What leaders here give to replicas that are not in sync.
+    catching_up: Mutex<Pace>,
     fetch_sessions: sessions::Cache,
     producer_ids: handlers::init_producer_id::Ids,
     meters: meters::Meters,
@@ -99,6 +102,7 @@ impl Server {
             requests: Budget::new(limits.requests_bytes_max.max(1)),
             buffers: Buffers::new(UNUSED_BYTES_MAX),
             answers: Budget::new(ANSWER_BYTES_MAX),
+            catching_up: Mutex::new(Pace::default()),
             fetch_sessions: sessions::Cache::new(limits.fetch_sessions_max, services.sys.random.fork()),
             producer_ids: handlers::init_producer_id::Ids::default(),
             meters: meters::Meters::new(&services.metrics),

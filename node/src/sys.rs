@@ -11,6 +11,7 @@ pub mod disk;
 pub mod mailbox;
 pub mod memory;
 pub mod net;
+pub mod pace;
 pub mod process;
 pub mod random;
 pub mod task;

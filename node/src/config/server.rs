@@ -303,6 +303,24 @@ pub const PROPERTIES: &[ServerProperty] = &[
         "Replicas of a topic that names no count.",
     ),
     live(
+        "leader.replication.throttled.rate",
+        Kind::Bytes {
+            min: 1,
+            max: i64::MAX,
+        },
+        "9223372036854775807",
+        "How many bytes a second a leader gives to replicas that are not in sync, where the topic names them.",
+    ),
+    live(
+        "follower.replication.throttled.rate",
+        Kind::Bytes {
+            min: 1,
+            max: i64::MAX,
+        },
+        "9223372036854775807",
+        "How many bytes a second a node copies of replicas that are not in sync, where the topic names them.",
+    ),
+    live(
         "auto.leader.rebalance.enable",
         Kind::Bool,
         "true",
@@ -552,6 +570,21 @@ impl BrokerConfig {
             interval: Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX)),
             percentage: self.number("leader.imbalance.per.broker.percentage"),
         })
+    }
+
+    /// Bytes per second; None: as fast as it goes.
+    pub fn leader_throttle(&self) -> Option<u64> {
+        self.rate("leader.replication.throttled.rate")
+    }
+
+    /// Bytes per second; None: as fast as it goes.
+    pub fn follower_throttle(&self) -> Option<u64> {
+        self.rate("follower.replication.throttled.rate")
+    }
+
+    fn rate(&self, name: &str) -> Option<u64> {
+        let rate = self.number(name);
+        u64::try_from(rate).ok().filter(|_| rate < i64::MAX)
     }
 
     pub fn producer_expiration_ms(&self) -> i64 {

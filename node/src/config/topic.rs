@@ -3,6 +3,7 @@
 
 use super::properties::{Kind, Property, PropertyError, list_items, nearest};
 use super::server::BrokerConfig;
+use super::throttled::Throttled;
 use std::collections::BTreeMap;
 
 /// A property of a topic, and the server property that gives its default where the topic does not set it.
@@ -89,11 +90,25 @@ pub const PROPERTIES: &[TopicProperty] = &[
         "Accepted for compatibility: every append is synced, see write.caching.",
     ),
     topic(
+        "follower.replication.throttled.replicas",
+        Kind::Text,
+        "",
+        None,
+        "The replicas that follower.replication.throttled.rate holds up: `*`, or PARTITION:NODE,...",
+    ),
+    topic(
         "index.interval.bytes",
         Kind::Bytes { min: 0, max: INT_MAX },
         "4096",
         Some("log.index.interval.bytes"),
         "How many bytes of a segment lie between two entries of its index.",
+    ),
+    topic(
+        "leader.replication.throttled.replicas",
+        Kind::Text,
+        "",
+        None,
+        "The leaders that leader.replication.throttled.rate holds up: `*`, or PARTITION:NODE,...",
     ),
     topic(
         "max.compaction.lag.ms",
@@ -253,6 +268,11 @@ pub fn check(name: &str, value: &str) -> Result<String, PropertyError> {
         "compression.type" if kept != "producer" => {
             refuse("the broker does not compress again, only `producer` is supported")
         }
+        "leader.replication.throttled.replicas" | "follower.replication.throttled.replicas"
+            if Throttled::parse(&kept).is_none() =>
+        {
+            refuse("`*`, or PARTITION:NODE with commas between")
+        }
         "cleanup.policy" if kept.is_empty() => refuse("delete, compact, or both"),
         _ => Ok(kept),
     }
@@ -332,6 +352,8 @@ pub struct TopicConfig {
     pub min_insync_replicas: usize,
     pub write_caching: bool,
     pub unclean_leader_election: bool,
+    pub leader_throttled: Throttled,
+    pub follower_throttled: Throttled,
 }
 
 /// Whose time a record carries.
@@ -347,6 +369,7 @@ impl TopicConfig {
     pub fn resolve(set: &BTreeMap<String, String>, broker: &BrokerConfig) -> Self {
         let values = Values { set, broker };
         let policy = values.text("cleanup.policy");
+        let throttled = |name| Throttled::parse(&values.text(name)).unwrap_or_default();
         Self {
             compacted: list_items(&policy).any(|item| item == "compact"),
             deleted_by_retention: list_items(&policy).any(|item| item == "delete"),
@@ -365,6 +388,8 @@ impl TopicConfig {
             min_insync_replicas: usize::try_from(values.count("min.insync.replicas")).unwrap_or(usize::MAX),
             write_caching: values.text("write.caching") == "true",
             unclean_leader_election: values.text("unclean.leader.election.enable") == "true",
+            leader_throttled: throttled("leader.replication.throttled.replicas"),
+            follower_throttled: throttled("follower.replication.throttled.replicas"),
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::session::{Limits, Session, Taken, Task, Work};
 use super::stream::{Answer, Stream};
+use super::throttle::Throttle;
 use super::{Assignments, Connecting, Key, Leaders, truncation};
 use crate::config::Replication as Settings;
 use crate::metadata::View;
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     pub(super) sys: Sys,
     pub(super) view: View,
     pub(super) leaders: Arc<dyn Leaders>,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) metrics: Metrics,
     pub(super) assignments: watch::Receiver<Arc<Assignments>>,
 }
@@ -293,13 +295,19 @@ impl Fetcher {
             return;
         };
         let is_awaited = !matches!(work, Work::Note { .. });
-        if let Work::Append { records, .. } = &work {
-            self.bytes_in.add(records.len() as u64);
-        }
+        let bytes = match &work {
+            Work::Append { records, .. } => records.len() as u64,
+            Work::Follow | Work::Note { .. } | Work::Truncate { .. } | Work::Restart { .. } => 0,
+        };
+        self.bytes_in.add(bytes);
+        let throttle = Arc::clone(&self.parts.throttle);
         let permit = permit.cloned();
         self.jobs.push(Box::pin(async move {
             let result = apply(&partition, epoch, work).await;
             drop(permit);
+            if bytes > 0 && result.is_ok() {
+                throttle.pass(&partition, bytes).await;
+            }
             Done {
                 key,
                 epoch,

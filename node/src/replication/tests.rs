@@ -5,5 +5,6 @@ mod cluster;
 mod failover;
 mod followers;
 mod histories;
+mod throttle;
 
 use cluster::{Cluster, batch, idempotent, values};

@@ -327,6 +327,7 @@ impl Cluster {
         let replication = Replication::start(Options {
             me: id,
             settings: config.replication.clone(),
+            broker: config.broker.clone(),
             sys: sys.clone(),
             view: view.clone(),
             registry: registry.clone(),

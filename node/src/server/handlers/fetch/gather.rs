@@ -2,6 +2,8 @@
 //!
 //! A partition that has nothing new is not read at all: its watermarks say so.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use bytes::Bytes;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use headwater_protocol::kafka::ErrorCode;
@@ -15,6 +17,7 @@ use crate::server::errors;
 use crate::server::request::Context;
 use crate::server::sessions::{FetchSession, Slot, TopicKey, Wanted};
 use crate::sys::budget::Permit;
+use crate::sys::pace::Pace;
 use headwater_protocol::ids::PartitionIndex;
 
 /// What one read takes from the budget at most before it is known how much there is.
@@ -184,7 +187,48 @@ impl<'a> Gather<'a> {
             return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
         }
         let partition = partition.clone();
-        self.read_log(&partition, wanted, room, marks).await
+        self.read_paced(&partition, wanted, room, marks).await
+    }
+
+    /// Reads no more than a replica that is held up may be given by now.
+    async fn read_paced(
+        &mut self,
+        partition: &Partition,
+        wanted: Wanted,
+        room: usize,
+        marks: Watermarks,
+    ) -> Result<Found, ErrorCode> {
+        let Some(rate) = self.throttle(partition) else {
+            return self.read_log(partition, wanted, room, marks).await;
+        };
+        let now = self.context.services().sys.clock.now();
+        let allowance = self.pace().allowance(rate, now);
+        let room = room.min(usize::try_from(allowance).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+        }
+        let found = self.read_log(partition, wanted, room, marks).await?;
+        self.pace().spend(found.bytes as u64);
+        Ok(found)
+    }
+
+    /// How many bytes a second this replica is given; None: as fast as it goes. In sync it is never held up.
+    fn throttle(&self, partition: &Partition) -> Option<u64> {
+        let Origin::Replica { node, .. } = self.limits.origin else {
+            return None;
+        };
+        let services = self.context.services();
+        let throttled = &partition.config().leader_throttled;
+        let is_named = throttled.names(partition.name().index, services.node_id());
+        if !is_named || partition.leadership().isr.contains(&node) {
+            return None;
+        }
+        services.broker(&services.view.image()).leader_throttle()
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        let pace = &self.context.caller.shared.catching_up;
+        pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_log(
