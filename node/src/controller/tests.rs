@@ -709,8 +709,20 @@ fn replicas_are_moved_and_the_reason_is_told_where_they_are_not() {
     // Taken back before it has ended.
     cluster.ask(free(&[1, 3, 4])).expect("allowed");
     cluster.ask(ask("t", 0, None, Factor::Free)).expect("taken back");
+    // Meanwhile more partitions have as many replicas as there were.
+    cluster.ask(free(&[1, 2, 4])).expect("allowed");
+    cluster
+        .ask(Change::CreatePartitions {
+            topic: "t".to_owned(),
+            count: 2,
+            assignments: Vec::new(),
+            validate_only: false,
+        })
+        .expect("added");
+    assert_eq!(cluster.image.topics["t"].partitions[1].replicas.len(), 3);
+    cluster.ask(ask("t", 0, None, Factor::Free)).expect("taken back");
     let state = &cluster.image.topics["t"].partitions[0];
-    let expected: Vec<NodeId> = [3, 4, 2].map(NodeId).to_vec();
+    let expected: Vec<NodeId> = [2, 4, 3].map(NodeId).to_vec();
     assert_eq!((state.is_moving(), &state.replicas), (false, &expected));
 }
 

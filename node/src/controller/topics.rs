@@ -193,7 +193,8 @@ pub(super) fn add_partitions(
     let factor = topic
         .partitions
         .first()
-        .map_or(1, |partition| partition.replicas.len());
+        // While its replicas are being moved it has more of them than it is to have.
+        .map_or(1, |partition| partition.replicas.len() - partition.adding.len());
     let replicas = if assignments.is_empty() {
         placement::place(added, i16::try_from(factor).unwrap_or(i16::MAX), present, image)?
     } else {
