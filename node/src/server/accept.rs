@@ -16,6 +16,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long accepting rests when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the goodbye to all sessions may take, repeated for those that missed it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Who is told of sites that dial; `link` stands behind it. Calls must not block.
 pub trait SessionSink: Send + Sync {
     /// A site has dialed. The session is the sink's alone; it counts as a connection until it is closed.
@@ -64,7 +67,8 @@ async fn drain(shared: &Shared, listener: Listener) {
         _ = connections.wait_for(|open| *open == 0) => {}
         () = shared.tasks.cancelled().cancelled_owned() => {}
     }
-    listener.close().await;
+    // What is to be said is said at once. A peer that went away in its handshake is remembered until it would be idle.
+    let _ = shared.services.sys.clock.timeout(GOODBYE, listener.close()).await;
 }
 
 /// A counted connection: gives its place back when dropped.
