@@ -205,6 +205,8 @@ impl Node {
         tracing::info!("node is stopping");
         let patience = Duration::from_millis(u64::try_from(core.config.shutdown_timeout_ms).unwrap_or(0));
         heartbeat.leave(patience / 2).await;
+        // Before the others find nobody who listens to what they propose.
+        core.controller.abdicate().await;
         server.drain(patience).await;
         if let Err(error) = transforms.stop(patience).await {
             // What they did not commit they do again: nothing is lost by it.

@@ -93,9 +93,14 @@ impl Controller {
         self.quorum.state()
     }
 
-    /// Ends this node's part of the quorum, after everything that may still propose.
-    pub async fn stop(&self) {
-        self.quorum.stop().await;
+    /// Leaves the lead of the quorum to the other voters, if this node has it and there are any: they elect one of them
+    /// within a moment. Nothing can be proposed on this node any more.
+    pub async fn abdicate(&self) {
+        let state = self.quorum.state();
+        if state.leader == Some(self.me) && state.voters.len() > 1 {
+            tracing::info!("this node leaves the lead of the quorum to others");
+            self.quorum.stop().await;
+        }
     }
 
     /// Sent twice, a change must be the same one: a topic brings its id along.

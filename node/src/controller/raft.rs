@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use headwater_protocol::ids::{NodeId, Offset};
-use openraft::error::{ClientWriteError, InitializeError, RaftError};
+use openraft::error::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -419,7 +419,10 @@ fn state(metrics: &Metrics) -> QuorumState {
             .last_log_index
             .map_or(Offset(0), |index| offset(index).plus(1)),
         applied: metrics.last_applied.map_or(Offset(-1), |id| offset(id.index)),
-        failed: metrics.running_state.as_ref().err().map(ToString::to_string),
+        failed: match &metrics.running_state {
+            Ok(()) | Err(Fatal::Stopped) => None,
+            Err(failed) => Some(failed.to_string()),
+        },
     }
 }
 
