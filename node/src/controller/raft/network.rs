@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use headwater_protocol::ids::NodeId;
 use openraft::error::{
-    Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
+    Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, RemoteError, ReplicationClosed,
+    StreamingError, Unreachable,
 };
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
@@ -45,6 +46,7 @@ impl RaftNetworkFactory<Types> for Network {
         Member {
             target,
             peers: self.peers.clone(),
+            portion: Portion::default(),
         }
     }
 }
@@ -53,6 +55,35 @@ impl RaftNetworkFactory<Types> for Network {
 pub(super) struct Member {
     target: NodeId,
     peers: Peers,
+    portion: Portion,
+}
+
+/// How many entries a member is sent at once. openraft gives each call one heartbeat's time and then sends the same again:
+/// over a slow line it would do so for ever.
+#[derive(Debug, Default)]
+struct Portion {
+    /// The entries of the last call, if it was not answered in time.
+    unanswered: Option<usize>,
+}
+
+impl Portion {
+    /// Before a call with so many entries; an error says how many there should be instead.
+    fn begin(&mut self, entries: usize) -> Result<(), usize> {
+        if entries == 0 {
+            return Ok(());
+        }
+        match self.unanswered.replace(entries) {
+            Some(before) if before > 1 && entries >= before => {
+                self.unanswered = None;
+                Err(before / 2)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn answered(&mut self) {
+        self.unanswered = None;
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,7 +128,16 @@ impl RaftNetwork<Types> for Member {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
-        self.ask(&Request::Append(rpc), option.hard_ttl()).await
+        let begun = self.portion.begin(rpc.entries.len());
+        begun.map_err(|fewer| {
+            let fewer = u64::try_from(fewer).unwrap_or(u64::MAX);
+            RPCError::PayloadTooLarge(PayloadTooLarge::new_entries_hint(fewer))
+        })?;
+        let answer = self.ask(&Request::Append(rpc), option.hard_ttl()).await;
+        if !matches!(answer, Err(RPCError::Network(_))) {
+            self.portion.answered();
+        }
+        answer
     }
 
     async fn vote(
@@ -185,4 +225,25 @@ fn without_head<T: DeserializeOwned>(mut body: Bytes) -> Result<(T, Bytes), Stri
     }
     let head = serde_json::from_slice(&body.split_to(bytes)).map_err(|error| error.to_string())?;
     Ok((head, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_does_not_answer_in_time_is_sent_half_as_much_until_it_does() {
+        let mut portion = Portion::default();
+        assert_eq!(portion.begin(40), Ok(()));
+        assert_eq!(portion.begin(0), Ok(()), "a heartbeat says nothing of entries");
+        assert_eq!(portion.begin(45), Err(20));
+        assert_eq!(portion.begin(20), Ok(()));
+        assert_eq!(portion.begin(20), Err(10));
+        assert_eq!(portion.begin(10), Ok(()));
+        portion.answered();
+        assert_eq!(portion.begin(10), Ok(()));
+        portion.answered();
+        assert_eq!(portion.begin(1), Ok(()));
+        assert_eq!(portion.begin(1), Ok(()), "one is sent until it arrives");
+    }
 }
