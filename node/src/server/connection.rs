@@ -44,9 +44,6 @@ pub(super) fn spawn(shared: &Arc<Shared>, stream: Stream, peer: Arc<Peer>) {
     );
 }
 
-/// How long a peer may take to take note of the end.
-const FINISH: Duration = Duration::from_secs(2);
-
 /// Serves `stream` until it ends, a fault of its peer, a drain, or an idle time too long.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, peer: Arc<Peer>) {
     let Stream { reader, writer } = stream;
@@ -131,13 +128,11 @@ impl Connection {
         let fault = match over {
             Over::Done => {
                 let stopped = self.caller.shared.tasks.cancelled();
-                let clock = self.caller.shared.services.sys.clock.clone();
                 tokio::select! {
                     biased;
                     () = stopped.cancelled() => {}
+                    // The peer may be gone: then nobody waits for the end either.
                     _ = writer.finish() => {}
-                    // The peer may be gone without a word: that is no reason to hold up a drain.
-                    () = clock.sleep(FINISH) => {}
                 }
                 return;
             }
