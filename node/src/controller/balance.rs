@@ -52,11 +52,7 @@ mod tests {
             mirror: None,
         }];
         for number in 1..=3 {
-            let addresses = Addresses {
-                tcp: String::new(),
-                quic: String::new(),
-                http: String::new(),
-            };
+            let addresses = Addresses::default();
             let mut node = Node::new(NodeId(number), addresses, None);
             if number == 3 {
                 node.state = NodeState::Fenced;

@@ -307,7 +307,7 @@ fn unknown(id: NodeId) -> ProposeError {
 }
 
 /// The node, if the process that speaks for it is the newest.
-fn current(id: NodeId, epoch: BrokerEpoch, image: &Image) -> Result<&Node, ProposeError> {
+pub(super) fn current(id: NodeId, epoch: BrokerEpoch, image: &Image) -> Result<&Node, ProposeError> {
     let node = image.nodes.get(&id).ok_or_else(|| unknown(id))?;
     if node.epoch == epoch {
         Ok(node)

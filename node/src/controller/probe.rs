@@ -65,8 +65,7 @@ mod tests {
         let at = |tcp: String| {
             let addresses = Addresses {
                 tcp,
-                quic: String::new(),
-                http: String::new(),
+                ..Addresses::default()
             };
             Node::new(NodeId(2), addresses, None)
         };

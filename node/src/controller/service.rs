@@ -9,6 +9,7 @@ use super::balance::unbalanced;
 use super::decide::{Context, Decision, Tell, decide};
 use super::elections;
 use super::error::ProposeError;
+use super::nodes;
 use super::probe::{self, Gone};
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
@@ -427,17 +428,7 @@ impl Service {
             return Err(ProposeError::NotController);
         };
         let image = self.parts.view.image();
-        let unknown = || ProposeError::Unknown {
-            kind: "node".into(),
-            name: id.to_string(),
-        };
-        let node = image.nodes.get(&id).ok_or_else(unknown)?;
-        if node.epoch != epoch {
-            return Err(ProposeError::StaleNode {
-                node: id,
-                current: node.epoch,
-            });
-        }
+        let node = nodes::current(id, epoch, &image)?;
         reign.sessions.heard(id, now);
         match (node.state, leaving) {
             (NodeState::Fenced, false) => {

@@ -115,11 +115,7 @@ mod tests {
             (2, NodeState::Active),
             (3, NodeState::Fenced),
         ] {
-            let addresses = Addresses {
-                tcp: String::new(),
-                quic: String::new(),
-                http: String::new(),
-            };
+            let addresses = Addresses::default();
             let mut node = Node::new(NodeId(id), addresses, None);
             node.state = state;
             image.apply(Offset(i64::from(id)), &Record::Node(node));

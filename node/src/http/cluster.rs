@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use headwater_protocol::ids::NodeId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -114,6 +115,11 @@ pub(super) struct Build {
     /// Whether this binary runs modules.
     pub wasm: bool,
     pub ui: bool,
+}
+
+/// Nodes as the API names them.
+pub(super) fn ids(nodes: &[NodeId]) -> Vec<i32> {
+    nodes.iter().map(|node| node.0).collect()
 }
 
 /// Looks at all partitions of the cluster where nobody waits for this thread.

@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
-use headwater_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::cluster::health::PartitionCondition;
+use super::cluster::ids;
 use super::error::{ApiError, Body, ErrorBody, Path, Query};
 use crate::config::topic;
 use crate::controller::change::{ConfigChange, ConfigOperation, TopicRef};
@@ -363,7 +363,6 @@ fn partition(api: &Api, image: &Image, examined: &Examined<'_>) -> PartitionView
         let followers = partition.followers().into_iter();
         followers.map(|it| follower(it, now)).collect()
     });
-    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
     PartitionView {
         partition: examined.index.0,
         condition: examined.ailments.into(),

@@ -71,7 +71,7 @@ pub enum NodeState {
 }
 
 /// Where a node is reached, as `host:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Addresses {
     pub tcp: String,
     pub quic: String,

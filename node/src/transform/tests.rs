@@ -64,11 +64,7 @@ impl Rig {
             replica_lag_max: Duration::from_secs(10),
         });
         if !view.image().nodes.contains_key(&NodeId(1)) {
-            let addresses = crate::metadata::image::Addresses {
-                tcp: String::new(),
-                quic: String::new(),
-                http: String::new(),
-            };
+            let addresses = crate::metadata::image::Addresses::default();
             let node = crate::metadata::Node::new(NodeId(1), addresses, None);
             controller.propose(Change::RegisterNode(node)).await.unwrap();
         }

@@ -14,11 +14,7 @@ fn image(min_in_sync: usize, partitions: &[PartitionState]) -> Image {
         (3, NodeState::Active),
         (4, NodeState::Fenced),
     ] {
-        let addresses = Addresses {
-            tcp: String::new(),
-            quic: String::new(),
-            http: String::new(),
-        };
+        let addresses = Addresses::default();
         let mut node = Node::new(NodeId(id), addresses, None);
         node.state = state;
         records.push(Record::Node(node));

@@ -3,6 +3,7 @@
 //! Owns the newest image. Every node folds the same entries in the same order to the same image; an entry decided on
 //! an older state of affairs than it meets changes nothing, wherever it is folded.
 
+use std::io;
 use std::sync::Arc;
 
 use openraft::storage::{RaftStateMachine, Snapshot};
@@ -38,18 +39,19 @@ struct Writer {
 impl Writer {
     /// Writes a snapshot; waits for room.
     async fn write(&self, name: &'static str, found: &Arc<Found>) -> Result<(), String> {
-        loop {
+        let is_full =
+            |error: &SnapshotError| matches!(error, SnapshotError::Io(error) if disk::is_full(error));
+        let attempt = || {
             let (disk, content) = (Arc::clone(&self.disk), Arc::clone(found));
             let written = self.tasks.blocking(name, move || content.write(disk.as_ref()));
-            match written.await {
-                Ok(Err(SnapshotError::Io(error))) if disk::is_full(&error) && self.room.wait().await => {}
-                Ok(done) => {
-                    self.room.found();
-                    return done.map_err(|error| error.to_string());
-                }
-                Err(_) => return Err("the thread died".to_owned()),
+            async {
+                written
+                    .await
+                    .unwrap_or_else(|_| Err(io::Error::other("the thread died").into()))
             }
-        }
+        };
+        let done = self.room.find(is_full, attempt).await;
+        done.map_err(|error| error.to_string())
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! It must never wait for anything but room: after another failure the disk is not trusted.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,8 +34,30 @@ impl Room {
         }
     }
 
-    /// Returns when it is time to try again; false: the node stops, and nobody waits any longer.
-    pub(super) async fn wait(&self) -> bool {
+    /// Makes an attempt again and again while `is_full` says that room is all it lacks. Once the node stops, nobody waits.
+    pub(super) async fn find<T, E, F>(
+        &self,
+        is_full: impl Fn(&E) -> bool,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        loop {
+            let done = attempt().await;
+            let lacks_room = done.as_ref().err().is_some_and(&is_full);
+            if lacks_room && self.wait().await {
+                continue;
+            }
+            if done.is_ok() {
+                self.found();
+            }
+            return done;
+        }
+    }
+
+    /// Returns when it is time to try again; false: the node stops.
+    async fn wait(&self) -> bool {
         if !self.is_full.swap(true, Ordering::Relaxed) {
             tracing::error!("disk full, this node's part in the quorum waits");
         }
@@ -46,7 +69,7 @@ impl Room {
     }
 
     /// Something was written.
-    pub(super) fn found(&self) {
+    fn found(&self) {
         if self.is_full.swap(false, Ordering::Relaxed) {
             tracing::info!("there is room again, this node takes part in the quorum");
         }

@@ -120,17 +120,16 @@ impl Store {
         verb: ErrorVerb,
         work: impl Fn(&Inner) -> io::Result<T> + Clone + Send + 'static,
     ) -> Result<T, StorageError> {
-        loop {
+        let attempt = || {
             let (inner, work) = (Arc::clone(&self.inner), work.clone());
-            let done = self.inner.tasks.blocking(name, move || work(&inner)).await;
-            match done.unwrap_or_else(|_| Err(io::Error::other("the thread died"))) {
-                Err(error) if disk::is_full(&error) && self.inner.room.wait().await => {}
-                done => {
-                    self.inner.room.found();
-                    return done.map_err(|error| failed(verb, &error));
-                }
+            let done = self.inner.tasks.blocking(name, move || work(&inner));
+            async {
+                done.await
+                    .unwrap_or_else(|_| Err(io::Error::other("the thread died")))
             }
-        }
+        };
+        let done = self.inner.room.find(disk::is_full, attempt).await;
+        done.map_err(|error| failed(verb, &error))
     }
 
     /// Returns once the entries are in the log: where they end, and how far it is synced.
@@ -138,16 +137,9 @@ impl Store {
         &self,
         batches: Vec<BatchView>,
     ) -> Result<(Offset, watch::Receiver<Synced>), log::AppendError> {
-        loop {
-            let done = self.inner.try_write(batches.clone());
-            match done {
-                Err(log::AppendError::Full { .. }) if self.inner.room.wait().await => {}
-                done => {
-                    self.inner.room.found();
-                    return done;
-                }
-            }
-        }
+        let is_full = |error: &log::AppendError| matches!(error, log::AppendError::Full { .. });
+        let attempt = || std::future::ready(self.inner.try_write(batches.clone()));
+        self.inner.room.find(is_full, attempt).await
     }
 }
 
@@ -402,14 +394,20 @@ mod tests {
     use futures_util::FutureExt as _;
     use std::time::Duration;
 
-    #[tokio::test]
-    async fn a_full_disk_is_waited_for() {
+    /// A store whose disk is full by now.
+    fn without_room() -> (Sys, MemoryDisk, Store) {
         let mut sys = Sys::simulated(1);
         let disk = MemoryDisk::new(sys.random.fork());
         sys.disk = Arc::new(disk.clone());
         disk.create_folder(Path::new("metadata")).unwrap();
-        let mut store = Store::open(&sys, sys.tasks.child("quorum")).unwrap();
+        let store = Store::open(&sys, sys.tasks.child("quorum")).unwrap();
         disk.set_capacity(0);
+        (sys, disk, store)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_waited_for() {
+        let (sys, disk, mut store) = without_room();
         let vote = Vote::new(3, NodeId(1));
         let mut saving = Box::pin(store.save_vote(&vote));
         for _ in 0..50 {
@@ -424,12 +422,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_room_when_the_node_stops() {
-        let mut sys = Sys::simulated(1);
-        let disk = MemoryDisk::new(sys.random.fork());
-        sys.disk = Arc::new(disk.clone());
-        disk.create_folder(Path::new("metadata")).unwrap();
-        let mut store = Store::open(&sys, sys.tasks.child("quorum")).unwrap();
-        disk.set_capacity(0);
+        let (sys, _disk, mut store) = without_room();
         sys.tasks.cancel();
         let refused = store.save_vote(&Vote::new(3, NodeId(1))).await;
         assert!(refused.is_err());

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::health::{PartitionCondition, PartitionPlace};
-use super::{Api, look};
+use super::{Api, ids, look};
 use crate::config::BrokerConfig;
 use crate::controller::health::{Ailments, Examined, examine, waits_for};
 use crate::http::error::{ApiError, ErrorBody, Query};
@@ -156,7 +156,6 @@ fn is_asked_for(examined: &Examined<'_>, query: &PlacedQuery) -> bool {
 
 fn put(topics: &mut Vec<PlacedTopic>, image: &Image, examined: &Examined<'_>) {
     let state = examined.state;
-    let ids = |nodes: &[headwater_protocol::ids::NodeId]| nodes.iter().map(|node| node.0).collect();
     let placed = PlacedPartition {
         partition: examined.index.0,
         condition: examined.ailments.into(),

@@ -374,11 +374,7 @@ impl Cluster {
 
     fn register(&self, id: NodeId) {
         let before = self.quorum.image().nodes.get(&id).map(|node| node.epoch);
-        let addresses = Addresses {
-            tcp: String::new(),
-            quic: String::new(),
-            http: String::new(),
-        };
+        let addresses = Addresses::default();
         let mut node = NodeEntry::new(id, addresses, Some(format!("rack {id}")));
         node.epoch = BrokerEpoch(before.map_or(0, |epoch| epoch.value() + 1));
         self.quorum.say(&[Record::Node(node)]);
