@@ -10,7 +10,7 @@ use super::{Applied, Change, Controller, MemberChange, Request};
 use crate::metadata::NodeState;
 use crate::peer::{Answering, Answers, CallError, Kind};
 use bytes::Bytes;
-use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
+use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, TopicId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct Standing {
     pub state: NodeState,
     /// It asked to stop, and leads nothing any more that another could lead.
     pub may_stop: bool,
+    /// The metadata by which that is so.
+    pub as_of: Offset,
 }
 
 /// A call to whoever leads the quorum.
@@ -66,7 +68,8 @@ impl Controller {
         Ok(applied)
     }
 
-    /// Tells the controller that this node is there. The caller says when again.
+    /// Tells the controller that this node is there. The caller says when again. A node that may stop knows by then who
+    /// leads in its place.
     pub async fn heartbeat(
         &self,
         epoch: BrokerEpoch,
@@ -75,7 +78,12 @@ impl Controller {
     ) -> Result<Standing, ProposeError> {
         let node = self.me;
         let call = Call::Heartbeat { node, epoch, leaving };
-        self.ask(&call, patience).await
+        let standing: Standing = self.ask(&call, patience).await?;
+        if standing.may_stop {
+            // Once it drains it hears of nothing more, and would go on as the leader of before.
+            self.gate.reached(standing.as_of).await;
+        }
+        Ok(standing)
     }
 
     /// Changes who takes part in the quorum. If the future is dropped, it may have happened.

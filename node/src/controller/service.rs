@@ -445,6 +445,7 @@ impl Service {
         Ok(Standing {
             state,
             may_stop: leaving && !leads_what_another_could(&image, id),
+            as_of: image.offset,
         })
     }
 
