@@ -10,7 +10,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::hmac;
 use sha2::{Digest, Sha256};
@@ -40,6 +40,8 @@ pub(crate) struct Store {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     key: hmac::Key,
+    /// Held while files are replaced or removed: the same module may come from several sides at once.
+    changing: Mutex<()>,
 }
 
 /// SHA-256 in hex.
@@ -64,12 +66,19 @@ impl Store {
             disk,
             folder: folder.to_owned(),
             key,
+            changing: Mutex::new(()),
         })
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        // There is nothing in it that could be half done.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a component by its digest, durably.
     pub(crate) fn put(&self, digest: &str, wasm: &[u8]) -> Result<(), StoreError> {
         let path = self.wasm_path(digest);
+        let _change = self.change();
         let is_here = self.disk.open(&path, Open::Read).and_then(|file| file.bytes());
         if !is_here.is_ok_and(|bytes| bytes == wasm.len() as u64) {
             disk::replace(&*self.disk, &path, wasm)?;
@@ -97,6 +106,7 @@ impl Store {
         let name = code_name(digest, engine);
         let mut bytes = self.mark(&name, code).as_ref().to_vec();
         bytes.extend_from_slice(code);
+        let _change = self.change();
         Ok(disk::replace(&*self.disk, &self.folder.join(name), &bytes)?)
     }
 
@@ -125,6 +135,7 @@ impl Store {
 
     /// Removes a component and everything compiled from it.
     pub(crate) fn remove(&self, digest: &str) -> Result<(), StoreError> {
+        let _change = self.change();
         for entry in self.disk.list(&self.folder)? {
             if entry.name.starts_with(digest) {
                 self.disk.remove_file(&self.folder.join(entry.name))?;
@@ -159,6 +170,26 @@ mod tests {
 
     fn store(sys: &Sys) -> Store {
         Store::open(Arc::clone(&sys.disk), Path::new("modules"), &sys.random).unwrap()
+    }
+
+    #[test]
+    fn a_module_may_come_from_several_sides_at_once() {
+        let sys = Sys::simulated(1);
+        let store = store(&sys);
+        for round in 0..200_u32 {
+            let wasm = round.to_be_bytes();
+            let digest = digest_of(&wasm);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        store.put(&digest, &wasm).unwrap();
+                        store.put_code(&digest, "engine", &wasm).unwrap();
+                    });
+                }
+            });
+            assert_eq!(store.get(&digest).unwrap(), wasm);
+            assert_eq!(store.code(&digest, "engine").unwrap().as_deref(), Some(&wasm[..]));
+        }
     }
 
     #[test]
