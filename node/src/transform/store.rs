@@ -173,6 +173,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "threads that the test ends with")]
     fn a_module_may_come_from_several_sides_at_once() {
         let sys = Sys::simulated(1);
         let store = store(&sys);
