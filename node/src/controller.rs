@@ -13,10 +13,10 @@ mod elections;
 pub mod error;
 mod gauges;
 pub mod health;
+mod lifelines;
 mod nodes;
 mod objects;
 mod placement;
-mod probe;
 mod raft;
 mod reassign;
 mod service;
@@ -38,6 +38,7 @@ use crate::sys::mailbox::{Sender, mailbox};
 use crate::sys::task::Kind;
 use crate::telemetry::{Health, Metrics};
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, ProducerId};
+use lifelines::Holder;
 use raft::{Opened, Quorum};
 use serde::{Deserialize, Serialize};
 use service::{Parts, Service};
@@ -215,18 +216,20 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         quorum.begin(voters).await?;
     }
     gauges::describe(&metrics, me, quorum.clone(), known.clone(), broker.clone());
+    let (holder, lifelines) = Holder::new(me, &sys, &tasks, quorum.clone(), known.clone());
     let vigil = Vigil {
         me,
         sys: sys.clone(),
         quorum: quorum.clone(),
         known: known.clone(),
-        timing,
+        lifelines: lifelines.clone(),
     };
     let service = Service::new(
         Parts {
             me,
             cluster_id,
             session_timeout,
+            lifelines,
             sys,
             broker,
             view: known,
@@ -235,6 +238,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         },
         quorum,
     );
+    drop(tasks.spawn("lifelines", Kind::Critical, holder.run(tasks.cancelled())));
     drop(tasks.spawn("vigil", Kind::Critical, vigil.run(tasks.cancelled())));
     let cancel = tasks.cancelled();
     drop(tasks.spawn("service", Kind::Critical, service.run(mailbox, cancel)));

@@ -73,7 +73,13 @@ struct Three {
 
 impl Three {
     async fn start() -> anyhow::Result<Self> {
+        Self::with("").await
+    }
+
+    /// With these properties of each node.
+    async fn with(properties: &str) -> anyhow::Result<Self> {
         let first = Site::new()?
+            .config(properties)?
             .argument("--node-id")
             .argument("1")
             .argument("--cluster-id")
@@ -82,6 +88,7 @@ impl Three {
         let voters = format!("1@{}", node.addresses.quic);
         let observer = |id: &str| -> anyhow::Result<Site> {
             let site = Site::new()?
+                .config(properties)?
                 .argument("--node-id")
                 .argument(id)
                 .argument("--cluster-id")
@@ -202,5 +209,38 @@ async fn a_node_that_is_killed_is_missed_by_every_account_and_welcomed_back() ->
         health["nodes"]["active"] == 3 && health["under_replicated"]["count"] == 0,
         "{health}"
     );
+    Ok(())
+}
+
+/// The test's patience is shorter than the time for which silence is borne: it is the end of the process that counts.
+#[tokio::test]
+async fn a_process_that_was_killed_is_replaced_at_once_however_long_silence_is_borne() -> anyhow::Result<()> {
+    let properties = "broker.session.timeout.ms = 600000\ncontroller.quorum.election.timeout.ms = 60000\n";
+    let mut three = Three::with(properties).await?;
+    let bootstrap = three.nodes[0].bootstrap();
+    for voter in ["2", "3"] {
+        told(["cluster", "add-voter", voter, "--bootstrap", &bootstrap]).await?;
+    }
+    let topic = serde_json::json!({
+        "name": "kept", "partitions": 3, "replication_factor": 3, "configs": { "min.insync.replicas": "2" },
+    });
+    three.nodes[0]
+        .http()
+        .post("/api/v1/topics", &topic)
+        .await?
+        .json()?;
+
+    // It leads the quorum, and a partition.
+    three.nodes.remove(0).kill().await?;
+    let survivor = &three.nodes[0];
+    until(PATIENCE, "a leader in every partition", || async {
+        let topic = get(survivor.http(), "/topics/kept").await?;
+        let partitions = topic["partitions"].as_array().context("partitions")?;
+        let is_led = |it: &Value| it["leader"] == 2 || it["leader"] == 3;
+        Ok((partitions.len() == 3 && partitions.iter().all(is_led)).then_some(()))
+    })
+    .await?;
+    let quorum = get(survivor.http(), "/cluster/quorum").await?;
+    ensure!(quorum["leader"] == 2 || quorum["leader"] == 3, "{quorum}");
     Ok(())
 }

@@ -13,7 +13,6 @@ mod storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use headwater_protocol::ids::{NodeId, Offset};
@@ -30,7 +29,6 @@ use crate::metadata::record::{FORMAT, RecordError};
 use crate::metadata::{Publisher, Record};
 use crate::peer::{Kind, Peers};
 use crate::sys::Sys;
-use crate::sys::clock::Clock;
 
 pub(super) use self::snapshot::SnapshotError;
 
@@ -212,9 +210,6 @@ pub(super) struct Quorum {
     me: NodeId,
     raft: Raft,
     peers: Peers,
-    clock: Clock,
-    /// When a leader spoke to this node last.
-    led: Arc<watch::Sender<Instant>>,
 }
 
 impl Quorum {
@@ -245,14 +240,7 @@ impl Quorum {
         let machine = Machine::new(sys, publisher, snapshot);
         let raft = Raft::new(me, Arc::new(config), Network::new(peers.clone()), store, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-        let (led, _) = watch::channel(sys.clock.now());
-        Ok(Self {
-            me,
-            raft,
-            peers,
-            clock: sys.clock.clone(),
-            led: Arc::new(led),
-        })
+        Ok(Self { me, raft, peers })
     }
 
     /// Begins the quorum of a new cluster. Every voter may say so, with the same voters; where there is something
@@ -328,9 +316,9 @@ impl Quorum {
         }
     }
 
-    /// When a leader spoke to this node last, and each time that one does.
-    pub(super) fn led(&self) -> watch::Receiver<Instant> {
-        self.led.subscribe()
+    /// Whom this node gave its vote last; itself, when it stood for election.
+    pub(super) fn voted_for(&self) -> NodeId {
+        self.raft.metrics().borrow().vote.leader_id().node_id
     }
 
     /// Stands for election, whatever the time.
@@ -346,12 +334,7 @@ impl Quorum {
     /// Answers what another member sent.
     pub(super) async fn answer(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         match kind {
-            Kind::Raft => {
-                let led = || {
-                    self.led.send_replace(self.clock.now());
-                };
-                network::answer(&self.raft, body, led).await
-            }
+            Kind::Raft => network::answer(&self.raft, body).await,
             Kind::Snapshot => network::answer_snapshot(&self.raft, body).await,
             Kind::Control => Err("no call of the quorum".to_owned()),
         }

@@ -9,8 +9,8 @@ use super::balance::unbalanced;
 use super::decide::{Context, Decision, Tell, decide};
 use super::elections;
 use super::error::ProposeError;
+use super::lifelines::{Gone, Lifelines};
 use super::nodes;
-use super::probe::{self, Gone};
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
 use super::{Applied, Change, Leaders, MemberChange, Request, Standing, first_record};
@@ -20,12 +20,8 @@ use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::health::State;
 use crate::telemetry::{Counter, Health, Histogram, Metrics, names};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -47,6 +43,7 @@ pub(super) struct Parts {
     pub(super) me: NodeId,
     pub(super) cluster_id: String,
     pub(super) session_timeout: Duration,
+    pub(super) lifelines: Lifelines,
     pub(super) sys: Sys,
     pub(super) broker: BrokerConfig,
     pub(super) view: View,
@@ -63,8 +60,6 @@ pub(super) struct Service {
     unsure: Option<(u64, Instant)>,
     /// Who led the quorum last, besides this node.
     predecessor: Option<NodeId>,
-    /// Questions whether a silent node is gone.
-    probes: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Gone>> + Send>>>,
     committed: Counter,
     refused: Counter,
     commit_seconds: Histogram,
@@ -96,7 +91,6 @@ impl Service {
             reign: None,
             unsure: None,
             predecessor: None,
-            probes: FuturesUnordered::new(),
             committed,
             refused,
             commit_seconds,
@@ -148,9 +142,7 @@ impl Service {
                     let Some(request) = request else { return };
                     self.take(request, mailbox).await;
                 }
-                Some(gone) = self.probes.next() => if let Some(gone) = gone {
-                    self.bury(gone).await;
-                },
+                () = self.parts.lifelines.changed() => self.bury().await,
                 () = expiry => {
                     self.expire().await;
                     self.rebalance().await;
@@ -250,6 +242,7 @@ impl Service {
                 tracing::warn!(%error, "the cluster's first record was not committed");
             }
         }
+        self.bury().await;
     }
 
     async fn take(&mut self, request: Request, mailbox: &mut Mailbox<Request>) {
@@ -431,6 +424,8 @@ impl Service {
         let node = nodes::current(id, epoch, &image)?;
         reign.sessions.heard(id, now);
         match (node.state, leaving) {
+            // What it said before it went, or its listener alone is gone: clients do not reach it either way.
+            (NodeState::Fenced, false) if self.parts.lifelines.is_gone(id, epoch) => {}
             (NodeState::Fenced, false) => {
                 tracing::info!(node = %id, "node takes part");
                 self.decide_one(Change::UnfenceNode { node: id, epoch }).await?;
@@ -457,10 +452,6 @@ impl Service {
             self.follow(&state).await;
             return;
         };
-        for suspect in reign.sessions.suspects(&image, now) {
-            let asked = probe::is_gone(self.parts.sys.clone(), suspect, self.parts.session_timeout);
-            self.probes.push(Box::pin(asked));
-        }
         for (node, epoch) in reign.sessions.expired(&image, now) {
             tracing::warn!(%node, "node is not heard of any more, others take over");
             if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
@@ -473,21 +464,20 @@ impl Service {
         }
     }
 
-    /// Fences a node whose host says that nobody listens there any more.
-    async fn bury(&mut self, Gone { node, epoch }: Gone) {
-        let is_suspected = |reign: &Reign| reign.sessions.is_suspected(node);
-        let is_known = self
-            .image()
-            .nodes
-            .get(&node)
-            .is_some_and(|known| known.epoch == epoch);
-        if !is_known || !self.reign.as_ref().is_some_and(is_suspected) {
-            return;
-        }
-        tracing::warn!(%node, "nobody listens where the node did, others take over");
-        if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
-            // Its session runs out soon.
-            tracing::warn!(%node, %error, "node could not be fenced");
+    /// Fences the nodes that are gone. One that is stopping has handed over what it could.
+    async fn bury(&mut self) {
+        for Gone { node, epoch } in self.parts.lifelines.gone() {
+            let image = self.image();
+            let known = image.nodes.get(&node);
+            let is_active = known.is_some_and(|known| known.epoch == epoch && known.is_active());
+            if self.reign.is_none() || !is_active {
+                continue;
+            }
+            tracing::warn!(%node, "node is gone, others take over");
+            if let Err(error) = self.decide_one(Change::FenceNode { node, epoch }).await {
+                // Its session runs out soon.
+                tracing::warn!(%node, %error, "node could not be fenced");
+            }
         }
     }
 

@@ -1,14 +1,11 @@
 //! When each node was heard of last, and which ones are silent for too long. Pure: time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use headwater_protocol::ids::{BrokerEpoch, NodeId};
 
 use crate::metadata::{Image, Node, NodeState};
-
-/// The part of a session after which a silent node is suspected.
-const SUSPECTED_AFTER: u32 = 4;
 
 /// The sessions of the nodes with the controller. Kept by whoever leads the quorum, and begun anew by each leader:
 /// every node then has a whole session's time to report.
@@ -17,8 +14,6 @@ pub(super) struct Sessions {
     me: NodeId,
     timeout: Duration,
     heard: BTreeMap<NodeId, Instant>,
-    /// Nodes whose hosts were asked since they were heard of last.
-    suspected: BTreeSet<NodeId>,
     began: Instant,
 }
 
@@ -28,14 +23,12 @@ impl Sessions {
             me,
             timeout,
             heard: BTreeMap::new(),
-            suspected: BTreeSet::new(),
             began: now,
         }
     }
 
     pub(super) fn heard(&mut self, node: NodeId, now: Instant) {
         self.heard.insert(node, now);
-        self.suspected.remove(&node);
     }
 
     /// A node that is probably gone has only so much time left to report.
@@ -53,29 +46,9 @@ impl Sessions {
             .collect()
     }
 
-    /// Nodes that take part and missed a heartbeat: their hosts are to be asked, once.
-    pub(super) fn suspects(&mut self, image: &Image, now: Instant) -> Vec<Node> {
-        let silent: Vec<_> = self
-            .watched(image)
-            .filter(|node| !self.suspected.contains(&node.id) && self.suspicion(node.id) <= now)
-            .cloned()
-            .collect();
-        self.suspected.extend(silent.iter().map(|node| node.id));
-        silent
-    }
-
-    /// Whether a node was not heard of since its host was asked.
-    pub(super) fn is_suspected(&self, node: NodeId) -> bool {
-        self.suspected.contains(&node)
-    }
-
-    /// When the next node has to be asked for or its session runs out, unless it is heard of before.
+    /// When the next session runs out, unless its node is heard of before.
     pub(super) fn next_deadline(&self, image: &Image) -> Option<Instant> {
-        let next = |node: &Node| match self.suspected.contains(&node.id) {
-            true => self.deadline(node.id),
-            false => self.suspicion(node.id),
-        };
-        self.watched(image).map(next).min()
+        self.watched(image).map(|node| self.deadline(node.id)).min()
     }
 
     fn watched<'a>(&self, image: &'a Image) -> impl Iterator<Item = &'a Node> + use<'a> {
@@ -88,10 +61,6 @@ impl Sessions {
 
     fn deadline(&self, node: NodeId) -> Instant {
         self.heard_at(node) + self.timeout
-    }
-
-    fn suspicion(&self, node: NodeId) -> Instant {
-        self.heard_at(node) + self.timeout / SUSPECTED_AFTER
     }
 
     fn heard_at(&self, node: NodeId) -> Instant {
@@ -122,18 +91,8 @@ mod tests {
         }
         let (start, second) = (clock.now(), Duration::from_secs(1));
         let mut sessions = Sessions::begin(NodeId(1), second, start);
-        assert_eq!(sessions.next_deadline(&image), Some(start + second / 4));
-        assert!(sessions.suspects(&image, start).is_empty());
-        let ids = |nodes: Vec<Node>| nodes.iter().map(|node| node.id).collect::<Vec<_>>();
-        assert_eq!(ids(sessions.suspects(&image, start + second / 4)), [NodeId(2)]);
-        assert!(
-            sessions.suspects(&image, start + second / 2).is_empty(),
-            "asked once"
-        );
-        assert!(sessions.is_suspected(NodeId(2)));
         assert_eq!(sessions.next_deadline(&image), Some(start + second));
         sessions.heard(NodeId(2), start + second / 2);
-        assert!(!sessions.is_suspected(NodeId(2)));
         assert!(sessions.expired(&image, start + second).is_empty());
         let expired = sessions.expired(&image, start + second + second / 2);
         assert_eq!(expired, [(NodeId(2), BrokerEpoch(0))]);

@@ -1,98 +1,133 @@
-//! The watch over the quorum's leader: a process that was killed is replaced as soon as the others may vote.
+//! The watch over the quorum's leader: a process that is gone is replaced at once.
 //!
 //! Raft waits for a silent leader much longer than a dead one deserves, as it cannot tell them apart; where the leader's
-//! host says that nobody listens there any more, this can. It must never shorten the wait for a leader that is only silent:
-//! that is Raft's own timeout.
+//! host says that the process is gone, this can. It must never shorten the wait for a leader that is only silent: that is
+//! Raft's own timeout.
+//!
+//! Voters are bound to a leader for a while after they heard of it, and refuse others until then. Who stands for election
+//! itself is bound no more. So all of them stand, and of those of one term the one with the greatest id is given the votes:
+//! it stands last, when the others are free.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use headwater_protocol::ids::NodeId;
+use headwater_protocol::ids::{BrokerEpoch, NodeId};
 use tokio_util::sync::CancellationToken;
 
-use super::probe;
-use super::raft::{Quorum, QuorumState, Timing};
+use super::lifelines::Lifelines;
+use super::raft::{Quorum, QuorumState};
 use crate::metadata::View;
 use crate::sys::Sys;
 
-/// Heartbeats that are missed before the leader's host is asked.
-const MISSED: u32 = 3;
-/// How much later than the first each further voter stands, so that one of them gets all the votes.
-const STAGGER: Duration = Duration::from_millis(40);
-/// Added to the time in which voters are bound to their leader.
-const SLACK: Duration = Duration::from_millis(10);
+/// How long after the others the voter with the greatest id stands.
+const LAST: Duration = Duration::from_millis(5);
+/// When a voter stands again, and how much later than the one before each further one does. Twice as long each time: on a
+/// slow machine an election takes its time, and whoever stands again ends the one before.
+const AGAIN: Duration = Duration::from_millis(100);
+const STAGGER: Duration = Duration::from_millis(60);
+/// How often it stands before it leaves the matter to Raft.
+const TRIES: u32 = 4;
 
 pub(super) struct Vigil {
     pub(super) me: NodeId,
     pub(super) sys: Sys,
     pub(super) quorum: Quorum,
     pub(super) known: View,
-    pub(super) timing: Timing,
+    pub(super) lifelines: Lifelines,
 }
 
 impl Vigil {
-    pub(super) async fn run(self, cancel: CancellationToken) {
-        let mut led = self.quorum.led();
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {}
+            () = self.watch_over() => {}
+        }
+    }
+
+    /// Returns when the quorum has ended.
+    async fn watch_over(&mut self) {
+        let mut watch = self.quorum.watch();
+        let mut images = self.known.watch();
         loop {
-            // Nothing was heard of a leader since the last one that was looked at: there is nobody to watch over.
-            let is_led = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                changed = led.changed() => changed.is_ok(),
-            };
-            if !is_led {
-                return;
-            }
+            let state = watch.state();
+            let leader = state.leader;
+            let epoch = leader.and_then(|leader| Some(images.borrow_and_update().nodes.get(&leader)?.epoch));
+            let place = place(&state, self.me);
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return,
-                () = self.watch_over(&mut led) => {}
+                is_running = watch.changed() => if !is_running {
+                    return;
+                },
+                _ = images.changed() => {}
+                () = gone(&mut self.lifelines, leader, epoch), if place.is_some() => {
+                    let (Some(leader), Some(place)) = (leader, place) else { continue };
+                    tracing::info!(%leader, "the quorum's leader is gone, this node stands for election");
+                    self.stand(leader, place).await;
+                }
             }
         }
     }
 
-    /// Returns when the leader was silent for so long that its host was asked, and what follows from that is done.
-    async fn watch_over(&self, led: &mut tokio::sync::watch::Receiver<Instant>) {
-        let patience = Duration::from_millis(self.timing.heartbeat_ms) * MISSED;
-        let last = loop {
-            let last = *led.borrow_and_update();
-            self.sys.clock.sleep_until(last + patience).await;
-            if *led.borrow() == last {
-                break last;
+    /// Stands for election until somebody else than the leader that is gone leads.
+    async fn stand(&self, gone: NodeId, place: Place) {
+        let mut rest = if place.is_last { LAST } else { Duration::ZERO };
+        let mut voted_for = self.me;
+        for doubled in 0..TRIES {
+            if self.is_led_within(rest, gone).await {
+                return;
+            }
+            rest = (AGAIN + STAGGER * place.rank) * 2_u32.pow(doubled);
+            // Who was given this node's vote since is about to lead, perhaps.
+            let before = std::mem::replace(&mut voted_for, self.quorum.voted_for());
+            if doubled == 0 || voted_for == self.me || voted_for == before {
+                self.quorum.elect().await;
+            }
+        }
+        if !self.is_led_within(rest, gone).await {
+            tracing::info!("no leader was elected yet, it is left to the quorum's own timeout");
+        }
+    }
+
+    async fn is_led_within(&self, patience: Duration, gone: NodeId) -> bool {
+        let mut watch = self.quorum.watch();
+        let led = async {
+            while watch.state().leader.is_none_or(|leader| leader == gone) {
+                if !watch.changed().await {
+                    return;
+                }
             }
         };
-        let Some((leader, rank)) = leader_and_rank(&self.quorum.state(), self.me) else {
-            return;
-        };
-        let Some(node) = self.known.image().nodes.get(&leader).cloned() else {
-            return;
-        };
-        // Voters are bound to a leader for the longest of their timeouts.
-        let bound = Duration::from_millis(2 * self.timing.election_timeout_ms);
-        if probe::is_gone(self.sys.clone(), node, bound).await.is_none() {
-            return;
-        }
-        self.sys
-            .clock
-            .sleep_until(last + bound + SLACK + STAGGER * rank)
-            .await;
-        if *led.borrow() == last && self.quorum.state().leader == Some(leader) {
-            tracing::info!(%leader, "nobody listens where the quorum's leader did, this node stands for election");
-            self.quorum.elect().await;
-        }
+        self.sys.clock.timeout(patience, led).await.is_ok()
     }
 }
 
-/// The leader, where it is another node and this one votes; and how many voters with a smaller number stand first.
-fn leader_and_rank(state: &QuorumState, me: NodeId) -> Option<(NodeId, u32)> {
+async fn gone(lifelines: &mut Lifelines, leader: Option<NodeId>, epoch: Option<BrokerEpoch>) {
+    match (leader, epoch) {
+        (Some(leader), Some(epoch)) => lifelines.until_gone(leader, epoch).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// Where a voter stands among those that are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// How many have a smaller id.
+    rank: u32,
+    is_last: bool,
+}
+
+/// None where this node does not vote, or leads itself, or nobody does.
+fn place(state: &QuorumState, me: NodeId) -> Option<Place> {
     let leader = state.leader.filter(|leader| *leader != me)?;
     if !state.voters.contains(&me) {
         return None;
     }
-    let before = state
-        .voters
-        .iter()
-        .filter(|voter| **voter != leader && **voter < me);
-    Some((leader, u32::try_from(before.count()).unwrap_or(0)))
+    let others = || state.voters.iter().filter(|voter| **voter != leader);
+    let rank = others().filter(|voter| **voter < me).count();
+    Some(Place {
+        rank: u32::try_from(rank).unwrap_or(0),
+        is_last: others().next_back() == Some(&me),
+    })
 }
 
 #[cfg(test)]
@@ -100,17 +135,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_voters_that_are_left_stand_one_after_the_other() {
+    fn the_voter_with_the_greatest_id_of_those_left_stands_last() {
         let state = |leader: Option<i32>| QuorumState {
             leader: leader.map(NodeId),
             voters: [1, 2, 3].map(NodeId).into(),
             ..QuorumState::default()
         };
-        let rank = |leader, me| leader_and_rank(&state(leader), NodeId(me));
-        assert_eq!(rank(Some(2), 1), Some((NodeId(2), 0)));
-        assert_eq!(rank(Some(2), 3), Some((NodeId(2), 1)));
-        assert_eq!(rank(Some(2), 2), None, "it leads itself");
-        assert_eq!(rank(None, 1), None);
-        assert_eq!(rank(Some(2), 4), None, "it does not vote");
+        let place = |leader, me| {
+            let place = place(&state(leader), NodeId(me))?;
+            Some((place.rank, place.is_last))
+        };
+        assert_eq!(place(Some(2), 1), Some((0, false)));
+        assert_eq!(place(Some(2), 3), Some((1, true)));
+        assert_eq!(place(Some(3), 2), Some((1, true)));
+        assert_eq!(place(Some(2), 2), None, "it leads itself");
+        assert_eq!(place(None, 1), None);
+        assert_eq!(place(Some(2), 4), None, "it does not vote");
     }
 }

@@ -10,7 +10,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket, lookup_host};
 
 /// Connections waiting to be accepted.
@@ -76,6 +78,24 @@ impl Net {
         Ok(stream)
     }
 
+    /// Connects to `address` over TCP for nothing but to see the connection end. Bound the time as above.
+    pub async fn lifeline(&self, address: SocketAddr) -> io::Result<Lifeline> {
+        let Some(host) = &self.0 else {
+            return self.connect_tcp(address).await.map(Lifeline::Socket);
+        };
+        let connected = host.connect(address, simulated::Kind::Stream, Bytes::new());
+        connected
+            .await
+            .map(Lifeline::Simulated)
+            .map_err(|error| match error {
+                simulated::ConnectError::Io(error) => error,
+                simulated::ConnectError::Closed(simulated::Closed::Refused) => {
+                    io::ErrorKind::ConnectionRefused.into()
+                }
+                simulated::ConnectError::Closed(_) => io::ErrorKind::TimedOut.into(),
+            })
+    }
+
     /// A UDP socket with large buffers, not blocking, for a QUIC endpoint.
     pub fn bind_udp(&self, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
         self.must_be_real()?;
@@ -103,6 +123,28 @@ impl Net {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
         Ok(addresses)
+    }
+}
+
+/// A connection that carries nothing: the kernel at its other end closes it when the process there is gone.
+#[derive(Debug)]
+pub enum Lifeline {
+    Socket(TcpStream),
+    Simulated(simulated::Connection),
+}
+
+impl Lifeline {
+    /// Returns when the connection has ended, for whatever reason. What the other end says meanwhile is not heard.
+    pub async fn ended(self) {
+        match self {
+            Self::Socket(mut stream) => {
+                let mut unheard = [0; 64];
+                while matches!(stream.read(&mut unheard).await, Ok(1..)) {}
+            }
+            Self::Simulated(connection) => {
+                connection.closed().await;
+            }
+        }
     }
 }
 
@@ -140,6 +182,24 @@ mod tests {
         let (ours, theirs) = tokio::join!(net.connect_tcp(address), listener.accept());
         assert!(ours.unwrap().nodelay().unwrap());
         assert!(theirs.unwrap().0.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_lifeline_ends_with_the_other_end_and_is_refused_where_nobody_listens() {
+        let net = Net::real();
+        let listener = net.listen_tcp(([127, 0, 0, 1], 0).into()).expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        let held = net.lifeline(address).await.expect("connected");
+        let (mut there, _) = listener.accept().await.expect("accepted");
+        tokio::io::AsyncWriteExt::write_all(&mut there, b"unheard")
+            .await
+            .expect("written");
+        let mut ended = std::pin::pin!(held.ended());
+        assert!(futures_util::poll!(ended.as_mut()).is_pending());
+        drop((there, listener));
+        ended.await;
+        let refused = net.lifeline(address).await.expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]

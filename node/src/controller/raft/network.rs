@@ -177,14 +177,11 @@ impl RaftNetwork<Types> for Member {
     }
 }
 
-/// Answers a vote or entries. Calls `led` where a leader speaks.
-pub(super) async fn answer(raft: &Raft, body: Bytes, led: impl FnOnce()) -> Result<Bytes, String> {
+/// Answers a vote or entries.
+pub(super) async fn answer(raft: &Raft, body: Bytes) -> Result<Bytes, String> {
     let request: Request = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     match request {
-        Request::Append(rpc) => {
-            led();
-            written(&raft.append_entries(rpc).await)
-        }
+        Request::Append(rpc) => written(&raft.append_entries(rpc).await),
         Request::Vote(rpc) => written(&raft.vote(rpc).await),
     }
 }
