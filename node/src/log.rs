@@ -17,6 +17,7 @@
 mod checkpoint;
 mod config;
 mod cut;
+mod damage;
 mod epochs;
 mod error;
 mod flush;
@@ -26,8 +27,10 @@ mod lookup;
 mod read;
 mod reader;
 mod recovery;
+mod repair;
 mod retention;
 mod scan;
+mod scrub;
 mod segment;
 mod snapshot;
 mod tail;
@@ -38,13 +41,15 @@ mod tests;
 
 pub use config::Config;
 pub use epochs::{EpochHistory, EpochStart};
-pub use error::{AppendError, Broken, ChangeError, OpenError, ReadError};
+pub use error::{AppendError, Broken, ChangeError, Damaged, OpenError, ReadError};
 pub use flush::Synced;
 pub use lookup::Found;
 pub use read::{Limits, Oversize, Slice};
 pub use reader::LogReader;
 pub use recovery::{Cut, Opened, Recovery};
+pub use repair::{Repair, RepairError, Repaired};
 pub use retention::Maintained;
+pub use scrub::{Scrub, Scrubbed};
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -134,6 +139,8 @@ struct Shared {
     tail: Arc<Tail>,
     hints: Hints,
     epochs: ArcSwap<EpochHistory>,
+    /// Whether nothing of the history was damaged when the log was opened.
+    are_epochs_whole: bool,
     flush: Arc<Flush>,
     /// Held for writing while batches are taken away from the end.
     cutting: RwLock<()>,

@@ -6,6 +6,7 @@
 mod actor;
 mod admission;
 mod command;
+mod damage;
 pub mod error;
 mod followers;
 mod in_sync;
@@ -19,6 +20,7 @@ mod shared;
 pub mod state;
 mod waiters;
 
+pub use damage::{Damages, HealError};
 pub use error::{AppendError, EpochError, LookupError, ReadError, ReplicaError, TicketError, Unavailable};
 pub use followers::ReplicaFetch;
 pub use in_sync::{FixedSets, InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};

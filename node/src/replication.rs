@@ -3,9 +3,12 @@
 //! A replica is a reader like any other: an ordinary Fetch, over a stream on which the leader takes this node for what it
 //! is. What a fetch asks for, everything below it is safe here: the next fetch is the acknowledgement.
 //!
+//! What is damaged here and whole elsewhere is fetched, too (`repair`).
+//!
 //! It owns the tasks and which of them has which partition. It must never decide who leads, nor who is in sync.
 
 mod fetcher;
+mod repair;
 mod session;
 mod stream;
 mod throttle;
@@ -22,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use self::fetcher::Parts;
+use self::repair::Repairer;
 use self::throttle::Throttle;
 use crate::config::{BrokerConfig, Replication as Settings};
 use crate::metadata::{Image, View};
@@ -100,6 +104,15 @@ impl Replication {
             options.view.clone(),
             options.sys.clock.clone(),
         );
+        let repairer = Repairer {
+            me: options.me,
+            sys: options.sys.clone(),
+            tasks: tasks.clone(),
+            view: options.view.clone(),
+            registry: options.registry.clone(),
+            leaders: Arc::clone(&options.leaders),
+        };
+        tasks.spawn("repair", Kind::Critical, repairer.run());
         let manager = Manager {
             tasks: tasks.clone(),
             throttle: Arc::new(throttle),

@@ -275,6 +275,24 @@ pub const PROPERTIES: &[ServerProperty] = &[
         "300000",
         "How often old segments and forgotten producers are looked for.",
     ),
+    live(
+        "log.scrub.interval.ms",
+        Kind::Ms {
+            min: -1,
+            max: i64::MAX,
+        },
+        "604800000",
+        "How often each log is read from front to end to find damage; -1: only when asked to.",
+    ),
+    live(
+        "log.scrub.bytes.per.second",
+        Kind::Bytes {
+            min: 65_536,
+            max: i64::MAX,
+        },
+        "16777216",
+        "How fast the logs of a node are read for that.",
+    ),
     node(
         "shutdown.timeout.ms",
         Kind::Ms {
@@ -585,6 +603,15 @@ impl BrokerConfig {
     fn rate(&self, name: &str) -> Option<u64> {
         let rate = self.number(name);
         u64::try_from(rate).ok().filter(|_| rate < i64::MAX)
+    }
+
+    /// None: only when somebody asks.
+    pub fn scrub_interval_ms(&self) -> Option<i64> {
+        Some(self.number("log.scrub.interval.ms")).filter(|interval_ms| *interval_ms >= 0)
+    }
+
+    pub fn scrub_bytes_per_second(&self) -> u64 {
+        u64::try_from(self.number("log.scrub.bytes.per.second")).unwrap_or(0)
     }
 
     pub fn producer_expiration_ms(&self) -> i64 {

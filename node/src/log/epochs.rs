@@ -51,6 +51,21 @@ impl EpochHistory {
         }
     }
 
+    /// Whether a batch of `epoch` may begin at `base`. Of offsets before its first entry the history knows nothing; and
+    /// one that was damaged once may lack epochs between two others; one that is not whole, its last ones.
+    pub(super) fn may_hold(&self, base: Offset, epoch: LeaderEpoch, is_whole: bool) -> bool {
+        let above = self.entries.partition_point(|entry| entry.start <= base);
+        let Some(at) = above.checked_sub(1) else {
+            return true;
+        };
+        let known = self.entries[at].epoch;
+        let is_between = match self.entries.get(above) {
+            Some(next) => epoch > known && epoch < next.epoch,
+            None => epoch > known && !is_whole,
+        };
+        epoch == known || is_between
+    }
+
     /// The epoch that wrote `offset`.
     pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
         let above = self.entries.partition_point(|entry| entry.start <= offset);
@@ -103,6 +118,8 @@ pub(super) struct EpochFile {
     path: PathBuf,
     history: Arc<EpochHistory>,
     file: Option<Arc<dyn File>>,
+    /// Whether nothing of the history was damaged when it was read.
+    is_whole: bool,
 }
 
 impl EpochFile {
@@ -120,11 +137,16 @@ impl EpochFile {
             path,
             history: Arc::new(history),
             file: None,
+            is_whole: whole,
         };
         if !whole {
             file.rewrite()?;
         }
         Ok(file)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     pub(super) fn history(&self) -> Arc<EpochHistory> {

@@ -1,5 +1,6 @@
 //! Why a log refuses. Each error says whether trying again can help; none knows a wire code.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,32 @@ use headwater_protocol::ids::{LeaderEpoch, Offset};
 pub struct Broken {
     pub action: &'static str,
     pub cause: Arc<io::Error>,
+}
+
+/// A part of a log that is not what was written there: a segment, or the place of one that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// Where the segment begins, and what follows it.
+    pub from: Offset,
+    pub until: Offset,
+    /// Where in the file.
+    pub position: u64,
+    pub reason: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            from,
+            until,
+            position,
+            reason,
+        } = self;
+        write!(
+            f,
+            "offsets {from} to {until} are damaged at position {position}: {reason}"
+        )
+    }
 }
 
 /// Why a log could not be opened.
@@ -55,12 +82,8 @@ pub enum ReadError {
         end: Offset,
     },
     /// What lies there is not what was written. The records behind it are still there.
-    #[error("segment {segment} is corrupt at position {position}: {reason}")]
-    Corrupt {
-        segment: Offset,
-        position: u64,
-        reason: String,
-    },
+    #[error("{0}")]
+    Corrupt(Damaged),
     #[error("cannot read segment {segment}: {cause}")]
     Io { segment: Offset, cause: Arc<io::Error> },
     /// The node is going down.
@@ -77,6 +100,9 @@ pub enum ChangeError {
         start: Offset,
         end: Offset,
     },
+    /// Try again when there is room.
+    #[error("disk full")]
+    Full,
     #[error(transparent)]
     Broken(#[from] Arc<Broken>),
 }

@@ -376,7 +376,10 @@ impl Flush {
                     entries: u32::try_from(entries).map_err(io::Error::other)?,
                     last_entry_position,
                 };
-                file.write(content)
+                file.write(content)?;
+                // What lies in closed segments is known to be durable, whatever a crash does.
+                let has_rolled = old.segment != work.active.base();
+                if has_rolled { file.sync() } else { Ok(()) }
             });
         // A checkpoint only saves work: without it, more is checked at the next start.
         if let Err(error) = saved {

@@ -16,10 +16,24 @@ pub(super) enum Part {
     TimeIndex,
     /// Producer state up to the offset in the name.
     Snapshot,
+    /// A segment that is being fetched from another replica. Worth nothing until it is whole.
+    Repairing,
+    /// The same, whole and durable: it takes the place of the segment of this name.
+    Repaired,
+    /// A segment that was repaired, as it was found; kept until the new one has been read again.
+    Damaged,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Log, Self::Index, Self::TimeIndex, Self::Snapshot];
+    const ALL: [Self; 7] = [
+        Self::Log,
+        Self::Index,
+        Self::TimeIndex,
+        Self::Snapshot,
+        Self::Repairing,
+        Self::Repaired,
+        Self::Damaged,
+    ];
 
     const fn suffix(self) -> &'static str {
         match self {
@@ -27,6 +41,9 @@ impl Part {
             Self::Index => "index",
             Self::TimeIndex => "timeindex",
             Self::Snapshot => "snapshot",
+            Self::Repairing => "repairing",
+            Self::Repaired => "repaired",
+            Self::Damaged => "damaged",
         }
     }
 }

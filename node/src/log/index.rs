@@ -27,6 +27,14 @@ pub(super) struct Entry {
     pub max_before: i64,
 }
 
+/// What the files of a sealed segment say.
+pub(super) struct Saved {
+    pub entries: Vec<Entry>,
+    /// How many there are in all.
+    pub count: u64,
+    pub max_timestamp: i64,
+}
+
 /// The indexes of one segment.
 ///
 /// - Entries rise in offset and position; timestamps never fall.
@@ -250,6 +258,40 @@ impl Index {
         state.pending = entries;
         drop(state);
         self.seal(max_timestamp)
+    }
+
+    /// What the files of a sealed segment say from entry `first` on of batches before `until`, how many entries there are,
+    /// and the largest timestamp of all; None: they are not whole. The files are opened for this alone.
+    pub(super) fn saved(&self, first: u64, until: u64) -> io::Result<Option<Saved>> {
+        let open = |path| match self.disk.open(path, Open::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        };
+        let Some((offsets, times)) = open(&self.offsets_path)?.zip(open(&self.times_path)?) else {
+            return Ok(None);
+        };
+        let files = Files { offsets, times };
+        let count = files.offsets.bytes()? / ENTRY_BYTES;
+        if count == 0 || files.times.bytes()? != (count + 1) * ENTRY_BYTES {
+            return Ok(None);
+        }
+        let mut entries = Vec::new();
+        for at in first..count {
+            let (relative, position) = files.offset(at)?;
+            if position >= until {
+                break;
+            }
+            entries.push(Entry {
+                offset: self.base_plus(relative),
+                position,
+                max_before: files.time(at)?,
+            });
+        }
+        Ok(Some(Saved {
+            entries,
+            count,
+            max_timestamp: files.time(count)?,
+        }))
     }
 
     /// The last entry at `offset` or before it.

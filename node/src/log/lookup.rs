@@ -4,8 +4,9 @@
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::{BatchView, Compression, RECORDS_BYTES_MAX};
 
+use super::damage::{corrupt, failed};
 use super::error::ReadError;
-use super::reader::{LogReader, failed};
+use super::reader::LogReader;
 use super::scan::Placed;
 use super::segment::Segment;
 
@@ -107,11 +108,7 @@ fn first_in(
     start: Offset,
     wanted: impl Fn(i64) -> bool,
 ) -> Result<Option<Found>, ReadError> {
-    let corrupt = |reason: String| ReadError::Corrupt {
-        segment: segment.base(),
-        position: batch.position,
-        reason,
-    };
+    let corrupt = |reason: String| corrupt(segment, (batch.position, reason));
     let total = batch.header.total_bytes();
     let mut bytes = Vec::with_capacity(total);
     let file = segment.file().map_err(|cause| failed(segment, cause))?;

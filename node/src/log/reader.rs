@@ -13,8 +13,9 @@ use headwater_protocol::record::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES, crc
 use tokio::sync::watch;
 
 use super::Shared;
+use super::damage::{self, corrupt, failed, loss};
 use super::epochs::EpochHistory;
-use super::error::ReadError;
+use super::error::{Damaged, ReadError};
 use super::flush::Synced;
 use super::read::{Gathered, Limits, Slice};
 use super::scan::{Scan, Trust};
@@ -159,7 +160,7 @@ impl LogReader {
             let at = first.header.base_offset;
             let mut scan = Scan::new(&**file, Trust::Header, first.position, bytes, at);
             while let Some(found) = scan.next().map_err(failed)? {
-                let placed = found.map_err(|damage| corrupt(segment, damage.position, damage.reason))?;
+                let placed = found.map_err(|damage| corrupt(segment, damage))?;
                 if placed.header.next_offset() > end {
                     return Ok(());
                 }
@@ -196,7 +197,7 @@ impl LogReader {
                 // What was read before is good, and the reader meets the fault when it gets there.
                 Err(_) if !gathered.is_empty() => break,
                 // Retention may have been faster.
-                Err(ReadError::Io { .. }) if gathered.next() < shared.start() => {
+                Err(ReadError::Io { .. } | ReadError::Corrupt(_)) if gathered.next() < shared.start() => {
                     return Err(ReadError::OutOfRange {
                         asked: from,
                         start: shared.start(),
@@ -222,38 +223,41 @@ impl LogReader {
             gathered.skip_to(Offset(i64::MAX));
             return Ok(Step::Done);
         };
-        if segment.bytes() == 0 {
-            gathered.skip_to(segment.next());
-            return Ok(Step::Done);
+        if at < segment.base() {
+            return pass(loss(at, segment.base()), segment.base(), gathered);
         }
         let failed = |cause| failed(segment, cause);
         let hint = self.shared.hints.find(segment.base(), at);
-        let position = match hint {
-            Some(position) => position,
+        let first = match hint {
+            Some(position) => First {
+                position,
+                lowest: at,
+                route: Route::ReadOn,
+            },
             None if wait == Wait::Never => return Ok(Step::NeedsDevice),
             None => match segment.find(at).map_err(failed)? {
-                Some(placed) => placed.position,
-                None => {
-                    gathered.skip_to(segment.next());
-                    return Ok(Step::Done);
-                }
+                Some(placed) => First {
+                    position: placed.position,
+                    lowest: placed.header.base_offset.min(at),
+                    route: Route::Sought,
+                },
+                None => return pass(damage::behind(segment)?, segment.next(), gathered),
             },
         };
-        if position >= segment.bytes() {
-            // The source left offsets out between this segment and the next.
-            gathered.skip_to(segment.next());
-            return Ok(Step::Done);
+        if first.position >= segment.bytes() {
+            return pass(damage::behind(segment)?, segment.next(), gathered);
         }
-        self.read_chunk(segment, position, gathered, wait)
+        self.read_chunk(segment, first, gathered, wait)
     }
 
     fn read_chunk(
         &self,
         segment: &Segment,
-        position: u64,
+        first: First,
         gathered: &mut Gathered,
         wait: Wait,
     ) -> Result<Step, ReadError> {
+        let position = first.position;
         let left = (segment.bytes() - position) as usize;
         let mut wanted = gathered.room().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES).min(left);
         loop {
@@ -261,10 +265,16 @@ impl LogReader {
             let Some(chunk) = load(segment, position, wanted, wait, buffer)? else {
                 return Ok(Step::NeedsDevice);
             };
-            let header = BatchHeader::parse(&chunk).map_err(|error| corrupt(segment, position, error))?;
+            let header = BatchHeader::parse(&chunk).map_err(|error| corrupt(segment, (position, error)))?;
             let total = header.total_bytes();
             if total <= chunk.len() {
-                let end = take_chunk(segment, position, chunk, gathered)?;
+                let judge = Judge {
+                    segment,
+                    position,
+                    epochs: &self.shared.epochs.load(),
+                    are_epochs_whole: self.shared.are_epochs_whole,
+                };
+                let end = judge.take(chunk, &first, gathered)?;
                 self.shared
                     .hints
                     .note(segment.base(), gathered.next(), position + end as u64);
@@ -277,8 +287,7 @@ impl LogReader {
             if total > left {
                 return Err(corrupt(
                     segment,
-                    position,
-                    "a batch passes the end of its segment",
+                    (position, "a batch passes the end of its segment"),
                 ));
             }
             wanted = total;
@@ -286,38 +295,31 @@ impl LogReader {
     }
 }
 
-/// Checks the batches of a chunk and takes those that belong to the read. Returns where they end in it. Damage
-/// behind a good batch is left for the read that begins there.
-fn take_chunk(
-    segment: &Segment,
-    position: u64,
-    chunk: Bytes,
-    gathered: &mut Gathered,
-) -> Result<usize, ReadError> {
-    let (mut end, mut next) = (0, gathered.next());
-    while end < chunk.len() {
-        let judged = judge(&chunk[end..], next);
-        let header = match judged {
-            Ok(header) => header,
-            Err(Unfit::Cut) if end > 0 => break,
-            Err(Unfit::Damaged(_)) if end > 0 => {
-                gathered.fill();
-                break;
-            }
-            Err(Unfit::Cut) => return Err(corrupt(segment, position, "a batch is cut short")),
-            Err(Unfit::Damaged(reason)) => return Err(corrupt(segment, position, reason)),
-        };
-        if !gathered.may_take(&header, end) {
-            gathered.fill();
-            break;
+/// Goes on at `next`: the source left out what lies between, unless that is a loss.
+fn pass(loss: Option<Damaged>, next: Offset, gathered: &mut Gathered) -> Result<Step, ReadError> {
+    match loss {
+        Some(damaged) => Err(ReadError::Corrupt(damaged)),
+        None => {
+            gathered.skip_to(next);
+            Ok(Step::Done)
         }
-        end += header.total_bytes();
-        next = header.next_offset();
     }
-    if end > 0 {
-        gathered.take(chunk.slice(..end), next);
-    }
-    Ok(end)
+}
+
+/// Where a read of a file begins, and the lowest offset that the batch there may begin with.
+struct First {
+    position: u64,
+    lowest: Offset,
+    route: Route,
+}
+
+/// How the place of a batch is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// The batch before it ended there.
+    ReadOn,
+    /// By the offset that it says it has.
+    Sought,
 }
 
 /// Why the bytes of a chunk are not the next batch.
@@ -327,23 +329,93 @@ enum Unfit {
     Damaged(String),
 }
 
-/// The header of the batch at the front of `bytes`, if it is whole, right, and ends behind `next`.
-fn judge(bytes: &[u8], next: Offset) -> Result<BatchHeader, Unfit> {
-    if bytes.len() < HEADER_BYTES {
-        return Err(Unfit::Cut);
+/// Who says whether batches may be handed out. Offset and epoch lie outside of the checksum: those are held against what
+/// comes before and after, and against the history.
+struct Judge<'a> {
+    segment: &'a Segment,
+    position: u64,
+    epochs: &'a EpochHistory,
+    are_epochs_whole: bool,
+}
+
+impl Judge<'_> {
+    /// Takes the batches of a chunk that belong to the read. Returns where they end in it. Damage behind a good batch is
+    /// left for the read that begins there.
+    fn take(&self, chunk: Bytes, first: &First, gathered: &mut Gathered) -> Result<usize, ReadError> {
+        let (mut end, mut next, mut route) = (0, first.lowest, first.route);
+        let damaged = |reason: &str| corrupt(self.segment, (self.position, reason));
+        while end < chunk.len() {
+            let header = match self.judge(&chunk, end, next, route) {
+                Ok(header) => header,
+                Err(Unfit::Cut) if end > 0 => break,
+                Err(Unfit::Damaged(_)) if end > 0 => {
+                    gathered.fill();
+                    break;
+                }
+                Err(Unfit::Cut) => return Err(damaged("a batch is cut short")),
+                Err(Unfit::Damaged(reason)) => return Err(damaged(&reason)),
+            };
+            if !gathered.may_take(&header, end) {
+                gathered.fill();
+                break;
+            }
+            end += header.total_bytes();
+            next = header.next_offset();
+            route = Route::ReadOn;
+        }
+        if end > 0 {
+            gathered.take(chunk.slice(..end), next);
+        }
+        Ok(end)
     }
-    let header = BatchHeader::parse(bytes).map_err(|error| Unfit::Damaged(error.to_string()))?;
-    let batch = bytes.get(..header.total_bytes()).ok_or(Unfit::Cut)?;
-    if header.next_offset() <= next {
-        return Err(Unfit::Damaged(format!(
-            "batch at offset {} is out of order",
-            header.base_offset
-        )));
+
+    /// The header of the batch at `at` in the chunk, if it is whole and right.
+    fn judge(&self, chunk: &Bytes, at: usize, next: Offset, route: Route) -> Result<BatchHeader, Unfit> {
+        let bytes = &chunk[at..];
+        if bytes.len() < HEADER_BYTES {
+            return Err(Unfit::Cut);
+        }
+        let header = BatchHeader::parse(bytes).map_err(|error| Unfit::Damaged(error.to_string()))?;
+        let batch = bytes.get(..header.total_bytes()).ok_or(Unfit::Cut)?;
+        let (base, epoch) = (header.base_offset, header.partition_leader_epoch);
+        if base < next {
+            return Err(Unfit::Damaged(format!("batch at offset {base} is out of order")));
+        }
+        if crc32c(&batch[CRC_COVERS_FROM..]) != header.crc {
+            return Err(Unfit::Damaged("wrong checksum".to_owned()));
+        }
+        if !self.epochs.may_hold(base, epoch, self.are_epochs_whole) {
+            return Err(Unfit::Damaged(format!(
+                "epoch {epoch} did not write offset {base}"
+            )));
+        }
+        if base > next || route == Route::Sought {
+            self.check_following(&header, self.position + (at + header.total_bytes()) as u64)?;
+        }
+        Ok(header)
     }
-    if crc32c(&batch[CRC_COVERS_FROM..]) != header.crc {
-        return Err(Unfit::Damaged("wrong checksum".to_owned()));
+
+    /// Whether what follows agrees with the offset of this batch.
+    fn check_following(&self, header: &BatchHeader, end: u64) -> Result<(), Unfit> {
+        let damaged = |reason: String| Unfit::Damaged(reason);
+        let bound = if end >= self.segment.bytes() {
+            self.segment.next()
+        } else {
+            let mut bytes = Vec::with_capacity(HEADER_BYTES);
+            let file = self.segment.file().map_err(|error| damaged(error.to_string()))?;
+            file.read_at(end, &mut bytes, HEADER_BYTES)
+                .map_err(|error| damaged(error.to_string()))?;
+            let following = BatchHeader::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
+            following.base_offset
+        };
+        if header.next_offset() > bound {
+            return Err(damaged(format!(
+                "batch at offset {} is followed by offset {bound}",
+                header.base_offset
+            )));
+        }
+        Ok(())
     }
-    Ok(header)
 }
 
 /// Brings bytes in, or `None` when they are not in the page cache and the caller may not wait.
@@ -373,27 +445,9 @@ fn load(
         }
     }
     if buffer.len() < wanted {
-        return Err(corrupt(segment, position, "the file is shorter than it was"));
+        return Err(corrupt(segment, (position, "the file is shorter than it was")));
     }
     Ok(Some(buffer.freeze()))
-}
-
-pub(super) fn failed(segment: &Segment, cause: io::Error) -> ReadError {
-    match cause.kind() {
-        io::ErrorKind::InvalidData => corrupt(segment, 0, cause),
-        _ => ReadError::Io {
-            segment: segment.base(),
-            cause: Arc::new(cause),
-        },
-    }
-}
-
-fn corrupt(segment: &Segment, position: u64, reason: impl ToString) -> ReadError {
-    ReadError::Corrupt {
-        segment: segment.base(),
-        position,
-        reason: reason.to_string(),
-    }
 }
 
 /// Where sequential readers go on, so that they need no index.

@@ -1,8 +1,9 @@
 //! Opening a log: what is there, what of it is whole, and what a crash has left half done.
 //!
 //! Owns the judgement of the tail. Everything before the recovery point is believed, everything behind it is
-//! checked batch by batch, and what does not hold is cut off and reported. It must never cut before the recovery
-//! point, nor call what it found durable before it was synced.
+//! checked batch by batch, and what does not hold is cut off and reported. What is missing before that point was durable
+//! once: its place is kept, and reported as damaged. It must never cut before the recovery point, nor call what it
+//! found durable before it was synced.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -13,7 +14,9 @@ use arc_swap::ArcSwap;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 
 use super::checkpoint::{Checkpoint, CheckpointFile, RecoveryPoint, SegmentsOnDisk};
+use super::damage::loss;
 use super::epochs::EpochFile;
+use super::error::Damaged;
 use super::flush::Flush;
 use super::folder::{self, Part};
 use super::reader::Hints;
@@ -21,7 +24,7 @@ use super::scan::{Damage, Scan, Trust};
 use super::segment::Segment;
 use super::snapshot::Snapshots;
 use super::tail::Tail;
-use super::{Active, Config, Log, Logs, OpenError, Shared};
+use super::{Active, Config, Log, Logs, OpenError, Shared, repair};
 use crate::sys::disk::{EntryKind, File};
 
 /// A log that was opened, and what had to be done for it.
@@ -38,6 +41,8 @@ pub struct Recovery {
     pub checked_bytes: u64,
     /// Set when the tail did not hold.
     pub cut: Option<Cut>,
+    /// What was durable and is not there any more.
+    pub lost: Vec<Damaged>,
 }
 
 /// A tail that was cut off.
@@ -67,6 +72,8 @@ struct Found {
     segments: Vec<Offset>,
     snapshots: Vec<Offset>,
     orphans: Vec<(Offset, Part)>,
+    /// Segments that were repaired and did not take their place yet.
+    repaired: Vec<Offset>,
 }
 
 /// What to think of offsets missing between two segments behind the recovery point. Appends leave none there.
@@ -91,7 +98,14 @@ struct Recovered {
 impl Opening<'_> {
     fn run(self) -> Result<Opened, OpenError> {
         let disk = &self.logs.disk;
-        let found = self.look()?;
+        let mut found = self.look()?;
+        if !found.repaired.is_empty() {
+            for base in &found.repaired {
+                let placed = repair::put_in_place(disk, self.folder, *base);
+                placed.map_err(|cause| self.failed("put a repaired segment into", cause))?;
+            }
+            found = self.look()?;
+        }
         let loaded = CheckpointFile::load(Arc::clone(disk), self.folder);
         let loaded = loaded.map_err(|cause| self.failed("read the checkpoint of", cause))?;
         let (checkpoint, segments, gaps) = match loaded {
@@ -148,8 +162,11 @@ impl Opening<'_> {
         };
         found.segments.sort_unstable();
         found.snapshots = of(Part::Snapshot).collect();
-        let is_orphan = |(offset, part): &&(Offset, Part)| {
-            matches!(part, Part::Index | Part::TimeIndex) && found.segments.binary_search(offset).is_err()
+        found.repaired = of(Part::Repaired).collect();
+        let is_orphan = |(offset, part): &&(Offset, Part)| match part {
+            Part::Index | Part::TimeIndex => found.segments.binary_search(offset).is_err(),
+            Part::Repairing => true,
+            Part::Log | Part::Snapshot | Part::Repaired | Part::Damaged => false,
         };
         found.orphans = parsed.iter().filter(is_orphan).copied().collect();
         Ok(found)
@@ -217,8 +234,12 @@ impl Opening<'_> {
             epochs: Vec::new(),
             recovery: Recovery::default(),
         };
-        if bases.binary_search(&point.segment).is_err() {
-            // Its segment is gone, or was never made durable: check everything there is.
+        if let Some(lost) = self.lost(content, &bases)? {
+            // What follows what is lost is all that can be checked.
+            point = RecoveryPoint::front_of(point.next);
+            out.recovery.lost.push(lost);
+        } else if bases.binary_search(&point.segment).is_err() {
+            // Its segment was let go of, or was never made durable: check everything there is.
             point = RecoveryPoint::front_of(bases.first().copied().unwrap_or(content.log_start));
         }
         for (index, base) in bases.iter().enumerate() {
@@ -236,14 +257,9 @@ impl Opening<'_> {
                 break;
             }
             let bytes = disk.file_bytes(&folder::path(self.folder, *base, Part::Log))?;
-            let next = bases.get(index + 1).copied();
-            let segment = Arc::new(Segment::existing(
-                disk,
-                self.folder,
-                *base,
-                next.unwrap_or(*base),
-                bytes,
-            ));
+            // What is lost of the segment of the recovery point ends there, too.
+            let next = bases.get(index + 1).copied().unwrap_or(point.segment.max(*base));
+            let segment = Arc::new(Segment::existing(disk, self.folder, *base, next, bytes));
             segment.set_index_interval(self.config.index_interval_bytes);
             out.segments.push(Arc::clone(&segment));
             if *base < point.segment {
@@ -255,6 +271,15 @@ impl Opening<'_> {
                 RecoveryPoint::front_of(*base)
             };
             let damage = self.check(&segment, from, bytes, &mut out)?;
+            let is_last = index + 1 == bases.len();
+            if damage.is_some() && !is_last && gaps == Gaps::AreBelieved {
+                // Only the last segment can have been torn. This one is damaged, and those behind it are not.
+                let segment = Segment::existing(disk, self.folder, *base, next, bytes);
+                segment.set_index_interval(self.config.index_interval_bytes);
+                out.segments.pop();
+                out.segments.push(Arc::new(segment));
+                continue;
+            }
             if let Some(damage) = damage {
                 self.cut(&segment, damage, bytes, &bases[index + 1..], &mut out)?;
                 break;
@@ -268,12 +293,38 @@ impl Opening<'_> {
                 .is_some_and(|last| !Arc::ptr_eq(last, segment))
         });
         out.checked.iter().try_for_each(|segment| segment.seal())?;
-        if out.segments.is_empty() {
-            let segment = Segment::create(disk, self.folder, content.log_start)?;
+        if out.segments.last().is_none_or(|last| last.base() < point.segment) {
+            let segment = Segment::create(disk, self.folder, point.segment)?;
             segment.set_index_interval(self.config.index_interval_bytes);
             out.segments.push(segment);
         }
+        out.recovery
+            .lost
+            .extend(loss(content.log_start, out.segments[0].base()));
         Ok(out)
+    }
+
+    /// What the device held before the recovery point, in its segment, and is not there.
+    fn lost(&self, content: &Checkpoint, bases: &[Offset]) -> io::Result<Option<Damaged>> {
+        let point = content.recovered;
+        if point.next <= content.log_start || point.position == 0 {
+            return Ok(None);
+        }
+        let reason = if bases.binary_search(&point.segment).is_err() {
+            "the file is missing"
+        } else {
+            let path = folder::path(self.folder, point.segment, Part::Log);
+            if self.logs.disk.file_bytes(&path)? >= point.position {
+                return Ok(None);
+            }
+            "the file is shorter than what was synced"
+        };
+        Ok(Some(Damaged {
+            from: point.segment,
+            until: point.next,
+            position: 0,
+            reason: reason.to_owned(),
+        }))
     }
 
     /// Walks a segment from a point that is believed, if the indexes up to there are, else from its front.
@@ -298,15 +349,6 @@ impl Opening<'_> {
         if point.position == bytes {
             return Ok(None);
         }
-        if from.position > bytes {
-            // The device lost what it had said it held: report it, whatever the rest looks like.
-            out.recovery.cut = Some(Cut {
-                at: segment.base(),
-                bytes: from.position - bytes,
-                segments: 0,
-                reason: "the file is shorter than what was synced".to_owned(),
-            });
-        }
         let mut scan = Scan::new(
             &**segment.file()?,
             Trust::Checksum,
@@ -323,6 +365,12 @@ impl Opening<'_> {
                     break;
                 }
             };
+            if placed.header.last_offset().since(segment.base()) > i64::from(i32::MAX) {
+                let (position, base) = (placed.position, placed.header.base_offset);
+                let reason = format!("offset {base} is beyond what a segment spans");
+                damage = Some(Damage { position, reason });
+                break;
+            }
             segment.note(&placed.header, placed.position)?;
             let epoch = placed.header.partition_leader_epoch;
             if out.epochs.last().is_none_or(|(last, _)| epoch > *last) {
@@ -379,7 +427,11 @@ impl Opening<'_> {
             recovery,
         } = recovered;
         let active = Arc::clone(segments.last().expect("a log has a segment"));
-        let start = content.log_start.max(segments[0].base());
+        // Before the first segment there is nothing, or something that was lost.
+        let start = match loss(content.log_start, segments[0].base()) {
+            Some(_) => content.log_start,
+            None => content.log_start.max(segments[0].base()),
+        };
         // Records may have been deleted up to an end that then was lost.
         let end = active.next().max(start);
         active.begin_at(active.bytes(), end, active.max_timestamp()?);
@@ -391,7 +443,7 @@ impl Opening<'_> {
             grown = epochs.begin(epoch, begins)?.or(grown);
         }
         snapshots.cut(start, end)?;
-        let is_checked = recovery.checked_bytes > 0 || recovery.cut.is_some();
+        let is_checked = recovery.checked_bytes > 0 || recovery.cut.is_some() || !recovery.lost.is_empty();
         if is_checked {
             grown = epochs.renew()?.or(grown);
         }
@@ -400,6 +452,7 @@ impl Opening<'_> {
         } else {
             end
         };
+        let are_epochs_whole = epochs.is_whole();
         let flush = self.flush(&active, synced, checkpoint)?;
         flush.sealed(checked);
         if let Some(file) = grown {
@@ -413,6 +466,7 @@ impl Opening<'_> {
             end: AtomicI64::new(end.value()),
             hints: Hints::default(),
             epochs: ArcSwap::new(epochs.history()),
+            are_epochs_whole,
             flush,
             cutting: RwLock::new(()),
             logs,

@@ -85,8 +85,8 @@ impl Log {
             let mut checkpoint = shared.flush.checkpoint();
             let mut content = checkpoint.content();
             content.log_start = start;
-            // Should it be lost, the segments that are left still say where the log starts.
-            if let Err(error) = checkpoint.write(content) {
+            // Before they go: what is missing behind the start that is written down counts as lost.
+            if let Err(error) = checkpoint.write(content).and_then(|()| checkpoint.sync()) {
                 tracing::warn!(folder = %shared.folder.display(), %error, "log start not written");
             }
         }

@@ -16,6 +16,8 @@ pub(super) enum Trust {
     Header,
     /// Nothing that the checksum does not cover.
     Checksum,
+    /// Not even the page cache: what is checked comes from the device, as far as it can be had.
+    Device,
 }
 
 /// One batch where it lies.
@@ -103,7 +105,7 @@ impl<'a> Scan<'a> {
                 header.base_offset, self.next
             ));
         }
-        if self.trust == Trust::Checksum {
+        if self.trust != Trust::Header {
             let bytes = self.bytes(total)?;
             if bytes.len() < total {
                 return damage("the file is shorter than it says".to_owned());
@@ -129,14 +131,16 @@ impl<'a> Scan<'a> {
             self.buffer.drain(..skipped.min(self.buffer.len()));
             self.buffer_at = self.position;
             let at = self.position + self.buffer.len() as u64;
-            let chunk = if self.trust == Trust::Header {
-                CHUNK_BYTES / 16
-            } else {
-                CHUNK_BYTES
+            let chunk = match self.trust {
+                Trust::Header => CHUNK_BYTES / 16,
+                Trust::Checksum | Trust::Device => CHUNK_BYTES,
             };
             let more = wanted.max(chunk).min((self.end - self.position) as usize);
             let more = more.saturating_sub(self.buffer.len());
-            self.file.read_at(at, &mut self.buffer, more)?;
+            match self.trust {
+                Trust::Header | Trust::Checksum => self.file.read_at(at, &mut self.buffer, more)?,
+                Trust::Device => self.file.read_afresh(at, &mut self.buffer, more)?,
+            };
         }
         let start = (self.position - self.buffer_at) as usize;
         let end = self.buffer.len().min(start + wanted);

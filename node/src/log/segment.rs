@@ -100,6 +100,12 @@ impl Segment {
         Ok(self.file.get_or_init(|| file))
     }
 
+    /// The file by its name, opened for this alone: so that it is seen whether the name still leads there.
+    pub(super) fn open_again(&self) -> io::Result<Arc<dyn File>> {
+        self.disk
+            .open(&folder::path(&self.folder, self.base, Part::Log), Open::Read)
+    }
+
     pub(super) fn index(&self) -> &Index {
         &self.index
     }
@@ -163,11 +169,33 @@ impl Segment {
         Ok(self.max_timestamp.load(Ordering::Acquire))
     }
 
+    /// The offset after the last batch in the file. Lower than [`Segment::next`] where something is missing, or left out.
+    pub(super) fn stored_end(&self) -> io::Result<Offset> {
+        self.load_index()?;
+        let start = self.index.at_offset(Offset(i64::MAX))?;
+        let (position, mut end) = start.map_or((0, self.base), |entry| (entry.position, entry.offset));
+        let mut scan = Scan::new(&**self.file()?, Trust::Header, position, self.bytes(), end);
+        while let Some(found) = scan.next()? {
+            let placed = found.map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage.reason))?;
+            end = placed.header.next_offset();
+        }
+        Ok(end)
+    }
+
+    /// Says where the next segment begins: one was put between.
+    pub(super) fn set_next(&self, next: Offset) {
+        self.next.store(next.value(), Ordering::Release);
+    }
+
     /// The batch that holds `offset`, or the first one after it. `None` when there is none in the segment.
     pub(super) fn find(&self, offset: Offset) -> io::Result<Option<Placed>> {
         self.load_index()?;
-        let start = self.index.at_offset(offset)?;
-        if let Some(found) = self.find_from(start, |placed| placed.header.next_offset() > offset)? {
+        let start = whole(self.index.at_offset(offset))?;
+        let found = match start {
+            Some(start) => self.find_from(start, |placed| placed.header.next_offset() > offset)?,
+            None => None,
+        };
+        if let Some(found) = found {
             return Ok(found);
         }
         self.rebuild_index()?;
@@ -179,8 +207,12 @@ impl Segment {
     /// The first batch with a record of this time or later.
     pub(super) fn find_time(&self, timestamp_ms: i64) -> io::Result<Option<Placed>> {
         self.load_index()?;
-        let start = self.index.before_time(timestamp_ms)?;
-        if let Some(found) = self.find_from(start, |placed| placed.header.max_timestamp >= timestamp_ms)? {
+        let start = whole(self.index.before_time(timestamp_ms))?;
+        let found = match start {
+            Some(start) => self.find_from(start, |placed| placed.header.max_timestamp >= timestamp_ms)?,
+            None => None,
+        };
+        if let Some(found) = found {
             return Ok(found);
         }
         self.rebuild_index()?;
@@ -232,7 +264,7 @@ impl Segment {
         Ok(())
     }
 
-    fn rebuild_index(&self) -> io::Result<()> {
+    pub(super) fn rebuild_index(&self) -> io::Result<()> {
         let loaded = self.index_loaded.lock().unwrap_or_else(PoisonError::into_inner);
         self.rebuild(&loaded)
     }
@@ -243,8 +275,11 @@ impl Segment {
         let interval = self.index_interval.load(Ordering::Relaxed).max(1);
         let mut scan = Scan::new(&**self.file()?, Trust::Header, 0, self.bytes(), self.base);
         let (mut entries, mut max_before): (Vec<Entry>, i64) = (Vec::new(), NO_TIMESTAMP);
-        while let Some(found) = scan.next()? {
-            let placed = found.map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage.reason))?;
+        // What lies behind damage is found by nobody, what lies before it by everybody.
+        while let Some(Ok(placed)) = scan.next()? {
+            if placed.header.next_offset() > self.next() {
+                break;
+            }
             let is_far = entries
                 .last()
                 .is_none_or(|last| placed.position - last.position >= interval);
@@ -288,16 +323,27 @@ impl Segment {
 
     /// Removes its files, the log itself last: what a crash leaves is still a segment, or nothing.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for part in [Part::Index, Part::TimeIndex, Part::Log] {
-            match self
-                .disk
-                .remove_file(&folder::path(&self.folder, self.base, part))
-            {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        [Part::Index, Part::TimeIndex, Part::Damaged, Part::Log]
+            .into_iter()
+            .try_for_each(|part| self.remove_part(part))
+    }
+
+    /// Removes one of its files, if it is there.
+    pub(super) fn remove_part(&self, part: Part) -> io::Result<()> {
+        let removed = self
+            .disk
+            .remove_file(&folder::path(&self.folder, self.base, part));
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
-        Ok(())
+    }
+}
+
+/// The answer of an index, or None where its files are cut short: it is made anew then.
+fn whole(found: io::Result<Option<Entry>>) -> io::Result<Option<Option<Entry>>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        found => found.map(Some),
     }
 }

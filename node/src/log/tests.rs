@@ -2,6 +2,7 @@
 
 mod concurrent;
 mod cutting;
+mod healing;
 mod model;
 mod reading;
 mod recovering;

@@ -59,6 +59,8 @@ pub(super) struct Actor {
     pub(super) snapshot_at: Offset,
     /// Since when a sync is under way.
     pub(super) sync_asked_at: Option<Instant>,
+    /// What is known of the producers lacks what could not be read.
+    pub(super) has_unread: bool,
 }
 
 /// Whether the task goes on.
@@ -121,6 +123,14 @@ impl Actor {
                     Ok(()) => self.follow(epoch, reply),
                     Err(error) => drop(reply.send(Err(error))),
                 },
+                Command::DiskFailed { reason } => self.go_offline(reason),
+                Command::CloseSegment { from, reply } => {
+                    let closed = self.change("close segment", move |log| log.close_segment(from));
+                    let _ = reply.send(closed.await);
+                }
+                Command::Adopt { repaired, reply } => {
+                    let _ = reply.send(self.adopt(repaired).await);
+                }
                 Command::Review => self.review(),
                 Command::DeleteRecords { before, reply } => {
                     let result = self.delete_records(before).await;
@@ -211,11 +221,16 @@ impl Actor {
     fn publish(&mut self) {
         let now = self.state.watermarks();
         let is_committed = self.watermarks.borrow().high_watermark != now.high_watermark;
+        let mut lets_go = false;
         let shown = self.watermarks.send_if_modified(|shown| {
             let is_news = *shown != now;
+            lets_go = now.log_start > shown.log_start || now.log_end < shown.log_end;
             *shown = now;
             is_news
         });
+        if lets_go {
+            self.shared.forget_damage_outside(now.log_start, now.log_end);
+        }
         if shown && is_committed && self.state.leadership().replicas.len() > 1 {
             let now = self.shared.means.clock.now();
             let is_due = |(at, _): (Instant, _)| now.saturating_duration_since(at) >= STORE_WATERMARK_EVERY;

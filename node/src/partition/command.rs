@@ -4,6 +4,7 @@ use super::admission::Admitted;
 use super::error::{AppendError, LookupError, ReplicaError, TicketError};
 use super::request::{Acks, Appended, LeaderMarks, Position, Ticket};
 use crate::config::TopicConfig;
+use crate::log::Repaired;
 use crate::metadata::PartitionState;
 use crate::sys::budget::Permit;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
@@ -43,6 +44,20 @@ pub(super) enum Command {
         epoch: LeaderEpoch,
         at: Offset,
         reply: FollowReply,
+    },
+    /// The device failed under a reader.
+    DiskFailed {
+        reason: String,
+    },
+    /// Begins a new segment where the one at `from` is appended to; answers where that one ends, if it is there.
+    CloseSegment {
+        from: Offset,
+        reply: oneshot::Sender<Result<Option<Offset>, LookupError>>,
+    },
+    /// Puts a repaired segment where it belongs.
+    Adopt {
+        repaired: Repaired,
+        reply: oneshot::Sender<Result<(), LookupError>>,
     },
     /// Looks whether the in-sync set should change.
     Review,

@@ -10,7 +10,7 @@ use super::shared::{Live, Means, Meters, Shared};
 use super::state::{Found, Progress, Rules, State};
 use super::waiters::Waiters;
 use crate::config::TopicConfig;
-use crate::log::{self, Log, Opened, Synced};
+use crate::log::{self, Damaged, Log, Opened, Synced};
 use crate::metadata::PartitionState;
 use crate::sys::budget::Budget;
 use crate::sys::mailbox::{Mailbox, mailbox};
@@ -59,9 +59,19 @@ pub(super) fn open(wanted: Wanted, folder: &Path, means: Arc<Means>) -> Ready {
 struct Recovered {
     log: Log,
     synced: watch::Receiver<Synced>,
-    producers: Producers,
-    snapshot_at: Offset,
+    rebuilt: Rebuilt,
     state: State,
+    /// What was durable once and is not there any more.
+    lost: Vec<Damaged>,
+}
+
+/// What a log says of its producers.
+pub(super) struct Rebuilt {
+    pub(super) producers: Producers,
+    /// The snapshot it began with.
+    pub(super) snapshot_at: Offset,
+    /// What could not be read, and lacks therefore.
+    pub(super) unread: Vec<Damaged>,
 }
 
 fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, String> {
@@ -99,13 +109,13 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, S
     if state.is_leader() {
         begin_reign(&mut log, &wanted.leadership).map_err(|error| error.to_string())?;
     }
-    let (producers, snapshot_at) = rebuild(&mut log, means.clock.unix_ms())?;
+    let rebuilt = rebuild(&mut log, means.clock.unix_ms())?;
     Ok(Recovered {
         log,
         synced,
-        producers,
-        snapshot_at,
+        rebuilt,
         state,
+        lost: recovery.lost,
     })
 }
 
@@ -118,8 +128,9 @@ fn begin_reign(log: &mut Log, leadership: &PartitionState) -> Result<(), log::Ap
     Ok(())
 }
 
-/// Puts together what the partition knew of its producers: the newest good snapshot, and what came after it.
-pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset), String> {
+/// Puts together what the partition knew of its producers: the newest good snapshot, and what came after it. Damage on the
+/// way is passed over.
+pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<Rebuilt, String> {
     let snapshot = log.latest_snapshot().map_err(|error| error.to_string())?;
     let (mut producers, from) = match snapshot {
         Some((offset, content)) => match Producers::decode(&content) {
@@ -131,16 +142,28 @@ pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<(Producers, Offset),
         },
         None => (Producers::default(), log.start()),
     };
-    if from < log.end() {
-        let replayed = log.reader().replay(from, |header| {
-            if header.is_idempotent() && !header.is_control() && header.base_offset >= from {
+    let (mut at, mut unread) = (from, Vec::new());
+    while at < log.end() {
+        let replayed = log.reader().replay(at, |header| {
+            if header.is_idempotent() && !header.is_control() && header.base_offset >= at {
                 // When it was really heard of is not stored; its own time is the next best, and never later than now.
                 producers.record(header, append_time_of(header), header.max_timestamp.min(now_ms));
             }
         });
-        replayed.map_err(|error| error.to_string())?;
+        match replayed {
+            Ok(()) => break,
+            Err(log::ReadError::Corrupt(damaged)) if damaged.until > at => {
+                at = damaged.until;
+                unread.push(damaged);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
     }
-    Ok((producers, from))
+    Ok(Rebuilt {
+        producers,
+        snapshot_at: from,
+        unread,
+    })
 }
 
 /// The time its records got, where the broker stamped it; -1 elsewhere.
@@ -155,14 +178,23 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
     let Recovered {
         log,
         synced,
+        rebuilt,
+        state,
+        lost,
+    } = recovered;
+    let Rebuilt {
         producers,
         snapshot_at,
-        state,
-    } = recovered;
+        unread,
+    } = rebuilt;
     let (sender, mailbox) = mailbox(MAILBOX_COMMANDS);
     let (watermarks, receiver) = watch::channel(state.watermarks());
     let reader = log.reader();
     let shared = shared(&wanted, means, sender, receiver, Some((reader, &state)), None);
+    let has_unread = !unread.is_empty();
+    for damaged in lost.into_iter().chain(unread) {
+        shared.note_damaged(damaged);
+    }
     let actor = Actor {
         shared: Arc::clone(&shared),
         log: Some(log),
@@ -180,6 +212,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         unsynced_bytes: 0,
         snapshot_at,
         sync_asked_at: None,
+        has_unread,
     };
     Ready {
         partition: Partition { shared },

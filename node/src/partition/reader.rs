@@ -64,7 +64,7 @@ impl Partition {
         let slice = reader
             .read(request.from, limits)
             .await
-            .map_err(|error| failed(error, request.from))?;
+            .map_err(|error| self.failed(error, request.from))?;
         self.shared.meters.bytes_out.add(slice.bytes as u64);
         Ok(ReadOutcome {
             records: slice.parts,
@@ -77,7 +77,7 @@ impl Partition {
     /// Bytes of all batches from the one that holds `from` on, up to the log's end.
     pub async fn bytes_from(&self, from: Offset) -> Result<u64, ReadError> {
         let counted = self.readable()?.bytes_from(from).await;
-        counted.map_err(|error| failed(error, from))
+        counted.map_err(|error| self.failed(error, from))
     }
 
     /// Looks an offset up. None: no record is that late.
@@ -142,8 +142,8 @@ impl Partition {
                     LookupError::OutOfRange { asked, start, end }
                 }
                 log::ReadError::Stopped => Unavailable::Stopped.into(),
-                log::ReadError::Corrupt { .. } | log::ReadError::Io { .. } => {
-                    tracing::error!(partition = %self.shared.name, %error, "log cannot be searched");
+                log::ReadError::Corrupt(_) | log::ReadError::Io { .. } => {
+                    self.shared.note_read_error(&error);
                     offline(&error).into()
                 }
             })
@@ -174,8 +174,22 @@ impl Partition {
         Ok(check_epoch(current_epoch, live.leader_epoch)?)
     }
 
+    /// Why a read gave nothing, noted for those who repair.
+    fn failed(&self, error: log::ReadError, from: Offset) -> ReadError {
+        self.shared.note_read_error(&error);
+        match error {
+            log::ReadError::OutOfRange { asked, start, end } => ReadError::OutOfRange { asked, start, end },
+            log::ReadError::Stopped => Unavailable::Stopped.into(),
+            log::ReadError::Corrupt(_) => ReadError::Corrupt {
+                at: from,
+                reason: error.to_string(),
+            },
+            log::ReadError::Io { .. } => offline(&error).into(),
+        }
+    }
+
     /// The log, unless it could not even be opened.
-    fn readable(&self) -> Result<&LogReader, Unavailable> {
+    pub(super) fn readable(&self) -> Result<&LogReader, Unavailable> {
         self.shared.reader.as_ref().ok_or_else(|| Unavailable::Offline {
             reason: self.offline().unwrap_or_default(),
         })
@@ -187,18 +201,6 @@ fn visible_end(watermarks: &Watermarks, isolation: Isolation) -> Offset {
     match isolation {
         Isolation::Committed => watermarks.last_stable,
         Isolation::Uncommitted => watermarks.high_watermark,
-    }
-}
-
-fn failed(error: log::ReadError, from: Offset) -> ReadError {
-    match error {
-        log::ReadError::OutOfRange { asked, start, end } => ReadError::OutOfRange { asked, start, end },
-        log::ReadError::Stopped => Unavailable::Stopped.into(),
-        log::ReadError::Corrupt { .. } => ReadError::Corrupt {
-            at: from,
-            reason: error.to_string(),
-        },
-        log::ReadError::Io { .. } => offline(&error).into(),
     }
 }
 

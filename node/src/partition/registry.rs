@@ -7,10 +7,12 @@
 mod folders;
 mod gauges;
 mod reconcile;
+mod scrub;
 
 use super::Partition;
 use super::admission::Unfolding;
 use super::command::Command;
+use super::damage::Damages;
 use super::in_sync::InSyncSets;
 use super::shared::{Failed, Means};
 use crate::config::BrokerConfig;
@@ -23,7 +25,8 @@ use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream};
 use headwater_protocol::ids::{NodeId, Offset, PartitionIndex, TopicId};
 use reconcile::Reconciler;
-use std::collections::BTreeMap;
+use scrub::Scrubber;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -55,7 +58,11 @@ struct Shared {
     tasks: Tasks,
     sys: Sys,
     logs: Logs,
+    me: NodeId,
     failed: watch::Receiver<Failed>,
+    damaged: watch::Receiver<Damages>,
+    /// Whose logs somebody wants scrubbed now.
+    to_scrub: watch::Sender<BTreeSet<(TopicId, PartitionIndex)>>,
 }
 
 /// What a registry works with.
@@ -109,13 +116,23 @@ impl Registry {
             tasks: tasks.clone(),
             sys: options.sys.clone(),
             logs: means.logs.clone(),
+            me: options.me,
             failed: means.failed.subscribe(),
+            damaged: means.damaged.subscribe(),
+            to_scrub: watch::Sender::default(),
         });
         let registry = Self { shared };
         registry.describe(&options.metrics);
+        let scrubber = Scrubber::new(registry.clone(), &options, tasks.clone());
+        drop(tasks.spawn("scrub", Kind::Critical, scrubber.run()));
         let reconciler = Reconciler::new(registry.clone(), options, means, tasks.clone(), sender);
         drop(tasks.spawn("registry", Kind::Critical, reconciler.run()));
         registry
+    }
+
+    /// Whose partitions these are.
+    pub fn me(&self) -> NodeId {
+        self.shared.me
     }
 
     /// The partition, if it is on this node.
@@ -153,6 +170,31 @@ impl Registry {
     /// hand it over. One that could be opened anew is not among them any more.
     pub fn failed(&self) -> watch::Receiver<Failed> {
         self.shared.failed.clone()
+    }
+
+    /// What is damaged in the logs of this node, and every change of that.
+    pub fn damaged(&self) -> watch::Receiver<Damages> {
+        self.shared.damaged.clone()
+    }
+
+    /// Has the logs of these partitions scrubbed now, one after the other, whenever they were last.
+    pub fn scrub(&self, partitions: &[Partition]) {
+        self.shared.to_scrub.send_modify(|wanted| {
+            let names = partitions.iter().map(Partition::name);
+            wanted.extend(names.map(|name| (name.topic_id, name.index)));
+        });
+    }
+
+    /// Whether nobody's log waits to be scrubbed, nor is being scrubbed because it was asked for.
+    pub fn is_scrubbed(&self) -> bool {
+        self.shared.to_scrub.borrow().is_empty()
+    }
+
+    /// Returns once nobody's log waits to be scrubbed, nor is being scrubbed because it was asked for.
+    pub async fn scrubbed(&self) {
+        let mut waiting = self.shared.to_scrub.subscribe();
+        // The sender is here.
+        let _ = waiting.wait_for(BTreeSet::is_empty).await;
     }
 
     /// Follows the offsets up to which this node is reconciled: changes whenever partitions may have come or gone.
@@ -205,5 +247,8 @@ fn means(options: &Options, tasks: &Tasks) -> Means {
         replica_lag_max: options.replica_lag_max,
         random: options.sys.random.fork(),
         failed: watch::Sender::default(),
+        damaged: watch::Sender::default(),
+        damaged_found: metrics.counter(&names::LOG_DAMAGED, &[]),
+        damaged_repaired: metrics.counter(&names::LOG_REPAIRED, &[]),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::admission::Unfolding;
 use super::command::Command;
+use super::damage::Damages;
 use super::followers::ReplicaFetch;
 use super::in_sync::InSyncSets;
 use super::request::{PartitionName, Watermarks};
@@ -45,6 +46,10 @@ pub(super) struct Means {
     pub(super) random: Random,
     /// Partitions whose log cannot be trusted.
     pub(super) failed: watch::Sender<Failed>,
+    /// What is damaged in logs that can be trusted otherwise.
+    pub(super) damaged: watch::Sender<Damages>,
+    pub(super) damaged_found: Counter,
+    pub(super) damaged_repaired: Counter,
 }
 
 /// The partitions of this node whose log is broken or cannot be opened.

@@ -30,7 +30,7 @@ use crate::sys::buffers::Buffers;
 use crate::telemetry::{Counter, Metrics, names};
 
 /// The version of Fetch that nodes speak among themselves.
-const VERSION: i16 = 17;
+pub(super) const VERSION: i16 = 17;
 /// How much longer than its wait a fetch may take before the stream is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a leader that was not reached is left alone, at first.

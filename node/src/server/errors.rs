@@ -79,7 +79,8 @@ pub(super) fn of_read(error: &ReadError) -> ErrorCode {
         ReadError::Unavailable(why) => of_unavailable(why),
         ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         ReadError::NotYet { .. } => ErrorCode::OFFSET_NOT_AVAILABLE,
-        ReadError::Corrupt { .. } => ErrorCode::CORRUPT_MESSAGE,
+        // A client gives up on CORRUPT_MESSAGE, and comes back after a storage error: the record is repaired meanwhile.
+        ReadError::Corrupt { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
     }
 }
 

@@ -75,6 +75,11 @@ pub trait File: Send + Sync + Debug {
     fn read_at(&self, at: u64, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<usize>;
     /// The same, but only if it need not wait for the device; else `None` and nothing is appended.
     fn read_cached_at(&self, at: u64, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<Option<usize>>;
+    /// Like [`File::read_at`], but from the device, as far as it can be had: what of it lies in the page cache is dropped
+    /// first, unless it waits to be written. What was not cached before is not afterwards, so that nobody's pages give way.
+    fn read_afresh(&self, at: u64, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<usize> {
+        self.read_at(at, buffer, bytes_max)
+    }
     /// Writes all parts one after another. After an error any part of them may be there.
     fn write_at(&self, at: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
     /// Returns once the device holds every byte written before. After an error, what was written since the
@@ -132,6 +137,13 @@ pub fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Whether a call failed for want of handles or memory: that says nothing about the disk.
+pub fn is_short_of_means(error: &io::Error) -> bool {
+    /// ENOMEM, ENFILE, EMFILE.
+    const CODES: [i32; 3] = [12, 23, 24];
+    error.raw_os_error().is_some_and(|code| CODES.contains(&code))
 }
 
 fn folder_of(path: &Path) -> &Path {

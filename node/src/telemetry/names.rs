@@ -83,6 +83,13 @@ families! {
     Histogram SYNC_SECONDS "headwater_log_sync_seconds" [] "From asking for a sync of a log to its end.";
     Counter RETENTION_BYTES "headwater_retention_bytes_total" [] "Bytes deleted by retention.";
     Counter RECOVERY_TRUNCATED_BYTES "headwater_recovery_truncated_bytes_total" [] "Bytes of torn or corrupt tails cut off at start.";
+    Counter SCRUB_BYTES "headwater_scrub_bytes_total" [] "Bytes of logs that the scrub has read and found good.";
+    Counter SCRUB_ROUNDS "headwater_scrub_logs_total" [] "Logs that were scrubbed from front to end.";
+    Counter SCRUB_INDEXES "headwater_scrub_indexes_rebuilt_total" [] "Indexes that lied and were made anew by the scrub.";
+    Counter LOG_DAMAGED "headwater_log_damaged_total" [] "Segments found damaged or missing, by the scrub or by whoever reads.";
+    Counter LOG_REPAIRED "headwater_log_repaired_total" [] "Segments repaired from another replica.";
+    Gauge PARTITIONS_DAMAGED "headwater_partitions_damaged" [] "Replicas on this node with a damaged segment.";
+    Gauge PARTITIONS_UNREPAIRABLE "headwater_partitions_unrepairable" [] "Those of them of which there is no other replica.";
 
     // Replication.
     Gauge FOLLOWER_LAG "headwater_follower_lag" ["topic", "partition", "follower"] "Records that this leader has and the follower is not known to have; of the 2000 followers that lag most.";

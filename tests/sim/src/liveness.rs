@@ -11,6 +11,7 @@ use crate::cluster;
 use crate::invariants::{Violation, lost};
 use crate::oracle::Mark;
 use crate::rest;
+use crate::rot::Rot;
 use crate::workload::{Control, consume};
 use crate::world::{World, partitions_of};
 
@@ -39,6 +40,7 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     until(world, "every replica is in sync", |world| {
         rest::all_in_sync(&world.machines)
     })?;
+    rot(world)?;
     let before = world.oracle.history().acks;
     until(world, "producers go on", |world| {
         let acks = world.oracle.history().acks - before;
@@ -59,6 +61,25 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
         rest::all_level(&world.machines)
     })?;
     judge(world)?;
+    cluster::compare(&world.machines)
+}
+
+/// Damages what is on disk, while everybody goes on reading and writing, and waits until it is whole again.
+fn rot(world: &mut World) -> Result<(), Violation> {
+    let random = world.rot.fork();
+    world.is_rotten = true;
+    let struck = Rot::strike(&random, &mut world.machines, &world.trace, &mut world.summary);
+    world.pass(Duration::from_millis(random.below(500)))?;
+    until(world, "every replica is in sync in spite of rot", |world| {
+        rest::all_in_sync(&world.machines)
+    })?;
+    Rot::scrub(&world.machines);
+    until(world, "what is damaged is repaired", |world| {
+        Rot::is_healed(&world.machines)
+    })?;
+    let checked = struck.check(&world.machines);
+    checked.map_err(|what| Violation::new("what was damaged is as it was", what))?;
+    world.is_rotten = false;
     cluster::compare(&world.machines)
 }
 

@@ -18,6 +18,7 @@ mod oracle;
 mod process;
 mod reached;
 mod rest;
+mod rot;
 mod scenario;
 mod summary;
 mod swarm;

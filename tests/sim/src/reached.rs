@@ -13,6 +13,8 @@ const LINES: &[(&str, &str)] = &[
     ("node is not heard of any more, others take over", "fenced"),
     ("truncated to the leader's history", "truncations"),
     ("torn tail cut off", "torn"),
+    ("log is damaged", "damaged"),
+    ("log is repaired from another replica", "repaired"),
     ("partition is offline", "offline"),
     ("partition cannot be opened", "unopened"),
     ("disk full, appends are refused", "refused_full"),

@@ -50,13 +50,16 @@ pub(crate) struct World {
     regular: Regular,
     reached: Reached,
     pub(crate) summary: Summary,
+    pub(crate) rot: Random,
+    /// What lies on the disks is not what was written, and is about to be repaired.
+    pub(crate) is_rotten: bool,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, wishes: Wishes, trace: Trace) -> Self {
         let random = Random::seeded(seed);
         // Streams of their own: one more draw in one place changes nothing elsewhere.
-        let [scenario, net, nodes, faults, clients] = std::array::from_fn(|_| random.fork());
+        let [scenario, net, nodes, faults, clients, rot] = std::array::from_fn(|_| random.fork());
         let scenario = Scenario::draw(&scenario, wishes);
         let fabric = Fabric::paced(net);
         fabric.set_usual_link(scenario.link);
@@ -82,6 +85,8 @@ impl World {
             regular: Regular::default(),
             reached: Reached::default(),
             summary: Summary::default(),
+            rot,
+            is_rotten: false,
         }
     }
 
@@ -180,7 +185,7 @@ impl World {
         if self.steps.is_multiple_of(LOOK_STEPS) {
             cluster::check(&self.machines, &mut self.regular, &mut self.reached)?;
         }
-        if self.steps.is_multiple_of(COMPARE_STEPS) {
+        if self.steps.is_multiple_of(COMPARE_STEPS) && !self.is_rotten {
             cluster::compare(&self.machines)?;
         }
         let violation = self.oracle.violation().or_else(|| self.faults.violation());

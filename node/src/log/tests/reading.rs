@@ -196,13 +196,11 @@ fn damage_is_found_before_it_is_handed_out_and_hides_nothing_else() {
         offsets(&reader.read_waiting(Offset(0), limits(9999)).unwrap()),
         [(0, 1)]
     );
-    let Err(ReadError::Corrupt {
-        segment, position, ..
-    }) = reader.read_waiting(Offset(1), limits(9999))
-    else {
+    let Err(ReadError::Corrupt(damaged)) = reader.read_waiting(Offset(1), limits(9999)) else {
         panic!("damage was handed out")
     };
-    assert_eq!((segment, position), (Offset(0), first as u64));
+    assert_eq!((damaged.from, damaged.until), (Offset(0), Offset(3)));
+    assert_eq!(damaged.position, first as u64);
     assert_eq!(
         offsets(&reader.read_waiting(Offset(2), limits(9999)).unwrap()),
         [(2, 3)]

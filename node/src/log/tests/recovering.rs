@@ -185,7 +185,7 @@ fn indexes_torn_by_a_crash_are_not_believed() {
 }
 
 #[test]
-fn a_file_shorter_than_what_was_synced_is_reported() {
+fn what_was_synced_and_is_gone_keeps_its_place() {
     let bench = Bench::new(config());
     let mut log = bench.log();
     fill(&mut log, 6);
@@ -193,9 +193,34 @@ fn a_file_shorter_than_what_was_synced_is_reported() {
     let file = bench.disk.open(&path(0, folder::Part::Log), Open::Write).unwrap();
     let bytes = file.bytes().unwrap();
     file.truncate(bytes - 10).unwrap();
+    let Opened { mut log, recovery } = bench.open();
+    assert_eq!(recovery.cut, None, "it was durable: nothing is given up");
+    let [lost] = &*recovery.lost else {
+        panic!("{recovery:?}")
+    };
+    assert_eq!((lost.from, lost.until), (Offset(0), Offset(6)));
+    assert_eq!((log.start(), log.end()), (Offset(0), Offset(6)));
+    // What is whole is served, the rest is refused, and the log goes on behind it.
+    fill(&mut log, 1);
+    assert_eq!(
+        offsets(&log.reader().read_waiting(Offset(4), limits(1)).unwrap()),
+        [(4, 5)]
+    );
+    assert!(matches!(
+        log.reader().read_waiting(Offset(5), limits(1)),
+        Err(ReadError::Corrupt(_))
+    ));
+    assert_eq!(read_all(&log.reader(), Offset(6), 300), [(6, 7)]);
+    log.close().unwrap();
+    bench.disk.remove_file(&path(0, folder::Part::Log)).unwrap();
+    bench.disk.remove_file(&path(6, folder::Part::Log)).unwrap();
     let Opened { log, recovery } = bench.open();
-    assert_eq!(log.end(), Offset(5));
-    assert!(recovery.cut.is_some(), "{recovery:?}");
+    assert_eq!((log.start(), log.end()), (Offset(0), Offset(7)));
+    assert!(!recovery.lost.is_empty());
+    assert!(matches!(
+        log.reader().read_waiting(Offset(0), limits(1)),
+        Err(ReadError::Corrupt(_))
+    ));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::command::{FollowReply, Replicate};
 use super::super::error::ReplicaError;
-use super::super::open::{self, append_time_of};
+use super::super::open::{self, Rebuilt, append_time_of};
 use super::super::producers::Producers;
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
@@ -129,13 +129,12 @@ impl Actor {
             return Err(ReplicaError::Offline { reason });
         }
         let (to, now_ms) = (to.max(marks.log_start), self.shared.means.clock.unix_ms());
-        let cut = move |log: &mut Log| -> Result<(Offset, Producers, Offset), String> {
+        let cut = move |log: &mut Log| -> Result<(Offset, Rebuilt), String> {
             let end = log.truncate_to(to).map_err(|error| error.to_string())?;
-            let (producers, snapshot_at) = open::rebuild(log, now_ms)?;
-            Ok((end, producers, snapshot_at))
+            Ok((end, open::rebuild(log, now_ms)?))
         };
         let done = self.with_log("truncate", cut).await;
-        let (end, producers, snapshot_at) = match done.unwrap_or_else(|| Err(LOST.to_owned())) {
+        let (end, rebuilt) = match done.unwrap_or_else(|| Err(LOST.to_owned())) {
             Ok(done) => done,
             Err(reason) => {
                 self.go_offline(reason.clone());
@@ -149,8 +148,9 @@ impl Actor {
             high_watermark = marks.high_watermark.value(),
             "truncated to the leader's history"
         );
-        self.producers = producers;
-        (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, snapshot_at);
+        self.has_unread = !rebuilt.unread.is_empty();
+        self.producers = rebuilt.producers;
+        (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, rebuilt.snapshot_at);
         if is_mirror {
             self.state.cut_off(end);
             self.store_high_watermark();

@@ -2,10 +2,11 @@
 //! for the device, so it runs on a blocking thread.
 
 use super::super::error::{AppendError, LookupError, TicketError, Unavailable};
+use super::super::open;
 use super::super::producers::Producers;
 use super::super::request::Watermarks;
 use super::{Actor, LOST, refused};
-use crate::log::{self, Log};
+use crate::log::{self, Log, Repaired};
 use headwater_protocol::ids::Offset;
 use std::sync::atomic::Ordering;
 
@@ -65,6 +66,35 @@ impl Actor {
         Ok(())
     }
 
+    /// Puts a repaired segment where it belongs. What could not be read of the producers before is read now.
+    pub(super) async fn adopt(&mut self, repaired: Repaired) -> Result<(), LookupError> {
+        let (from, until, bytes) = (repaired.from(), repaired.until, repaired.bytes);
+        if !self.change("repair", move |log| log.adopt(repaired)).await? {
+            return Err(LookupError::Refused("the log does not reach there any more"));
+        }
+        self.shared.note_repaired(from, until);
+        self.shared.means.damaged_repaired.increment();
+        tracing::warn!(
+            partition = %self.shared.name,
+            from = from.value(),
+            until = until.value(),
+            bytes,
+            "log is repaired from another replica"
+        );
+        if !self.has_unread {
+            return Ok(());
+        }
+        let now_ms = self.shared.means.clock.unix_ms();
+        if let Some(Ok(rebuilt)) = self
+            .with_log("rebuild", move |log| open::rebuild(log, now_ms))
+            .await
+        {
+            self.has_unread = !rebuilt.unread.is_empty();
+            (self.producers, self.snapshot_at) = (rebuilt.producers, rebuilt.snapshot_at);
+        }
+        Ok(())
+    }
+
     /// Changes the log on a thread that may wait for the device.
     pub(super) async fn change<T: Send + 'static>(
         &mut self,
@@ -76,6 +106,7 @@ impl Actor {
             Some(Err(log::ChangeError::OutOfRange { asked, start, end })) => {
                 Err(LookupError::OutOfRange { asked, start, end })
             }
+            Some(Err(log::ChangeError::Full)) => Err(LookupError::Refused("disk full")),
             Some(Err(log::ChangeError::Broken(broken))) => {
                 self.go_offline(broken.to_string());
                 let reason = broken.to_string();

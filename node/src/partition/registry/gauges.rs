@@ -33,7 +33,9 @@ impl Registry {
 fn counts(scrape: &mut Scrape, partitions: &[&Partition]) {
     scrape.value(&names::PARTITIONS, &[], partitions.len() as u64);
     let is_offline = |partition: &Partition| partition.offline().is_some();
-    let kinds: [(_, &dyn Fn(&Partition) -> bool); 6] = [
+    let is_damaged = |partition: &Partition| !partition.damaged().is_empty();
+    let is_lost = |partition: &Partition| !partition.can_be_repaired() && is_damaged(partition);
+    let kinds: [(_, &dyn Fn(&Partition) -> bool); 8] = [
         (&names::PARTITIONS_LEADING, &Partition::is_leader),
         (&names::PARTITIONS_OFFLINE, &is_offline),
         (
@@ -43,6 +45,8 @@ fn counts(scrape: &mut Scrape, partitions: &[&Partition]) {
         (&names::PARTITIONS_UNDER_MIN_ISR, &Partition::is_under_min_in_sync),
         (&names::PARTITIONS_AT_MIN_ISR, &Partition::is_at_min_in_sync),
         (&names::PARTITIONS_DISK_FULL, &Partition::is_disk_full),
+        (&names::PARTITIONS_DAMAGED, &is_damaged),
+        (&names::PARTITIONS_UNREPAIRABLE, &is_lost),
     ];
     for (family, is) in kinds {
         let count = partitions.iter().filter(|partition| is(partition)).count();

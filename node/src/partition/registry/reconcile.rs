@@ -79,6 +79,7 @@ impl Reconciler {
         let interval = Duration::from_millis(interval.clamp(100, 86_400_000));
         let clock = self.options.sys.clock.clone();
         let mut next_round = clock.now() + self.until_next_round(interval);
+        let (mut failed, mut damaged) = (self.means.failed.subscribe(), self.means.damaged.subscribe());
         let review_every = (self.options.replica_lag_max / 2).max(Duration::from_millis(1));
         let mut next_review = clock.now() + review_every;
         loop {
@@ -93,6 +94,9 @@ impl Reconciler {
                     self.reconcile(image).await;
                     next_round = next_round.min(clock.now() + self.until_next_round(interval));
                 }
+                // The senders are this task's own.
+                _ = failed.changed() => self.report_health(),
+                _ = damaged.changed() => self.report_health(),
                 () = clock.sleep_until(next_round) => {
                     self.look_after().await;
                     next_round = clock.now() + self.until_next_round(interval);
@@ -260,6 +264,11 @@ impl Reconciler {
             }
             !gone.is_empty()
         });
+        self.means.damaged.send_if_modified(|damaged| {
+            let before = damaged.len();
+            damaged.retain(|(id, index), _| *id != topic.id || dropped.iter().all(|(gone, _)| gone != index));
+            damaged.len() != before
+        });
         let deleting = stream::iter(dropped).map(|(index, partition)| {
             let (disk, folder) = (Arc::clone(&self.options.sys.disk), folders::path(topic.id, index));
             let tasks = self.tasks.clone();
@@ -310,9 +319,12 @@ impl Reconciler {
             .values()
             .filter(|partition| partition.offline().is_some())
             .count();
-        let state = match offline {
-            0 => State::Ready,
-            _ => State::Degraded(format!("{offline} partitions are offline")),
+        let damaged = self.means.damaged.borrow().len();
+        let state = match (offline, damaged) {
+            (0, 0) => State::Ready,
+            (0, _) => State::Degraded(format!("{damaged} partitions are damaged")),
+            (_, 0) => State::Degraded(format!("{offline} partitions are offline")),
+            _ => State::Degraded(format!("{offline} partitions are offline, {damaged} are damaged")),
         };
         self.options.health.set("partitions", state);
     }

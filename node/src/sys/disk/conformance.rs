@@ -44,6 +44,23 @@ fn parts_are_written_in_order_and_read_back_anywhere() {
 }
 
 #[test]
+fn a_fresh_read_gives_what_was_written_last_synced_or_not() {
+    check(|disk| {
+        let file = disk.open(Path::new("a"), Open::CreateNew).unwrap();
+        let bytes: Vec<u8> = (0..20_000u32).flat_map(|i| i.to_be_bytes()).collect();
+        write(&file, 0, &bytes);
+        file.sync().unwrap();
+        write(&file, 5_000, b"newer");
+        for (at, count) in [(0, 80_000), (4_998, 9), (79_990, 100), (80_000, 1)] {
+            let (mut fresh, mut usual) = (b"kept".to_vec(), b"kept".to_vec());
+            let read = file.read_afresh(at, &mut fresh, count).unwrap();
+            assert_eq!(read, file.read_at(at, &mut usual, count).unwrap());
+            assert_eq!(fresh, usual);
+        }
+    });
+}
+
+#[test]
 fn a_file_has_the_length_it_was_given() {
     check(|disk| {
         let file = disk.open(Path::new("a"), Open::Create).unwrap();

@@ -147,6 +147,18 @@ impl OsFile {
     }
 }
 
+/// The kernel drops whole pages only: those that a range begins or ends in go with it.
+const PAGE_BYTES: u64 = 4096;
+
+impl OsFile {
+    fn drop_cached(&self, at: u64, bytes: usize) {
+        let from = at / PAGE_BYTES * PAGE_BYTES;
+        let until = (at + bytes as u64).next_multiple_of(PAGE_BYTES);
+        // Advice: if it is not taken, the read sees what the page cache has.
+        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(until - from), Advice::DontNeed);
+    }
+}
+
 /// A longer range is probed in steps: the kernel reads ahead, and drops, about this much at a time.
 const PROBE_BYTES: usize = 128 << 10;
 
@@ -184,6 +196,16 @@ impl File for OsFile {
             }
         }
         self.read_at(at, buffer, bytes_max).map(Some)
+    }
+
+    fn read_afresh(&self, at: u64, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<usize> {
+        let was_cached = self.is_cached(at)?;
+        self.drop_cached(at, bytes_max);
+        let read = self.read_at(at, buffer, bytes_max)?;
+        if !was_cached {
+            self.drop_cached(at, bytes_max);
+        }
+        Ok(read)
     }
 
     fn write_at(&self, mut at: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
