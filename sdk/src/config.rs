@@ -183,7 +183,8 @@ pub struct QuicConfig {
     pub socket_buffer_bytes: usize,
     /// How often an idle connection says that it lives.
     pub keep_alive: Duration,
-    /// A connection that heard nothing for so long is gone.
+    /// A connection that heard nothing for so long is gone. Over UDP nobody says that a process has died: what was sent to
+    /// a killed broker waits for so long before it is sent to another one.
     pub idle_timeout: Duration,
     /// Whether a resumed connection may send metadata requests and fetches before its handshake is done.
     /// Such requests can be replayed by an attacker, which for these does no harm.
@@ -198,8 +199,8 @@ impl Default for QuicConfig {
             connection_window_bytes: 16 << 20,
             stream_window_bytes: 6 << 20,
             socket_buffer_bytes: 8 << 20,
-            keep_alive: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(3),
             early_data: false,
         }
     }

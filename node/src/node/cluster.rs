@@ -11,7 +11,7 @@ use crate::metadata::{Node, NodeState, View};
 use crate::partition::{InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};
 use crate::peer::Peers;
 use crate::sys::clock::Clock;
-use crate::sys::task::{Kind, Task};
+use crate::sys::task::{Kind, Task, Tasks};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater_protocol::ids::{BrokerEpoch, NodeId};
@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// The task that tells the controller that this node is there.
+const HEARTBEAT: &str = "heartbeat";
 /// How long a node that asks for its leave waits between two questions.
 const LEAVING: Duration = Duration::from_millis(50);
 /// How soon the controller is told again what it could not be told.
@@ -261,6 +263,7 @@ impl Heartbeat {
         let beat = Beat {
             me: me.id,
             epoch: me.epoch,
+            tasks: core.sys.tasks.clone(),
             controller: core.controller.clone(),
             view: core.view.clone(),
             clock: core.sys.clock.clone(),
@@ -271,7 +274,7 @@ impl Heartbeat {
         let left = core
             .sys
             .tasks
-            .spawn("heartbeat", Kind::Critical, beat.run(told, cancel));
+            .spawn(HEARTBEAT, Kind::Critical, beat.run(told, cancel));
         Self {
             leaving,
             left,
@@ -291,6 +294,7 @@ impl Heartbeat {
 struct Beat {
     me: NodeId,
     epoch: BrokerEpoch,
+    tasks: Tasks,
     controller: Controller,
     view: View,
     clock: Clock,
@@ -299,6 +303,10 @@ struct Beat {
 }
 
 impl Beat {
+    fn give_up(&self, reason: String) {
+        self.tasks.give_up(HEARTBEAT, reason);
+    }
+
     async fn run(self, mut leaving: watch::Receiver<bool>, cancel: CancellationToken) {
         let mut images = self.view.watch();
         loop {
@@ -322,17 +330,16 @@ impl Beat {
                     }) => pause = pause.min(LEAVING),
                     Ok(_) => {}
                     Err(ProposeError::StaleNode { current, .. }) => {
-                        // Panics are how a critical task says that the node cannot go on.
-                        panic!(
-                            "another process is node {} in epoch {current} by now, this one was in epoch {}",
-                            self.me, self.epoch
-                        );
+                        let (me, epoch) = (self.me, self.epoch);
+                        return self.give_up(format!(
+                            "another process is node {me} in epoch {current} by now, this one was in epoch {epoch}"
+                        ));
                     }
                     Err(ProposeError::Unknown { .. }) => {
-                        panic!(
-                            "node {} is no member of the cluster any more: it was unregistered",
-                            self.me
-                        );
+                        let me = self.me;
+                        return self.give_up(format!(
+                            "node {me} is no member of the cluster any more: it was unregistered"
+                        ));
                     }
                     Err(error) => tracing::warn!(%error, "heartbeat failed"),
                 }

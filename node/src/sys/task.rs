@@ -67,9 +67,9 @@ struct Inner {
     failure: watch::Sender<Option<Failure>>,
 }
 
-/// A critical task that is no more.
+/// A critical task that is no more: it panicked, or gave up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("task {task} panicked: {reason}")]
+#[error("task {task} has ended: {reason}")]
 pub struct Failure {
     pub task: String,
     pub reason: String,
@@ -166,7 +166,14 @@ impl Tasks {
         self.inner.cancel.cancel();
     }
 
-    /// The first critical task that panicked, anywhere in the tree.
+    /// Says in the name of a critical task that the node cannot go on, for a reason that is no bug.
+    pub fn give_up(&self, task: &str, reason: String) {
+        let task = format!("{}/{task}", self.inner.name);
+        tracing::error!(task, reason, "the node cannot go on");
+        fail(&self.inner.failure, task, reason);
+    }
+
+    /// The first critical task that panicked or gave up, anywhere in the tree.
     pub fn failure(&self) -> watch::Receiver<Option<Failure>> {
         self.inner.failure.subscribe()
     }
@@ -340,12 +347,17 @@ fn report(
     let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
     tracing::error!(task, reason, "task panicked");
     if kind == Kind::Critical {
-        failure.send_if_modified(|first| {
-            let is_first = first.is_none();
-            first.get_or_insert(Failure { task, reason });
-            is_first
-        });
+        fail(failure, task, reason);
     }
+}
+
+/// The first one counts.
+fn fail(failure: &watch::Sender<Option<Failure>>, task: String, reason: String) {
+    failure.send_if_modified(|first| {
+        let is_first = first.is_none();
+        first.get_or_insert(Failure { task, reason });
+        is_first
+    });
 }
 
 #[cfg(test)]
@@ -408,6 +420,16 @@ mod tests {
                 reason: "two".into()
             })
         );
+    }
+
+    #[tokio::test]
+    async fn a_task_gives_up_without_a_panic() {
+        let root = Tasks::root("test", Blocking::Threads);
+        let mut failure = root.failure();
+        root.child("log").give_up("owner", "no more room".into());
+        let seen = failure.wait_for(Option::is_some).await.unwrap().clone();
+        let reason = seen.expect("it was waited for").to_string();
+        assert_eq!(reason, "task test/log/owner has ended: no more room");
     }
 
     #[tokio::test]
