@@ -17,7 +17,9 @@ use openraft::{BasicNode, OptionalSend, Snapshot, SnapshotMeta};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::newer::Newer;
 use super::{Raft, Types, Vote};
+use crate::metadata::record::newer_in;
 use crate::peer::{CallError, Kind, Peers};
 
 /// How long a whole snapshot may take.
@@ -177,9 +179,20 @@ impl RaftNetwork<Types> for Member {
     }
 }
 
-/// Answers a vote or entries. Calls `led` where a leader speaks.
-pub(super) async fn answer(raft: &Raft, body: Bytes, led: impl FnOnce()) -> Result<Bytes, String> {
-    let request: Request = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+/// Answers a vote or entries. Calls `led` where a leader speaks, and reports entries that only a newer node can read.
+pub(super) async fn answer(
+    raft: &Raft,
+    body: Bytes,
+    newer: &Newer,
+    led: impl FnOnce(),
+) -> Result<Bytes, String> {
+    let request: Request = serde_json::from_slice(&body).map_err(|error| match newer_in(&body) {
+        Some(found) => {
+            newer.report(&found);
+            found.to_string()
+        }
+        None => error.to_string(),
+    })?;
     match request {
         Request::Append(rpc) => {
             led();
