@@ -11,6 +11,7 @@ mod control;
 mod decide;
 mod elections;
 pub mod error;
+mod features;
 mod gauges;
 pub mod health;
 mod lifelines;
@@ -24,13 +25,16 @@ mod sessions;
 mod topics;
 mod vigil;
 
-pub use change::{Change, Factor, InSyncChange, Leaders, NewTopic, PartitionRef, Reassignment};
+pub use change::{
+    Change, Factor, FeatureUpdate, InSyncChange, Leaders, NewTopic, PartitionRef, Reassignment,
+};
 pub use control::Standing;
 pub use error::ProposeError;
 pub use raft::{OpenError, QuorumState, Timing};
 pub use topics::check_name;
 
 use crate::config::BrokerConfig;
+use crate::metadata::features::{Supported, first_records};
 use crate::metadata::{Image, Module, Node, PartitionState, Publisher, Record, Topic, View};
 use crate::peer::{Answers, Peers};
 use crate::sys::Sys;
@@ -58,6 +62,7 @@ pub struct Controller {
     requests: Sender<Request>,
     quorum: Quorum,
     gate: Arc<Gate>,
+    supported: Supported,
     sys: Sys,
 }
 
@@ -132,6 +137,8 @@ pub struct Options {
     pub timing: Timing,
     /// How long a node may be silent before others take over from it.
     pub session_timeout: Duration,
+    /// The levels of features that this node reads and writes.
+    pub supported: Supported,
     pub sys: Sys,
     pub peers: Peers,
     pub health: Health,
@@ -161,6 +168,7 @@ impl Options {
                 heartbeat_ms: 20,
             },
             session_timeout: Duration::from_secs(1),
+            supported: Supported::default(),
             sys: sys.clone(),
             peers,
             health: Health::default(),
@@ -179,13 +187,14 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         broker,
         timing,
         session_timeout,
+        supported,
         sys,
         peers,
         health,
         metrics,
     } = options;
     let tasks = sys.tasks.child("controller");
-    let opened = Opened::read(&sys).await?;
+    let opened = Opened::read(&sys, &supported).await?;
     let image = opened.image();
     check_cluster(&image.cluster_id, &cluster_id)?;
     let (publisher, known) = View::new(image);
@@ -199,6 +208,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         peers: peers.clone(),
         timing,
         publisher,
+        supported: supported.clone(),
         opened,
     })
     .await?;
@@ -208,6 +218,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         requests,
         quorum: quorum.clone(),
         gate: Arc::new(gate),
+        supported: supported.clone(),
         sys: sys.clone(),
     };
     let answers: Arc<dyn Answers> = Arc::new(control::Answerer::new(controller.clone()));
@@ -230,6 +241,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
             cluster_id,
             session_timeout,
             lifelines,
+            supported,
             sys,
             broker,
             view: known,
@@ -325,11 +337,13 @@ fn check_cluster(found: &str, expected: &str) -> Result<(), OpenError> {
     })
 }
 
-/// The first record of a new cluster.
-fn first_record(cluster_id: &str) -> Record {
-    Record::Cluster {
+/// The first entry of a new cluster: what it is called, and the levels it begins at.
+fn first_entry(cluster_id: &str, supported: &Supported) -> Vec<Record> {
+    let mut records = vec![Record::Cluster {
         cluster_id: cluster_id.to_owned(),
-    }
+    }];
+    records.extend(first_records(supported));
+    records
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Owns the image and its publication. It never decides a change: only the controller appends records.
 
 pub mod delta;
+pub mod features;
 pub mod image;
 pub mod module;
 pub mod record;

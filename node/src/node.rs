@@ -15,6 +15,7 @@ use crate::controller::{self, Controller, ProposeError};
 use crate::http;
 use crate::link::{self, Links};
 use crate::metadata::View;
+use crate::metadata::features::Supported;
 use crate::partition::Registry;
 use crate::partition::registry;
 use crate::peer::{self, Peers};
@@ -114,6 +115,7 @@ impl Node {
         let bound = sockets.bound;
         let (sites, server) = listen_to_peers(&core, sockets.quic);
         let me = cluster::describe(&core, bound, &data_dir.directory);
+        let told = me.clone();
         let me = cluster::register(&core, me).await.map_err(StartError::Register)?;
         core.controller.show();
         cluster::follow(&core);
@@ -146,7 +148,7 @@ impl Node {
             store: sockets.store,
         };
         serve(&core, above, &transforms, &sites, &server);
-        let heartbeat = cluster::Heartbeat::start(&core, me);
+        let heartbeat = cluster::Heartbeat::start(&core, me, told);
         tracing::info!(
             node = %core.config.node_id,
             cluster = data_dir.cluster_id,
@@ -246,6 +248,7 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
             heartbeat_ms: liveness.quorum_heartbeat_ms,
         },
         session_timeout: Duration::from_millis(liveness.session_timeout_ms),
+        supported: Supported::up_to(&config.feature_levels_max),
         sys: sys.clone(),
         peers: peers.clone(),
         health: health.clone(),

@@ -4,6 +4,7 @@
 //! change whose outcome is not known is never sent twice.
 
 mod configs;
+mod features;
 mod members;
 mod offsets;
 mod reassignments;
@@ -16,6 +17,7 @@ use headwater_protocol::kafka::describe_cluster::DescribeClusterRequest;
 use headwater_protocol::kafka::{ErrorCode, Request};
 
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
+pub use self::features::{FeatureDescription, FeatureLevels, FeatureUpdate, FeatureWay};
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};

@@ -2,6 +2,7 @@
 
 mod decommission;
 mod elect;
+mod features;
 mod plan;
 mod progress;
 mod quorum;
@@ -35,6 +36,10 @@ enum Command {
     Reassignments,
     /// Let the preferred replicas lead again
     ElectLeaders(elect::Arguments),
+    /// Show the levels of features that are in force, and that all nodes support
+    Features,
+    /// Raise the levels of features when every node runs a newer version, or lower them
+    Upgrade(features::Arguments),
     /// Show who votes about the metadata, and how far each is
     Quorum,
     /// Give a node a vote
@@ -66,6 +71,8 @@ async fn act(common: &Common, admin: &Admin, command: Command) -> Result<(), Fai
         Command::Decommission(arguments) => decommission::run(common, admin, arguments).await,
         Command::Reassignments => progress::list(common, admin).await,
         Command::ElectLeaders(arguments) => elect::run(common, admin, arguments).await,
+        Command::Features => features::show(common, admin).await,
+        Command::Upgrade(arguments) => features::upgrade(common, admin, arguments).await,
         Command::Quorum => quorum::show(common, admin).await,
         Command::AddVoter { node } => quorum::add(common, admin, NodeId(node)).await,
         Command::RemoveVoter { node } => quorum::remove(common, admin, NodeId(node)).await,
@@ -112,6 +119,7 @@ fn described(value: &Value) -> String {
         text(&value["cluster_id"]),
         text(&value["controller_id"])
     );
+    out.push_str(&levels(&value["features"]));
     out.push_str(&health(&value["health"]));
     if let Some(uptime_ms) = value["uptime_ms"].as_i64() {
         let (role, version) = (text(&value["role"]), text(&value["version"]));
@@ -146,6 +154,27 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// A line for each feature: its level, and whether it could be higher.
+fn levels(features: &Value) -> String {
+    let mut out = String::new();
+    for feature in features.as_array().into_iter().flatten() {
+        out.push_str(&format!(
+            "level       {} {}",
+            text(&feature["name"]),
+            text(&feature["finalized"])
+        ));
+        let (finalized, possible) = (feature["finalized"].as_i64(), feature["possible"].as_i64());
+        if possible > finalized {
+            out.push_str(&format!(
+                ", every node supports {}: `headwater cluster upgrade`",
+                text(&feature["possible"])
+            ));
+        }
+        out.push('\n');
+    }
+    out
 }
 
 /// One line for how it is, and one for each thing that is the matter.
@@ -258,6 +287,9 @@ mod tests {
             .collect();
         let value = json!({
             "cluster_id": "c", "controller_id": 1,
+            "features": [
+                { "name": "f", "finalized": 1, "possible": 2 }, { "name": "g", "finalized": 2, "possible": 2 },
+            ],
             "health": {
                 "state": "failing", "nodes": { "active": 2, "fenced": 1, "shutting_down": 0 },
                 "leaderless": { "count": 1, "first": [{ "topic": "t", "partition": 6 }] },
@@ -275,6 +307,8 @@ mod tests {
         });
         let shown = described(&value);
         for line in [
+            "level       f 1, every node supports 2: `headwater cluster upgrade`",
+            "level       g 2",
             "health      failing",
             "            1 node fenced",
             "            1 partition without a leader: t-6",

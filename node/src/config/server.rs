@@ -440,6 +440,9 @@ pub struct NodeConfig {
     pub replication: Replication,
     pub retention_check_interval_ms: i64,
     pub shutdown_timeout_ms: i64,
+    /// By feature, the highest level that this node owns up to: an older binary, to simulations of upgrades. No property
+    /// sets it.
+    pub feature_levels_max: BTreeMap<String, i16>,
     pub broker: BrokerConfig,
 }
 
@@ -726,6 +729,7 @@ impl NodeConfig {
             },
             retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
             shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),
+            feature_levels_max: BTreeMap::new(),
             broker,
         })
     }

@@ -1,5 +1,6 @@
 //! Every change that somebody can ask the controller for.
 
+use crate::metadata::features::{Level, Way};
 use crate::metadata::{Link, MirrorSource, Module, Node, Site, Transform, Upstream};
 use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, TopicId};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,11 @@ pub enum Change {
     /// Properties of all nodes, by Kafka's server property names.
     AlterBrokerConfig {
         changes: Vec<ConfigChange>,
+        validate_only: bool,
+    },
+    /// Levels of features (KIP-584).
+    UpdateFeatures {
+        updates: Vec<FeatureUpdate>,
         validate_only: bool,
     },
     AllocateProducerIds,
@@ -99,6 +105,50 @@ pub enum Change {
         topic: String,
         mirror: Option<MirrorSource>,
     },
+}
+
+/// Another level of a feature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureUpdate {
+    pub feature: String,
+    pub level: Level,
+    pub way: Way,
+}
+
+impl Change {
+    /// The level that a node needs to read it. Kept whatever is in force: an upgrade is asked for below its level.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::UpdateFeatures { .. } => Level::FEATURES,
+            Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::CreatePartitions { .. }
+            | Self::AlterTopicConfig { .. }
+            | Self::AlterBrokerConfig { .. }
+            | Self::AllocateProducerIds
+            | Self::PutModule(_)
+            | Self::RemoveModule { .. }
+            | Self::PutTransform(_)
+            | Self::SetTransformPaused { .. }
+            | Self::RemoveTransform { .. }
+            | Self::PutSite(_)
+            | Self::PutLink(_)
+            | Self::SetLinkPaused { .. }
+            | Self::RemoveLink { .. }
+            | Self::PutUpstream(_)
+            | Self::RemoveUpstream { .. }
+            | Self::RegisterNode(_)
+            | Self::FenceNode { .. }
+            | Self::UnfenceNode { .. }
+            | Self::ShutDownNode { .. }
+            | Self::ReplicasFailed { .. }
+            | Self::UnregisterNode { .. }
+            | Self::AlterInSync(_)
+            | Self::Reassign(_)
+            | Self::ElectLeaders { .. }
+            | Self::SetMirror { .. } => Level::FIRST,
+        }
+    }
 }
 
 /// One partition, by its topic's id.

@@ -7,7 +7,8 @@
 use super::error::ProposeError;
 use super::raft::QuorumState;
 use super::{Applied, Change, Controller, MemberChange, Request};
-use crate::metadata::NodeState;
+use crate::metadata::features::{Level, Supported};
+use crate::metadata::{Node, NodeState};
 use crate::peer::{Answering, Answers, CallError, Kind};
 use bytes::Bytes;
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, TopicId};
@@ -31,6 +32,9 @@ pub struct Standing {
     pub may_stop: bool,
     /// The metadata by which that is so.
     pub as_of: Offset,
+    /// The feature level that the controller takes the node for.
+    #[serde(default)]
+    pub level: Level,
 }
 
 /// A call to whoever leads the quorum.
@@ -44,6 +48,15 @@ enum Call {
     },
     Members(MemberChange),
     Quorum,
+}
+
+impl Call {
+    fn level(&self) -> Level {
+        match self {
+            Self::Propose(change) => change.level(),
+            Self::Heartbeat { .. } | Self::Members(_) | Self::Quorum => Level::FIRST,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,6 +147,9 @@ impl Controller {
         let mut hint = None;
         loop {
             let state = watch.state();
+            if let Some(newer) = self.quorum.newer() {
+                return Err(ProposeError::UnsupportedVersion(newer));
+            }
             if let Some(failed) = state.failed {
                 return Err(ProposeError::Storage(failed));
             }
@@ -144,6 +160,14 @@ impl Controller {
                     Err(ProposeError::NotController) => "this node does not lead any more".to_owned(),
                     answer => return T::from_any(answer?),
                 },
+                Some(node) if !self.is_read_by(node, call) => {
+                    if state.leader == Some(node) {
+                        return Err(ProposeError::UnsupportedVersion(format!(
+                            "node {node} leads the quorum, and is too old for this: upgrade it first"
+                        )));
+                    }
+                    format!("node {node} is too old for this")
+                }
                 Some(leader) => match self.ask_there(leader, call, left.min(ANSWER)).await {
                     Ok(Answer::Done(done)) => return Ok(done),
                     // Its own end, not the cluster's: somebody else leads soon.
@@ -175,6 +199,13 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Whether a node understands a call: by the level in force, or by what it registered.
+    fn is_read_by(&self, node: NodeId, call: &Call) -> bool {
+        let (level, image) = (call.level(), self.known());
+        let supports = |node: &Node| Supported::of(node).level() >= level;
+        level <= image.level() || image.nodes.get(&node).is_some_and(supports)
     }
 
     /// Some node that may know who leads, another one each time.
@@ -317,6 +348,10 @@ impl Answers for Answerer {
                 Kind::Raft | Kind::Snapshot => controller.quorum.answer(kind, body).await,
                 Kind::Control => {
                     let call: Call = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+                    if call.level() > controller.supported.level() {
+                        tracing::warn!(node = %from, "a call of a newer version is refused");
+                        return Err("a call of a newer version".to_owned());
+                    }
                     if let Call::Heartbeat { node, .. } = &call
                         && *node != from
                     {

@@ -4,8 +4,9 @@
 
 use super::change::Change;
 use super::error::ProposeError;
-use super::{Outcome, ProducerIdBlock, nodes, objects, reassign, topics};
+use super::{Outcome, ProducerIdBlock, features, nodes, objects, reassign, topics};
 use crate::config::BrokerConfig;
+use crate::metadata::features::Supported;
 use crate::metadata::{Image, Module, Record, Topic};
 use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerId, TopicId};
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ pub(super) struct Context {
     pub(super) topic_id: TopicId,
     /// Who votes in the quorum.
     pub(super) voters: BTreeSet<NodeId>,
+    /// What this node reads and writes.
+    pub(super) supported: Supported,
 }
 
 /// What is to be written for a change, and what to tell the one who asked.
@@ -106,6 +109,10 @@ pub(super) fn decide(change: Change, image: &Image, context: &Context) -> Result
             changes,
             validate_only,
         } => topics::alter_broker_config(&changes, validate_only, image, context),
+        Change::UpdateFeatures {
+            updates,
+            validate_only,
+        } => features::update(&updates, validate_only, image, context),
         Change::AllocateProducerIds => Ok(allocate_producer_ids(image)),
         Change::RegisterNode(node) => nodes::register(node, image, context),
         Change::FenceNode { node, epoch } => nodes::fence(node, epoch, image, context),

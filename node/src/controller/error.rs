@@ -1,6 +1,7 @@
 //! Why a change was refused or could not be made durable.
 
 use crate::config::properties::PropertyError;
+use crate::metadata::features::Level;
 use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId, TopicId};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -36,6 +37,15 @@ pub enum ProposeError {
         name: String,
         by: String,
     },
+    #[error("feature {feature:?} cannot be set to level {level}: {reason}")]
+    InvalidLevel {
+        feature: String,
+        level: Level,
+        reason: String,
+    },
+    /// Nodes of different levels cannot understand each other here; the text says which and what to do.
+    #[error("{0}")]
+    UnsupportedVersion(String),
     /// A rule forbids it; the text says which and what to do.
     #[error("{0}")]
     Refused(String),

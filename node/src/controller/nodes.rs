@@ -4,12 +4,18 @@ use super::change::{InSyncChange, Leaders, PartitionRef};
 use super::decide::{Context, Decision, Tell};
 use super::elections::{self, Departure, Rules};
 use super::error::ProposeError;
+use super::features;
 use crate::config::TopicConfig;
+use crate::metadata::features::Level;
 use crate::metadata::{Image, Node, NodeState, PartitionState, Record, Topic};
 use headwater_protocol::ids::{BrokerEpoch, NodeId, PartitionIndex};
 
 /// A process tells that it is this node from now on.
 pub(super) fn register(mut node: Node, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
+    features::admit(&node, image)?;
+    if context.supported.level() < Level::FEATURES {
+        node.features.clear();
+    }
     let known = image.nodes.get(&node.id);
     if let Some(known) = known {
         if known.incarnation == node.incarnation && !node.incarnation.is_empty() {

@@ -5,6 +5,7 @@
 
 mod machine;
 mod network;
+mod newer;
 mod room;
 mod runtime;
 mod snapshot;
@@ -16,15 +17,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_protocol::ids::{NodeId, Offset};
-use openraft::error::{ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::error::{ChangeMembershipError, ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::machine::Machine;
 use self::network::Network;
+use self::newer::Newer;
 use self::storage::Store;
 use crate::log;
+use crate::metadata::features::Supported;
 use crate::metadata::record::{FORMAT, RecordError};
 use crate::metadata::{Publisher, Record};
 use crate::peer::{Kind, Peers};
@@ -122,6 +125,12 @@ pub(super) enum SubmitError {
     /// Nothing was written.
     #[error("this node does not lead the quorum")]
     NotLeader,
+    /// Another change of who takes part has not ended. Nothing was written.
+    #[error("another change of the quorum's members is under way")]
+    Changing,
+    /// Nothing was written.
+    #[error("the quorum's members cannot be these: {0}")]
+    Members(String),
     /// They may be there later, or not.
     #[error("{0}")]
     Broken(String),
@@ -168,6 +177,8 @@ pub(super) struct Parts<'a> {
     pub(super) peers: Peers,
     pub(super) timing: Timing,
     pub(super) publisher: Publisher,
+    /// What this node reads.
+    pub(super) supported: Supported,
     pub(super) opened: Opened,
 }
 
@@ -179,11 +190,12 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Reads what a former process left.
-    pub(super) async fn read(sys: &Sys) -> Result<Self, OpenError> {
+    pub(super) async fn read(sys: &Sys, supported: &Supported) -> Result<Self, OpenError> {
         let (sys, scope) = (sys.clone(), sys.tasks.child("quorum"));
+        let supported = supported.clone();
         let opened = scope.clone().blocking("open metadata", move || {
             let store = Store::open(&sys, scope)?;
-            let snapshot = snapshot::load_newest(sys.disk.as_ref())?;
+            let snapshot = snapshot::load_newest(sys.disk.as_ref(), &supported)?;
             let folded = snapshot.as_ref().map_or(Offset(-1), |found| found.image.offset);
             if store.start() > folded.plus(1) {
                 return Err(OpenError::Gap {
@@ -210,6 +222,7 @@ pub(super) struct Quorum {
     me: NodeId,
     raft: Raft,
     peers: Peers,
+    newer: Newer,
 }
 
 impl Quorum {
@@ -221,6 +234,7 @@ impl Quorum {
             peers,
             timing,
             publisher,
+            supported,
             opened: Opened { store, snapshot },
         } = parts;
         runtime::seed(&sys.random);
@@ -237,10 +251,16 @@ impl Quorum {
         let config = config
             .validate()
             .map_err(|error| OpenError::Raft(error.to_string()))?;
-        let machine = Machine::new(sys, publisher, snapshot);
+        let newer = Newer::default();
+        let machine = Machine::new(sys, publisher, snapshot, supported, newer.clone());
         let raft = Raft::new(me, Arc::new(config), Network::new(peers.clone()), store, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
-        Ok(Self { me, raft, peers })
+        Ok(Self {
+            me,
+            raft,
+            peers,
+            newer,
+        })
     }
 
     /// Begins the quorum of a new cluster. Every voter may say so, with the same voters; where there is something
@@ -334,7 +354,7 @@ impl Quorum {
     /// Answers what another member sent.
     pub(super) async fn answer(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         match kind {
-            Kind::Raft => network::answer(&self.raft, body).await,
+            Kind::Raft => network::answer(&self.raft, body, &self.newer).await,
             Kind::Snapshot => network::answer_snapshot(&self.raft, body).await,
             Kind::Control => Err("no call of the quorum".to_owned()),
         }
@@ -345,6 +365,16 @@ impl Quorum {
         if self.raft.shutdown().await.is_err() {
             tracing::warn!("the quorum's task ended in a panic");
         }
+    }
+
+    /// What only a newer node can read, if this one has met that: it cannot go on.
+    pub(super) fn newer(&self) -> Option<String> {
+        self.newer.found()
+    }
+
+    /// Returns when there is such a thing. Cancel safe.
+    pub(super) async fn outdated(&self) -> String {
+        self.newer.wait().await
     }
 
     pub(super) fn peers(&self) -> &Peers {
@@ -368,11 +398,17 @@ impl Watch {
     }
 }
 
-fn refused<E: std::error::Error>(error: RaftError<NodeId, E>) -> SubmitError
-where
-    RaftError<NodeId, E>: std::fmt::Display,
-{
-    SubmitError::Broken(error.to_string())
+fn refused(error: RaftError<NodeId, ClientWriteError<NodeId, BasicNode>>) -> SubmitError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => SubmitError::NotLeader,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(
+            _,
+        ))) => SubmitError::Changing,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(wrong)) => {
+            SubmitError::Members(wrong.to_string())
+        }
+        RaftError::Fatal(error) => SubmitError::Broken(error.to_string()),
+    }
 }
 
 fn state(metrics: &Metrics) -> QuorumState {

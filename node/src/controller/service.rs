@@ -9,12 +9,14 @@ use super::balance::unbalanced;
 use super::decide::{Context, Decision, Tell, decide};
 use super::elections;
 use super::error::ProposeError;
+use super::features;
 use super::lifelines::{Gone, Lifelines};
 use super::nodes;
 use super::raft::{Changes, Outcome, Quorum, QuorumState, SubmitError};
 use super::sessions::Sessions;
-use super::{Applied, Change, Leaders, MemberChange, Request, Standing, first_record};
+use super::{Applied, Change, Leaders, MemberChange, Request, Standing, first_entry};
 use crate::config::{BrokerConfig, LeaderBalance};
+use crate::metadata::features::{Level, Supported};
 use crate::metadata::{Image, Node, NodeState, Record, View};
 use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
@@ -44,6 +46,7 @@ pub(super) struct Parts {
     pub(super) cluster_id: String,
     pub(super) session_timeout: Duration,
     pub(super) lifelines: Lifelines,
+    pub(super) supported: Supported,
     pub(super) sys: Sys,
     pub(super) broker: BrokerConfig,
     pub(super) view: View,
@@ -118,6 +121,7 @@ impl Service {
 
     async fn serve_until(&mut self, cancel: &CancellationToken, mailbox: &mut Mailbox<Request>) {
         let mut watch = self.quorum.watch();
+        let quorum = self.quorum.clone();
         self.follow(&watch.state()).await;
         loop {
             let clock = self.parts.sys.clock.clone();
@@ -131,6 +135,10 @@ impl Service {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
+                reason = quorum.outdated() => {
+                    // Panics are how a critical task says that the node cannot go on.
+                    panic!("this node is too old for its cluster: {reason}");
+                }
                 is_running = watch.changed() => {
                     if !is_running {
                         return;
@@ -237,9 +245,9 @@ impl Service {
         });
         tracing::info!(term, "this node is the controller");
         if self.image().cluster_id.is_empty() {
-            let first = first_record(&self.parts.cluster_id);
-            if let Err(error) = self.submit(vec![first]).await {
-                tracing::warn!(%error, "the cluster's first record was not committed");
+            let first = first_entry(&self.parts.cluster_id, &self.parts.supported);
+            if let Err(error) = self.submit(first).await {
+                tracing::warn!(%error, "the cluster's first entry was not committed");
             }
         }
         self.bury().await;
@@ -332,7 +340,8 @@ impl Service {
         let mut records = Vec::new();
         let mut decided: Vec<(Change, Tell, bool, Reply)> = Vec::with_capacity(proposals.len());
         for (change, reply) in proposals {
-            match decide(change.clone(), &image, &self.context(&image)) {
+            let decided_so = decide(change.clone(), &image, &self.context(&image));
+            match decided_so.and_then(|decision| features::permit(decision, &image)) {
                 Ok(Decision { records: more, tell }) => {
                     let is_news = !more.is_empty();
                     image.amend(&more);
@@ -407,6 +416,7 @@ impl Service {
             broker: self.parts.broker.with_cluster(Arc::clone(&image.broker_configs)),
             topic_id: TopicId::from_random(self.parts.sys.random.secret()),
             voters: self.quorum.state().voters,
+            supported: self.parts.supported.clone(),
         }
     }
 
@@ -436,11 +446,13 @@ impl Service {
             (NodeState::Fenced, true) | (NodeState::Active | NodeState::ShuttingDown, false) => {}
         }
         let image = self.image();
-        let state = image.nodes.get(&id).map_or(NodeState::Fenced, |node| node.state);
+        let node = image.nodes.get(&id);
+        let state = node.map_or(NodeState::Fenced, |node| node.state);
         Ok(Standing {
             state,
             may_stop: leaving && !leads_what_another_could(&image, id),
             as_of: image.offset,
+            level: node.map_or(Level::FIRST, |node| Supported::of(node).level()),
         })
     }
 
@@ -567,7 +579,10 @@ impl Service {
         // Heartbeats are needed from the moment a second vote counts.
         self.quorum.keep_time(true);
         let changed = self.quorum.set_voters(voters).await;
-        changed.map_err(|error| propose_error(&error))
+        changed.map_err(|error| {
+            tracing::warn!(%error, "the voters of the quorum could not be changed");
+            propose_error(&error)
+        })
     }
 }
 
@@ -587,6 +602,9 @@ fn leads_what_another_could(image: &Image, id: NodeId) -> bool {
 fn propose_error(error: &SubmitError) -> ProposeError {
     match error {
         SubmitError::NotLeader => ProposeError::NotController,
+        // Kafka says so, too: it may be asked for again.
+        SubmitError::Changing => ProposeError::TimedOut(error.to_string()),
+        SubmitError::Members(_) => ProposeError::Refused(error.to_string()),
         SubmitError::Broken(reason) => ProposeError::Storage(reason.clone()),
     }
 }

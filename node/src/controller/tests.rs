@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Cluster {
     image: Image,
     topics: u8,
+    /// What the node that decides supports.
+    supported: Supported,
 }
 
 impl Cluster {
@@ -23,6 +25,7 @@ impl Cluster {
         let mut cluster = Self {
             image: Image::default(),
             topics: 0,
+            supported: Supported::default(),
         };
         cluster.image.apply(
             Offset(0),
@@ -81,6 +84,7 @@ impl Cluster {
             broker: BrokerConfig::new(BTreeMap::new()),
             topic_id: TopicId([self.topics; 16]),
             voters: BTreeSet::from([NodeId(1)]),
+            supported: self.supported.clone(),
         };
         let Decision { records, tell } = decide(change, &self.image, &context)?;
         for record in &records {
@@ -493,6 +497,7 @@ fn a_decision_that_changes_nothing_writes_nothing() {
         broker: BrokerConfig::new(BTreeMap::new()),
         topic_id: TopicId([1; 16]),
         voters: BTreeSet::from([NodeId(1)]),
+        supported: Supported::default(),
     };
     let node = cluster.process(1, "again");
     cluster

@@ -18,6 +18,7 @@ use super::Api;
 use super::error::{ApiError, ErrorBody};
 use crate::config::BrokerConfig;
 use crate::controller::health::{Load, loads};
+use crate::metadata::features::{self, Supported};
 use crate::metadata::{Image, LinkRole, Node, NodeState};
 use crate::telemetry::names;
 
@@ -42,6 +43,7 @@ pub(super) struct Cluster {
     #[schema(required)]
     pub controller_id: Option<i32>,
     pub nodes: Vec<ClusterNode>,
+    pub features: Vec<ClusterFeature>,
     pub totals: Totals,
     pub build: Build,
 }
@@ -96,6 +98,18 @@ impl From<NodeState> for ClusterNodeState {
             NodeState::ShuttingDown => Self::ShuttingDown,
         }
     }
+}
+
+/// A feature and its levels (KIP-584).
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClusterFeature {
+    pub name: String,
+    /// The level in force; null: none was ever set.
+    #[schema(required)]
+    pub finalized: Option<i16>,
+    /// The highest level that every node supports; null: some node does not know the feature.
+    #[schema(required)]
+    pub possible: Option<i16>,
 }
 
 /// Counts since the node was started, and sizes now.
@@ -167,6 +181,7 @@ pub(super) async fn describe(State(api): State<Api>) -> Result<Json<Cluster>, Ap
         uptime_ms: api.sys.clock.unix_ms() - api.started_ms,
         controller_id: api.controller.quorum().leader.map(|leader| leader.0),
         nodes: nodes.collect(),
+        features: levels(&image),
         totals: Totals {
             topics: image.topics.len() as u64,
             partitions: partitions.len() as u64,
@@ -181,6 +196,21 @@ pub(super) async fn describe(State(api): State<Api>) -> Result<Json<Cluster>, Ap
             ui: cfg!(feature = "ui"),
         },
     }))
+}
+
+/// Every feature that this binary or the cluster knows.
+fn levels(image: &Image) -> Vec<ClusterFeature> {
+    let this = Supported::default();
+    let mut names: Vec<&str> = this.iter().map(|(name, _)| name).collect();
+    names.extend(image.features.keys().map(String::as_str));
+    names.sort_unstable();
+    names.dedup();
+    let feature = |name: &str| ClusterFeature {
+        name: name.to_owned(),
+        finalized: image.finalized(name).map(|level| level.0),
+        possible: features::possible(image, name).map(|level| level.0),
+    };
+    names.into_iter().map(feature).collect()
 }
 
 fn described(node: &Node, load: Load, size_bytes: Option<u64>) -> ClusterNode {

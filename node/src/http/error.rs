@@ -112,6 +112,8 @@ impl From<ProposeError> for ApiError {
             ProposeError::Unknown { .. } => Self::not_found("UNKNOWN", message),
             ProposeError::Exists { .. } => Self::conflict("EXISTS", message),
             ProposeError::InUse { .. } => Self::conflict("IN_USE", message),
+            ProposeError::InvalidLevel { .. } => Self::conflict("INVALID_LEVEL", message),
+            ProposeError::UnsupportedVersion(_) => Self::conflict("UNSUPPORTED_VERSION", message),
             ProposeError::Refused(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "REFUSED", message),
             ProposeError::NotController => Self::unavailable("NOT_CONTROLLER", message),
             ProposeError::Storage(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", message),

@@ -3,6 +3,7 @@
 //! Clones share what did not change. It never refuses a record: what may be written is the controller's to decide,
 //! and what was written is true.
 
+use super::features::{self, Level, LevelRange};
 use super::{Link, Module, ModuleRef, PartitionState, Record, Site, Topic, Transform, Upstream};
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, PartitionIndex, ProducerId, TopicId};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Node {
     /// Of the binary that it runs; empty where that did not say.
     #[serde(default, skip_serializing_if = "is_default")]
     pub version: String,
+    /// What it supports (`features::Supported::of`); empty where it did not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub features: BTreeMap<String, LevelRange>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -47,6 +51,7 @@ impl Node {
             directory: String::new(),
             state: NodeState::Active,
             version: String::new(),
+            features: BTreeMap::new(),
         }
     }
 
@@ -100,6 +105,8 @@ pub struct Image {
     pub upstreams: Arc<BTreeMap<String, Arc<Upstream>>>,
     /// What was set for all nodes while running; a node's own file supplies the rest.
     pub broker_configs: Arc<BTreeMap<String, String>>,
+    /// The level in force of each feature that was ever told one.
+    pub features: Arc<BTreeMap<String, Level>>,
     pub producer_ids_next: ProducerId,
 }
 
@@ -118,6 +125,7 @@ impl Default for Image {
             links: Arc::default(),
             upstreams: Arc::default(),
             broker_configs: Arc::default(),
+            features: Arc::default(),
             producer_ids_next: ProducerId(0),
         }
     }
@@ -130,6 +138,20 @@ impl Image {
 
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics.get(self.topic_names.get(&id)?)
+    }
+
+    /// The level of records and calls that is in force.
+    pub fn level(&self) -> Level {
+        let told = self.features.get(features::VERSION);
+        told.copied().unwrap_or(Level::FIRST)
+    }
+
+    /// The level of a feature that is in force; None: none was ever told.
+    pub fn finalized(&self, feature: &str) -> Option<Level> {
+        if feature == features::VERSION {
+            return Some(self.level());
+        }
+        self.features.get(feature).copied()
     }
 
     pub fn module(&self, name: &str, version: &str) -> Option<&Arc<Module>> {
@@ -181,6 +203,9 @@ impl Image {
             | Record::TopicConfig { .. } => self.apply_topic(record),
             Record::BrokerConfig { key, value } => {
                 put_or_remove(Arc::make_mut(&mut self.broker_configs), key, value.clone());
+            }
+            Record::FeatureLevel { feature, level } => {
+                Arc::make_mut(&mut self.features).insert(feature.clone(), *level);
             }
             Record::ProducerIds { next } => self.producer_ids_next = *next,
             Record::Module(module) => {
@@ -258,6 +283,7 @@ impl Image {
             | Record::Node(_)
             | Record::RemoveNode { .. }
             | Record::BrokerConfig { .. }
+            | Record::FeatureLevel { .. }
             | Record::ProducerIds { .. }
             | Record::Module(_)
             | Record::RemoveModule { .. }
@@ -288,6 +314,12 @@ impl Image {
         records.push(Record::ProducerIds {
             next: self.producer_ids_next,
         });
+        for (feature, level) in self.features.iter() {
+            records.push(Record::FeatureLevel {
+                feature: feature.clone(),
+                level: *level,
+            });
+        }
         records.extend(self.nodes.values().cloned().map(Record::Node));
         for (key, value) in self.broker_configs.iter() {
             records.push(Record::BrokerConfig {

@@ -3,9 +3,11 @@
 //! A record states what is true from now on, never a difference to what was: folding a record twice changes nothing.
 //! A record once written is read for ever: a change of meaning needs a new format here.
 
+use super::features::Level;
 use super::{Link, MirrorSource, Module, Node, PartitionState, Site, Transform, Upstream};
 use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerId, TopicId};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The format this build writes, and the highest it reads.
 pub const FORMAT: u32 = 1;
@@ -49,6 +51,11 @@ pub enum Record {
     BrokerConfig {
         key: String,
         value: Option<String>,
+    },
+    /// The level of a feature that is in force (KIP-584).
+    FeatureLevel {
+        feature: String,
+        level: Level,
     },
     /// Every producer id below `next` has been handed out.
     ProducerIds {
@@ -94,6 +101,8 @@ pub enum RecordError {
         "metadata record of format {found}, this build knows up to {FORMAT}: it was written by a newer one"
     )]
     Newer { found: u32 },
+    #[error("metadata record {kind:?} is not known to this build: it was written by a newer one")]
+    Unknown { kind: String },
     #[error("metadata record cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -114,6 +123,80 @@ impl Record {
         if format > FORMAT {
             return Err(RecordError::Newer { found: format });
         }
-        Ok(serde_json::from_slice(value)?)
+        serde_json::from_slice(value).map_err(|error| newer_in(value).unwrap_or(error.into()))
     }
+
+    /// The level that a node needs to read it.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::FeatureLevel { .. } => Level::FEATURES,
+            Self::Cluster { .. }
+            | Self::Node(_)
+            | Self::RemoveNode { .. }
+            | Self::Topic { .. }
+            | Self::Partition { .. }
+            | Self::RemoveTopic { .. }
+            | Self::TopicConfig { .. }
+            | Self::BrokerConfig { .. }
+            | Self::ProducerIds { .. }
+            | Self::Module(_)
+            | Self::RemoveModule { .. }
+            | Self::Transform(_)
+            | Self::RemoveTransform { .. }
+            | Self::Site(_)
+            | Self::Link(_)
+            | Self::RemoveLink { .. }
+            | Self::Upstream(_)
+            | Self::RemoveUpstream { .. } => Level::FIRST,
+        }
+    }
+}
+
+/// The types of records that this build knows, as they are written.
+pub(super) const TYPES: &[&str] = &[
+    "cluster",
+    "node",
+    "remove-node",
+    "topic",
+    "partition",
+    "remove-topic",
+    "topic-config",
+    "broker-config",
+    "feature-level",
+    "producer-ids",
+    "module",
+    "remove-module",
+    "transform",
+    "remove-transform",
+    "site",
+    "link",
+    "remove-link",
+    "upstream",
+    "remove-upstream",
+];
+
+/// Why JSON that holds records could not be read, if a newer build wrote them: a format or a type that is not known here.
+/// None: they are malformed in another way.
+pub fn newer_in(value: &[u8]) -> Option<RecordError> {
+    fn look(value: &Value) -> Option<RecordError> {
+        match value {
+            Value::Array(items) => items.iter().find_map(look),
+            Value::Object(fields) => {
+                let format = fields.get("format").and_then(Value::as_u64).unwrap_or(0);
+                if format > u64::from(FORMAT) {
+                    let found = u32::try_from(format).unwrap_or(u32::MAX);
+                    return Some(RecordError::Newer { found });
+                }
+                let is_unknown = |kind: &&str| !TYPES.contains(kind);
+                let typed = fields.get("type").and_then(Value::as_str).filter(is_unknown);
+                if let Some(kind) = typed {
+                    let kind = kind.to_owned();
+                    return Some(RecordError::Unknown { kind });
+                }
+                fields.values().find_map(look)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        }
+    }
+    look(&serde_json::from_slice(value).ok()?)
 }

@@ -27,6 +27,8 @@ fn records_have_golden_bytes() {
         http: "a:3".to_owned(),
     };
     let node = Node::new(NodeId(1), addresses, None);
+    let mut supporting = Node::new(NodeId(2), Addresses::default(), None);
+    supporting.features = features::Supported::default().registered();
     for (record, expected) in [
         (
             Record::Cluster {
@@ -68,6 +70,17 @@ fn records_have_golden_bytes() {
                 next: ProducerId(1000),
             },
             r#"{"format":1,"type":"producer-ids","next":1000}"#,
+        ),
+        (
+            Record::FeatureLevel {
+                feature: "headwater.version".to_owned(),
+                level: features::Level(2),
+            },
+            r#"{"format":1,"type":"feature-level","feature":"headwater.version","level":2}"#,
+        ),
+        (
+            Record::Node(supporting),
+            r#"{"format":1,"type":"node","id":2,"addresses":{"tcp":"","quic":"","http":""},"rack":null,"features":{"headwater.version":{"min":1,"max":2}}}"#,
         ),
         (
             Record::RemoveLink { name: "l".to_owned() },
@@ -114,6 +127,19 @@ fn a_record_of_a_newer_build_is_named_as_such() {
         error.to_string(),
         "metadata record of format 2, this build knows up to 1: it was written by a newer one"
     );
+    let unknown = br#"{"format":1,"type":"something-new"}"#;
+    assert_eq!(
+        Record::decode(unknown).expect_err("unknown").to_string(),
+        "metadata record \"something-new\" is not known to this build: it was written by a newer one"
+    );
+    // Wherever it is in what another node sends.
+    let sent = br#"{"Append":{"entries":[{"payload":{"Normal":{"format":1,"records":[{"type":"something-new"}]}}}]}}"#;
+    assert!(
+        matches!(record::newer_in(sent), Some(record::RecordError::Unknown { kind }) if kind == "something-new")
+    );
+    assert!(record::newer_in(br#"{"Append":{"entries":[{"type":"cluster"},7]}"#).is_none());
+    let malformed = Record::decode(br#"{"format":1,"type":"cluster"}"#);
+    assert!(matches!(malformed, Err(record::RecordError::Malformed(_))));
     assert!(Record::decode(b"{}").is_err() && Record::decode(b"\xff").is_err());
     let added = br#"{"format":1,"type":"cluster","cluster_id":"c","added":true}"#;
     assert_eq!(
@@ -122,6 +148,15 @@ fn a_record_of_a_newer_build_is_named_as_such() {
             cluster_id: "c".to_owned()
         }
     );
+}
+
+/// What tells an unknown type from a damaged record.
+#[test]
+fn every_type_of_record_is_in_the_list_of_types() {
+    let error = serde_json::from_str::<Record>(r#"{"type":"?"}"#).expect_err("unknown");
+    let said = error.to_string();
+    let known: Vec<&str> = said.split('`').skip(3).step_by(2).collect();
+    assert_eq!(known, record::TYPES, "{said}");
 }
 
 fn fold(records: &[Record]) -> Image {

@@ -6,6 +6,7 @@
 use super::{Bound, Core, StartError};
 use crate::config::NodeConfig;
 use crate::controller::{self, Change, Controller, Outcome, PartitionRef, ProposeError, Standing};
+use crate::metadata::features::{Level, Supported};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node, NodeState, View};
 use crate::partition::{InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};
@@ -81,6 +82,7 @@ pub(super) fn describe(core: &Core, bound: Bound, directory: &str) -> Node {
     node.incarnation = URL_SAFE_NO_PAD.encode(core.sys.random.secret::<16>());
     node.directory = directory.to_owned();
     node.version = env!("CARGO_PKG_VERSION").to_owned();
+    node.features = Supported::up_to(&core.config.feature_levels_max).registered();
     node
 }
 
@@ -258,12 +260,15 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn start(core: &Core, me: Node) -> Self {
-        let (leaving, told) = watch::channel(false);
+    /// `told` is what this node said of itself, `me` what the controller took of it.
+    pub(super) fn start(core: &Core, me: Node, told: Node) -> Self {
+        let (leaving, asked) = watch::channel(false);
         let beat = Beat {
             me: me.id,
             epoch: me.epoch,
             tasks: core.sys.tasks.clone(),
+            told,
+            told_in: None,
             controller: core.controller.clone(),
             view: core.view.clone(),
             clock: core.sys.clock.clone(),
@@ -274,7 +279,7 @@ impl Heartbeat {
         let left = core
             .sys
             .tasks
-            .spawn(HEARTBEAT, Kind::Critical, beat.run(told, cancel));
+            .spawn(HEARTBEAT, Kind::Critical, beat.run(asked, cancel));
         Self {
             leaving,
             left,
@@ -295,6 +300,10 @@ struct Beat {
     me: NodeId,
     epoch: BrokerEpoch,
     tasks: Tasks,
+    /// What this node says of itself.
+    told: Node,
+    /// The reign of the quorum in which it said so again.
+    told_in: Option<u64>,
     controller: Controller,
     view: View,
     clock: Clock,
@@ -307,7 +316,21 @@ impl Beat {
         self.tasks.give_up(HEARTBEAT, reason);
     }
 
-    async fn run(self, mut leaving: watch::Receiver<bool>, cancel: CancellationToken) {
+    /// A controller of the first feature level takes no note of what a node supports, and may have forgotten it again
+    /// when it is upgraded. It is told once in each of its reigns.
+    async fn tell_again(&mut self, taken_for: Level) {
+        let term = self.controller.quorum().term;
+        if taken_for == Supported::of(&self.told).level() || self.told_in == Some(term) {
+            return;
+        }
+        self.told_in = Some(term);
+        let again = Change::RegisterNode(self.told.clone());
+        if let Err(error) = self.controller.propose(again).await {
+            tracing::warn!(%error, "the controller could not be told what this node supports");
+        }
+    }
+
+    async fn run(mut self, mut leaving: watch::Receiver<bool>, cancel: CancellationToken) {
         let mut images = self.view.watch();
         loop {
             let is_leaving = *leaving.borrow_and_update();
@@ -328,7 +351,7 @@ impl Beat {
                         state: NodeState::Fenced,
                         ..
                     }) => pause = pause.min(LEAVING),
-                    Ok(_) => {}
+                    Ok(Standing { level, .. }) => self.tell_again(level).await,
                     Err(ProposeError::StaleNode { current, .. }) => {
                         let (me, epoch) = (self.me, self.epoch);
                         return self.give_up(format!(

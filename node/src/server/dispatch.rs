@@ -203,6 +203,7 @@ apis! {
     AlterPartitionReassignments => alter_partition_reassignments late;
     ListPartitionReassignments => list_partition_reassignments late;
     DescribeQuorum => describe_quorum late;
+    UpdateFeatures => update_features late;
     DescribeCluster => describe_cluster late;
     UnregisterBroker => unregister_broker late;
     DescribeTopicPartitions => describe_topic_partitions late;

@@ -106,6 +106,8 @@ pub(super) fn of_propose(error: &ProposeError) -> ErrorCode {
         ProposeError::InvalidConfig(_) => ErrorCode::INVALID_CONFIG,
         ProposeError::Unknown { .. } => ErrorCode::RESOURCE_NOT_FOUND,
         ProposeError::Exists { .. } => ErrorCode::DUPLICATE_RESOURCE,
+        ProposeError::InvalidLevel { .. } => ErrorCode::INVALID_UPDATE_VERSION,
+        ProposeError::UnsupportedVersion(_) => ErrorCode::UNSUPPORTED_VERSION,
         ProposeError::InUse { .. } | ProposeError::Refused(_) => ErrorCode::POLICY_VIOLATION,
         ProposeError::NotController | ProposeError::Stopped => ErrorCode::NOT_CONTROLLER,
         ProposeError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,

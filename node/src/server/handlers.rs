@@ -29,6 +29,7 @@ pub(super) mod produce;
 mod refusal;
 pub(super) mod remove_raft_voter;
 pub(super) mod unregister_broker;
+pub(super) mod update_features;
 mod voters;
 
 use headwater_protocol::ids::{LeaderEpoch, PartitionIndex};

@@ -27,10 +27,10 @@ use headwater_protocol::record::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Server, Services};
-use crate::config::NodeConfig;
+use crate::config::{BrokerConfig, NodeConfig};
 use crate::controller::{self, Change, NewTopic, Outcome};
 use crate::metadata::image::Addresses;
-use crate::metadata::{Node, Topic};
+use crate::metadata::{Node, Topic, features};
 use crate::partition::{FixedSets, Registry, registry};
 use crate::sys::Sys;
 use crate::telemetry::{Health, Metrics};
@@ -51,13 +51,37 @@ impl Edge {
 
     /// With properties set.
     async fn with(set: &[(&str, &str)]) -> Self {
+        Self::on(Sys::simulated(7), set).await
+    }
+
+    /// On a data directory that a binary of this feature level left.
+    async fn at_level(level: i16) -> Self {
+        let sys = Sys::simulated(7);
+        let former = Sys {
+            tasks: Sys::simulated(7).tasks,
+            ..sys.clone()
+        };
+        let max = BTreeMap::from([(features::VERSION.to_owned(), level)]);
+        let options = controller::Options {
+            supported: features::Supported::up_to(&max),
+            ..controller::Options::alone("lab", BrokerConfig::new(BTreeMap::new()), &former)
+        };
+        let (controller, _) = controller::start(options).await.unwrap();
+        controller.propose(Change::AllocateProducerIds).await.unwrap();
+        assert_eq!(controller.known().level(), features::Level(level));
+        former.tasks.cancel();
+        former.tasks.ended().await;
+        Self::on(sys, &[]).await
+    }
+
+    async fn on(sys: Sys, set: &[(&str, &str)]) -> Self {
         let mut values = BTreeMap::from([("data.dir".to_owned(), "data".to_owned())]);
         values.extend(
             set.iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
         );
         let config = NodeConfig::from_values(values).unwrap();
-        let (sys, metrics, health) = (Sys::simulated(7), Metrics::default(), Health::default());
+        let (metrics, health) = (Metrics::default(), Health::default());
         let (controller, view) =
             controller::start(controller::Options::alone("lab", config.broker.clone(), &sys))
                 .await
@@ -79,7 +103,8 @@ impl Edge {
             quic: "quic.example:9094".to_owned(),
             http: String::new(),
         };
-        let me = Node::new(config.node_id, addresses, Some("shelf".to_owned()));
+        let mut me = Node::new(config.node_id, addresses, Some("shelf".to_owned()));
+        me.features = features::Supported::default().registered();
         controller.propose(Change::RegisterNode(me)).await.unwrap();
         let services = Services {
             config: std::sync::Arc::new(config),

@@ -65,7 +65,8 @@ impl Rig {
         });
         if !view.image().nodes.contains_key(&NodeId(1)) {
             let addresses = crate::metadata::image::Addresses::default();
-            let node = crate::metadata::Node::new(NodeId(1), addresses, None);
+            let mut node = crate::metadata::Node::new(NodeId(1), addresses, None);
+            node.features = crate::metadata::features::Supported::default().registered();
             controller.propose(Change::RegisterNode(node)).await.unwrap();
         }
         registry.reconciled(view.image().offset).await;

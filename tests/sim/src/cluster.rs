@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use headwater::metadata::Image;
 use headwater::sys::net::simulated::Fabric;
 use headwater::sys::random::Random;
 
@@ -11,7 +13,7 @@ use crate::client::Partition;
 use crate::digest::Digest;
 use crate::invariants::replicas::Copy;
 use crate::invariants::watermarks::Replica;
-use crate::invariants::{Regular, Violation, replicas, whole};
+use crate::invariants::{Regular, Violation, levels, replicas, whole};
 use crate::logs;
 use crate::machine::{Machine, Parts};
 use crate::reached::Reached;
@@ -28,6 +30,7 @@ pub(crate) fn build(scenario: &Scenario, random: &Random, fabric: &Fabric, trace
             Machine::new(Parts {
                 id,
                 config: config(scenario, id),
+                level: scenario.level(),
                 skew: *skew,
                 pace: scenario.disk,
                 random: random.fork(),
@@ -87,19 +90,32 @@ pub(crate) fn check(
 ) -> Result<(), Violation> {
     for machine in machines {
         let Some(core) = machine.core() else { continue };
-        for replica in replicas_of(machine) {
+        let replicas = replicas_of(machine);
+        regular.watermarks.forget_others(machine.id, &replicas);
+        for replica in replicas {
             regular.watermarks.check(&replica)?;
             regular.leaders.check(&replica)?;
         }
         let image = core.view.image();
         let (node, life, offset) = (machine.id, machine.lives(), image.offset.value());
         if !regular.images.is_known(node, life, offset) {
-            let digest = Digest::of(format!("{image:?}").as_bytes());
+            levels::check(machine.id, machine.level(), image.level())?;
+            let digest = digest(&image, machines.iter().any(Machine::began_old));
             regular.images.check(node, life, offset, digest)?;
             reached.see(&image);
         }
     }
     Ok(())
+}
+
+/// Older binaries pass over what nodes support, and keep nothing of it.
+fn digest(image: &Image, without_features: bool) -> Digest {
+    let mut image = image.clone();
+    if without_features {
+        let nodes = Arc::make_mut(&mut image.nodes).values_mut();
+        nodes.for_each(|node| node.features.clear());
+    }
+    Digest::of(format!("{image:?}").as_bytes())
 }
 
 /// What a running node shows of its partitions.

@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     hurt: BTreeSet<usize>,
     /// Machines whose disk failed or was full, ever.
     touched: BTreeSet<usize>,
+    /// Machines that are not to be started.
+    kept_down: BTreeSet<usize>,
     violation: Option<Violation>,
 }
 
@@ -68,6 +70,7 @@ impl Faults {
             phase: Phase::NotYet,
             hurt: BTreeSet::new(),
             touched: BTreeSet::new(),
+            kept_down: BTreeSet::new(),
             violation: None,
         }
     }
@@ -146,6 +149,7 @@ impl Faults {
         });
         for repair in due {
             match repair {
+                Repair::Boot(index) if self.kept_down.contains(&index) => {}
                 Repair::Boot(index) => {
                     summary.count("boots");
                     machines[index].boot(now);
@@ -199,11 +203,26 @@ impl Faults {
     }
 
     fn boot_soon(&mut self, now: Duration, index: usize) {
+        if self.kept_down.contains(&index) {
+            return;
+        }
         let wait = match self.phase {
             Phase::Over => Duration::ZERO,
             Phase::NotYet | Phase::Unrest => Duration::from_millis(self.random.below(3_000)),
         };
         self.repairs.push((now + wait, Repair::Boot(index)));
+    }
+
+    /// The machine is stopped and not started any more.
+    pub(crate) fn keep_down(&mut self, now: Duration, index: usize, machines: &mut [Machine]) {
+        if self.kept_down.insert(index) {
+            self.stop_one(now, index, machines);
+        }
+    }
+
+    /// The machine is started again, on whatever disk it has now.
+    pub(crate) fn let_up(&mut self, index: usize) {
+        self.kept_down.remove(&index);
     }
 
     fn ms(&self, low: u64, high: u64) -> Duration {
@@ -244,6 +263,11 @@ impl Faults {
 
     fn stop(&mut self, now: Duration, machines: &mut [Machine], _summary: &mut Summary) {
         let index = self.any(machines);
+        self.stop_one(now, index, machines);
+    }
+
+    /// Asks a node to stop in order, if it runs; it is started again.
+    pub(crate) fn stop_one(&mut self, now: Duration, index: usize, machines: &mut [Machine]) {
         if matches!(machines[index].status(), Status::Running(_)) {
             machines[index].stop();
             self.repairs

@@ -5,6 +5,7 @@
 
 pub(crate) mod images;
 pub(crate) mod leaders;
+pub(crate) mod levels;
 pub(crate) mod lost;
 pub(crate) mod monotone;
 pub(crate) mod order;

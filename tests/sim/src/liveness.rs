@@ -36,7 +36,12 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     world
         .faults
         .end(world.now, &mut world.machines, &mut world.summary);
+    world.upgrades.end(world.now);
+    Control::set(&world.control.stop_operating);
     until(world, "every node runs", |world| rest::all_run(&world.machines))?;
+    until(world, "operators end", |world| {
+        none_left(world.control.operating.load(Ordering::Relaxed))
+    })?;
     until(world, "every replica is in sync", |world| {
         rest::all_in_sync(&world.machines)
     })?;

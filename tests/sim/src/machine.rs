@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headwater::config::NodeConfig;
+use headwater::metadata::features::{Level, VERSION};
 use headwater::node::{Core, Node};
 use headwater::sys::Sys;
 use headwater::sys::clock::Clock;
@@ -37,6 +38,10 @@ pub(crate) struct Machine {
     pub(crate) disk: MemoryDisk,
     pub(crate) skew: Skew,
     config: BTreeMap<String, String>,
+    /// Of the binary that it runs, or ran last; of the one that it starts next.
+    level: Level,
+    next_level: Level,
+    began_at: Level,
     pace: DiskPace,
     random: Random,
     fabric: Fabric,
@@ -69,6 +74,8 @@ pub(crate) enum Status {
 pub(crate) struct Parts {
     pub(crate) id: i32,
     pub(crate) config: BTreeMap<String, String>,
+    /// The highest feature level of its binary.
+    pub(crate) level: Level,
     pub(crate) skew: Skew,
     pub(crate) pace: DiskPace,
     pub(crate) random: Random,
@@ -81,6 +88,7 @@ impl Machine {
         let Parts {
             id,
             config,
+            level,
             skew,
             pace,
             random,
@@ -96,6 +104,9 @@ impl Machine {
             disk: MemoryDisk::new(random.fork()),
             skew,
             config,
+            level,
+            next_level: level,
+            began_at: level,
             pace,
             random,
             fabric,
@@ -112,7 +123,10 @@ impl Machine {
         self.trace.say(format_args!("boot {}", self.name));
         let process = Process::new(&self.random, now, self.skew);
         let sys = process.inside(|| self.sys(now));
-        let config = NodeConfig::from_values(self.config.clone()).expect("the simulator's own properties");
+        let mut config =
+            NodeConfig::from_values(self.config.clone()).expect("the simulator's own properties");
+        self.level = self.next_level;
+        config.feature_levels_max.insert(VERSION.to_owned(), self.level.0);
         let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(Status::Starting)));
         process.spawn(live(config, sys, stop.clone(), Arc::clone(&status)));
         self.life = Some(Life {
@@ -137,6 +151,40 @@ impl Machine {
 
     pub(crate) fn is_up(&self) -> bool {
         self.life.is_some()
+    }
+
+    /// Another machine takes its place, with an empty disk. It joins a cluster that others are.
+    pub(crate) fn begin_anew(&mut self) {
+        assert!(self.life.is_none(), "{} is up", self.name);
+        self.trace.say(format_args!("{} begins anew", self.name));
+        self.disk = MemoryDisk::new(self.random.fork());
+        let others = self.config.get_mut("voters");
+        let others = others.expect("a node alone is never replaced");
+        let own = format!("{}@", self.id);
+        let kept: Vec<&str> = others
+            .split(',')
+            .filter(|voter| !voter.starts_with(&own))
+            .collect();
+        *others = kept.join(",");
+    }
+
+    /// The feature level of the binary that it runs, or ran last.
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Whether it was an older binary once.
+    pub(crate) fn began_old(&self) -> bool {
+        self.began_at < Level::NEWEST
+    }
+
+    pub(crate) fn next_level(&self) -> Level {
+        self.next_level
+    }
+
+    /// The binary is exchanged: the next boot starts another one.
+    pub(crate) fn set_next_level(&mut self, level: Level) {
+        self.next_level = level;
     }
 
     /// How often it was booted.

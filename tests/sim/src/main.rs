@@ -18,11 +18,14 @@ mod oracle;
 mod process;
 mod reached;
 mod rest;
+mod retirement;
 mod rot;
 mod scenario;
 mod summary;
 mod swarm;
+mod totals;
 mod trace;
+mod upgrades;
 mod workload;
 mod world;
 
@@ -148,7 +151,8 @@ fn live(world: &mut World) -> Result<(), Violation> {
 fn swarm(arguments: &Arguments) -> ExitCode {
     let wishes = arguments.wishes.words();
     match swarm::run(arguments.seed, arguments.seeds, arguments.end, &wishes) {
-        Ok(failed) => {
+        Ok((failed, totals)) => {
+            print!("{totals}");
             let passed = arguments.seeds - failed.len() as u64;
             if !failed.is_empty() {
                 println!("failed seeds: {failed:?}");

@@ -7,6 +7,12 @@ use std::collections::BTreeMap;
 
 use headwater::metadata::{Image, PartitionState};
 
+use crate::invariants::Violation;
+use crate::trace::Trace;
+
+/// Calls that a node could not read: nobody may send one.
+const NEWER_CALLS: &str = "newer_calls";
+
 /// What a line of a node's log means, and the counter it has.
 const LINES: &[(&str, &str)] = &[
     ("this node is the controller", "elections"),
@@ -19,11 +25,20 @@ const LINES: &[(&str, &str)] = &[
     ("partition cannot be opened", "unopened"),
     ("disk full, appends are refused", "refused_full"),
     ("the in-sync set stays", "sets_refused"),
+    ("a call of a newer version is refused", NEWER_CALLS),
     (
         "the leader has nothing that follows here any more, this replica begins anew",
         "begun_anew",
     ),
 ];
+
+/// A call that its receiver could not read, if there was one.
+pub(crate) fn newer_calls(trace: &Trace) -> Option<Violation> {
+    let what = "a node was sent a call above the level of its binary";
+    trace
+        .has_mark(NEWER_CALLS)
+        .then(|| Violation::new("nobody is told what he cannot read", what))
+}
 
 /// The counter of a log line, if it has one.
 pub(crate) fn mark_of(message: &str) -> Option<&'static str> {
@@ -64,6 +79,7 @@ impl Reached {
             ("leaderless", reigns > 0 && !has_leader),
             ("shrinks", now.isr.len() < before.isr.len()),
             ("expands", now.isr.len() > before.isr.len()),
+            ("moved", before.is_moving() && !now.is_moving()),
             // A leader that was not in sync before: one of the eligible replicas.
             (
                 "eligible",

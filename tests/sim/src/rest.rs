@@ -1,6 +1,7 @@
 //! Whether a cluster has come to rest: everybody runs, all know the same, every replica is in sync and level.
 //! Answers with what is missing. It must never wait, nor change anything.
 
+use headwater::metadata::features::Level;
 use headwater::metadata::{Image, PartitionState};
 
 use crate::client::Partition;
@@ -25,9 +26,15 @@ pub(crate) fn all_run(machines: &[Machine]) -> Result<(), String> {
 pub(crate) fn all_in_sync(machines: &[Machine]) -> Result<(), String> {
     all_run(machines)?;
     let image = common_image(machines)?;
+    if image.level() < Level::NEWEST {
+        return Err(format!("the cluster is at level {}", image.level()));
+    }
     for_each_partition(&image, |partition, state| {
         if !state.replicas.contains(&state.leader) {
             return Err(format!("{partition}: nobody leads"));
+        }
+        if state.is_moving() {
+            return Err(format!("{partition}: on its way to {:?}", state.replicas));
         }
         match state.isr.len() < state.replicas.len() {
             true => Err(format!(

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use headwater::metadata::features::Level;
 use headwater::sys::net::simulated::Link;
 use headwater::sys::random::Random;
 
 use crate::machine::DiskPace;
 use crate::process::Skew;
 use crate::workload::admin::NewTopic;
+use crate::workload::operate::Duties;
 
 /// What the command line asks for; the seed decides the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +61,7 @@ pub(crate) struct Scenario {
     pub(crate) is_rough_start: bool,
     /// How long there are faults.
     pub(crate) unrest: Duration,
+    pub(crate) duties: Duties,
 }
 
 impl Scenario {
@@ -74,7 +77,7 @@ impl Scenario {
         let latency = Duration::from_micros(between(100, 3_000));
         let drawn_seconds = between(5, 25);
         let segment_bytes = between(2, 64) * 1024;
-        Self {
+        let mut scenario = Self {
             nodes,
             skews: (0..nodes).map(skew).collect(),
             disk: DiskPace {
@@ -100,6 +103,41 @@ impl Scenario {
             faults: Rates::draw(random),
             is_rough_start: random.one_in(4),
             unrest: Duration::from_secs(wishes.seconds.unwrap_or(drawn_seconds)),
+            duties: Duties::default(),
+        };
+        // Last: what was drawn before is what it was.
+        scenario.duties = Duties::draw(random, nodes, &scenario.topics);
+        scenario
+    }
+}
+
+impl Scenario {
+    /// The feature level of the binary that every node begins with.
+    pub(crate) fn level(&self) -> Level {
+        match self.duties.upgrade_ms {
+            Some(_) => Level::FIRST,
+            None => Level::NEWEST,
+        }
+    }
+}
+
+impl Duties {
+    /// What an operator does, exists in some of the runs; a node alone can only be upgraded, and none is replaced where
+    /// its replicas have nowhere else to go.
+    fn draw(random: &Random, nodes: usize, topics: &[NewTopic]) -> Self {
+        let pause = |one_in: u64, low: u64, high: u64| {
+            random.one_in(one_in).then(|| low + random.below(high - low + 1))
+        };
+        let (move_ms, vote_ms) = (pause(2, 300, 4_000), pause(3, 500, 5_000));
+        let (upgrade_ms, retire_ms) = (pause(3, 500, 5_000), pause(2, 500, 5_000));
+        let has_others = nodes > 1;
+        let has_room = topics.iter().all(|topic| (topic.replicas as usize) < nodes);
+        Self {
+            move_ms: move_ms.filter(|_| has_others),
+            vote_ms: vote_ms.filter(|_| has_others),
+            // One that joins an upgrade is another story.
+            retire_ms: retire_ms.filter(|_| has_others && has_room && upgrade_ms.is_none()),
+            upgrade_ms,
         }
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::totals::Totals;
+
 /// A run that takes longer in real time goes round in circles.
 const RUN_MAX: Duration = Duration::from_secs(120);
 
@@ -20,10 +22,11 @@ pub(crate) enum End {
     Found,
 }
 
-/// Runs seeds from `first` on; answers with those that failed.
-pub(crate) fn run(first: u64, count: u64, end: End, wishes: &[String]) -> anyhow::Result<Vec<u64>> {
+/// Runs seeds from `first` on; answers with those that failed, and with what all of them reached.
+pub(crate) fn run(first: u64, count: u64, end: End, wishes: &[String]) -> anyhow::Result<(Vec<u64>, Totals)> {
     let program = std::env::current_exe()?;
     let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let totals = Mutex::new(Totals::default());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -39,6 +42,9 @@ pub(crate) fn run(first: u64, count: u64, end: End, wishes: &[String]) -> anyhow
                     command.args(["run", "--seed", &seed.to_string()]).args(wishes);
                     let (succeeded, said) = finish(seed, &mut command);
                     print!("{said}");
+                    if let Ok(mut totals) = totals.lock() {
+                        totals.add(&said);
+                    }
                     if !succeeded && let Ok(mut failed) = failed.lock() {
                         failed.push(seed);
                     }
@@ -48,7 +54,7 @@ pub(crate) fn run(first: u64, count: u64, end: End, wishes: &[String]) -> anyhow
     });
     let mut failed = failed.into_inner().unwrap_or_default();
     failed.sort_unstable();
-    Ok(failed)
+    Ok((failed, totals.into_inner().unwrap_or_default()))
 }
 
 /// Runs it to its end; whether it succeeded, and what it said.

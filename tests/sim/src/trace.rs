@@ -120,6 +120,11 @@ impl Trace {
         *self.lock().marks.entry(what).or_default() += 1;
     }
 
+    /// Whether a node wrote a line that has this counter.
+    pub(crate) fn has_mark(&self, what: &'static str) -> bool {
+        self.lock().marks.contains_key(what)
+    }
+
     /// How often nodes wrote the lines that are counted.
     pub(crate) fn marks(&self) -> BTreeMap<&'static str, u64> {
         self.lock().marks.clone()

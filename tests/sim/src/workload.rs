@@ -1,13 +1,18 @@
-//! What clients do to the cluster: they make topics, produce and consume, each in a task of its own.
+//! What clients do to the cluster: they make topics, produce, consume and administer, each in a task of its own.
 //!
 //! Owns the switches by which the run tells them to end. They tell the oracle everything they try and see.
 
 pub(crate) mod admin;
 pub(crate) mod consume;
+pub(crate) mod operate;
 pub(crate) mod produce;
+pub(crate) mod retire;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::retire::Stage;
 
 /// Switches and counters that a run and its clients share.
 #[derive(Debug, Default)]
@@ -19,8 +24,18 @@ pub(crate) struct Control {
     /// Clients that have not ended.
     pub(crate) producing: AtomicU64,
     pub(crate) consuming: AtomicU64,
+    pub(crate) operating: AtomicU64,
+    pub(crate) stop_operating: AtomicBool,
+    /// The upgrade is so far that no node goes back.
+    pub(crate) may_finalize: AtomicBool,
+    pub(crate) finalized: AtomicBool,
+    /// The lowest feature level of any node.
+    pub(crate) lowest_level: AtomicI16,
     /// Answers that were an error or none, for the summary.
     pub(crate) retries: AtomicU64,
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// The one node that is taken out of the cluster.
+    stage: Mutex<Stage>,
 }
 
 impl Control {
@@ -30,6 +45,24 @@ impl Control {
 
     pub(crate) fn set(switch: &AtomicBool) {
         switch.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// For the summary.
+    pub(crate) fn count(&self, what: &'static str) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn retried(&self) {

@@ -18,11 +18,14 @@ use crate::invariants::{Regular, Violation};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::process::{Process, Skew};
-use crate::reached::Reached;
+use crate::reached::{self, Reached};
+use crate::retirement;
 use crate::scenario::{Scenario, Wishes};
 use crate::summary::Summary;
 use crate::trace::{Detail, Trace};
+use crate::upgrades::Upgrades;
 use crate::workload::consume::Consumer;
+use crate::workload::operate::{Duties, Operator};
 use crate::workload::produce::{Habits, Producer};
 use crate::workload::{Control, admin};
 
@@ -47,6 +50,8 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) control: Arc<Control>,
     pub(crate) faults: Faults,
+    pub(crate) upgrades: Upgrades,
+    operators: Random,
     regular: Regular,
     reached: Reached,
     pub(crate) summary: Summary,
@@ -59,19 +64,28 @@ impl World {
     pub(crate) fn new(seed: u64, wishes: Wishes, trace: Trace) -> Self {
         let random = Random::seeded(seed);
         // Streams of their own: one more draw in one place changes nothing elsewhere.
-        let [scenario, net, nodes, faults, clients, rot] = std::array::from_fn(|_| random.fork());
+        let [scenario, net, nodes, faults, clients, rot, upgrades, operators] =
+            std::array::from_fn(|_| random.fork());
         let scenario = Scenario::draw(&scenario, wishes);
         let fabric = Fabric::paced(net);
         fabric.set_usual_link(scenario.link);
         if trace.detail() == Detail::Full {
             fabric.watch();
         }
+        let control = Arc::new(Control::default());
         let machines = cluster::build(&scenario, &nodes, &fabric, &trace);
         Self {
             now: Duration::ZERO,
             steps: 0,
             clients_host: fabric.boot("clients"),
             faults: Faults::new(faults, scenario.faults, fabric.clone(), trace.clone()),
+            upgrades: Upgrades::new(
+                upgrades,
+                scenario.duties.upgrade_ms,
+                Arc::clone(&control),
+                trace.clone(),
+            ),
+            operators,
             clients: Process::new(&clients, Duration::ZERO, Skew::default()),
             clients_name: "clients".into(),
             world_name: "world".into(),
@@ -81,7 +95,7 @@ impl World {
             machines,
             random: clients,
             oracle: Oracle::default(),
-            control: Arc::new(Control::default()),
+            control,
             regular: Regular::default(),
             reached: Reached::default(),
             summary: Summary::default(),
@@ -129,9 +143,43 @@ impl World {
             };
             self.clients.spawn(consumer.run());
         }
+        let Duties {
+            move_ms,
+            vote_ms,
+            retire_ms,
+            upgrade_ms,
+        } = self.scenario.duties;
+        if let Some(pause_ms) = move_ms {
+            self.clients.spawn(self.operator("mover").move_replicas(pause_ms));
+        }
+        if let Some(pause_ms) = vote_ms {
+            self.clients
+                .spawn(self.operator("teller").change_voters(pause_ms));
+        }
+        if let Some(pause_ms) = retire_ms {
+            self.clients
+                .spawn(self.operator("replacer").retire_nodes(pause_ms));
+        }
+        if upgrade_ms.is_some() {
+            self.clients.spawn(self.operator("upgrader").finalize());
+        }
+    }
+
+    fn operator(&self, name: &str) -> Operator {
+        Operator {
+            client: self.client_by(name, &self.operators),
+            topics: self.scenario.topics.clone(),
+            nodes: i32::try_from(self.scenario.nodes).unwrap_or(1),
+            oracle: self.oracle.clone(),
+            control: Arc::clone(&self.control),
+        }
     }
 
     pub(crate) fn client(&self, name: &str) -> Client {
+        self.client_by(name, &self.random)
+    }
+
+    fn client_by(&self, name: &str, random: &Random) -> Client {
         let bootstrap = self
             .machines
             .iter()
@@ -141,7 +189,7 @@ impl World {
             name.to_owned(),
             self.clients_host.clone(),
             bootstrap,
-            self.random.fork(),
+            random.fork(),
             self.trace.clone(),
         )
     }
@@ -167,7 +215,11 @@ impl World {
                 ));
             }
         }
-        self.faults.tick(self.now, &mut self.machines, &mut self.summary);
+        let (now, summary) = (self.now, &mut self.summary);
+        self.faults.tick(now, &mut self.machines, summary);
+        self.upgrades
+            .tick(now, &mut self.machines, &mut self.faults, summary);
+        retirement::tick(now, &self.control, &mut self.machines, &mut self.faults, summary);
         let end = self.now + STEP;
         for machine in &mut self.machines {
             self.trace.turn(&machine.name, self.now);
@@ -189,6 +241,7 @@ impl World {
             cluster::compare(&self.machines)?;
         }
         let violation = self.oracle.violation().or_else(|| self.faults.violation());
+        let violation = violation.or_else(|| reached::newer_calls(&self.trace));
         violation.map_or(Ok(()), Err)
     }
 
@@ -202,7 +255,8 @@ impl World {
         ] {
             self.summary.add(what, count);
         }
-        for (what, count) in self.reached.counts().chain(self.trace.marks()) {
+        let counts = self.reached.counts().chain(self.trace.marks());
+        for (what, count) in counts.chain(self.control.counts()) {
             self.summary.add(what, count);
         }
     }

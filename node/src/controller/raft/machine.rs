@@ -11,9 +11,12 @@ use openraft::{
     AnyError, BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageIOError,
 };
 
+use super::newer::Newer;
 use super::room::Room;
 use super::snapshot::{Found, SnapshotError, load_newest};
 use super::{Changes, Entry, LogId, Membership, Outcome, StorageError, Types, offset};
+use crate::metadata::features::{Supported, Unsupported};
+use crate::metadata::record::RecordError;
 use crate::metadata::{Image, Publisher};
 use crate::sys::Sys;
 use crate::sys::disk::{self, Disk};
@@ -22,6 +25,8 @@ use headwater_protocol::ids::NodeId;
 
 pub(super) struct Machine {
     publisher: Publisher,
+    supported: Supported,
+    newer: Newer,
     image: Arc<Image>,
     last: Option<LogId>,
     membership: Membership,
@@ -56,13 +61,21 @@ impl Writer {
 }
 
 impl Machine {
-    pub(super) fn new(sys: &Sys, publisher: Publisher, snapshot: Option<Found>) -> Self {
+    pub(super) fn new(
+        sys: &Sys,
+        publisher: Publisher,
+        snapshot: Option<Found>,
+        supported: Supported,
+        newer: Newer,
+    ) -> Self {
         let (image, last, membership) = match snapshot {
             Some(found) => (found.image, found.last, found.membership),
             None => Default::default(),
         };
         Self {
             publisher,
+            supported,
+            newer,
             image: Arc::new(image),
             last,
             membership,
@@ -74,7 +87,7 @@ impl Machine {
         }
     }
 
-    fn fold(image: &mut Image, entry: &Entry, membership: &mut Membership) -> Result<Outcome, String> {
+    fn fold(&mut self, image: &mut Image, entry: &Entry) -> Result<Outcome, FoldError> {
         let at = offset(entry.log_id.index);
         match &entry.payload {
             EntryPayload::Blank => {
@@ -83,25 +96,35 @@ impl Machine {
             }
             EntryPayload::Membership(members) => {
                 image.pass(at);
-                *membership = Membership::new(Some(entry.log_id), members.clone());
+                self.membership = Membership::new(Some(entry.log_id), members.clone());
                 Ok(Outcome::Nothing)
             }
-            EntryPayload::Normal(changes) => fold_changes(image, at, changes),
+            EntryPayload::Normal(changes) => fold_changes(image, at, changes, &self.supported),
         }
     }
+}
+
+/// Why an entry cannot be folded: a newer node wrote it.
+#[derive(Debug, thiserror::Error)]
+enum FoldError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Level(#[from] Unsupported),
 }
 
 fn fold_changes(
     image: &mut Image,
     at: headwater_protocol::ids::Offset,
     changes: &Changes,
-) -> Result<Outcome, String> {
-    changes.check().map_err(|error| error.to_string())?;
+    supported: &Supported,
+) -> Result<Outcome, FoldError> {
+    changes.check()?;
     if changes.basis != image.changed {
         image.pass(at);
         return Ok(Outcome::Stale);
     }
-    image.apply_all(at, &changes.records);
+    image.apply_all(at, &supported.reads(&changes.records)?);
     Ok(Outcome::Folded)
 }
 
@@ -120,9 +143,10 @@ impl RaftStateMachine<Types> for Machine {
         let mut image = Image::clone(&self.image);
         let mut outcomes = Vec::new();
         for entry in entries {
-            let folded = Self::fold(&mut image, &entry, &mut self.membership);
-            let outcome = folded
-                .map_err(|reason| StorageIOError::<NodeId>::apply(entry.log_id, AnyError::error(reason)))?;
+            let outcome = self.fold(&mut image, &entry).map_err(|error| {
+                self.newer.report(&error);
+                StorageIOError::<NodeId>::apply(entry.log_id, AnyError::new(&error))
+            })?;
             self.last = Some(entry.log_id);
             outcomes.push(outcome);
         }
@@ -149,7 +173,12 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta<NodeId, BasicNode>,
         snapshot: Box<Vec<u8>>,
     ) -> Result<(), StorageError> {
-        let found = Found::decode(*snapshot).map_err(|error| broken(meta, &error.to_string()))?;
+        let found = Found::decode(*snapshot, &self.supported).map_err(|error| {
+            if error.is_newer() {
+                self.newer.report(&error);
+            }
+            broken(meta, &error.to_string())
+        })?;
         let found = Arc::new(found);
         let written = self.writer.write("install metadata snapshot", &found).await;
         written.map_err(|reason| broken(meta, &reason))?;
@@ -161,11 +190,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let disk = Arc::clone(&self.writer.disk);
-        let read = self
-            .writer
-            .tasks
-            .blocking("read metadata snapshot", move || load_newest(disk.as_ref()));
+        let (disk, supported) = (Arc::clone(&self.writer.disk), self.supported.clone());
+        let read = self.writer.tasks.blocking("read metadata snapshot", move || {
+            load_newest(disk.as_ref(), &supported)
+        });
         match read.await {
             Ok(Ok(found)) => Ok(found.map(|found| found.to_raft())),
             Ok(Err(error)) => Err(unreadable(&error.to_string())),

@@ -17,7 +17,9 @@ use openraft::{BasicNode, OptionalSend, Snapshot, SnapshotMeta};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::newer::Newer;
 use super::{Raft, Types, Vote};
+use crate::metadata::record::newer_in;
 use crate::peer::{CallError, Kind, Peers};
 
 /// How long a whole snapshot may take.
@@ -177,9 +179,15 @@ impl RaftNetwork<Types> for Member {
     }
 }
 
-/// Answers a vote or entries.
-pub(super) async fn answer(raft: &Raft, body: Bytes) -> Result<Bytes, String> {
-    let request: Request = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+/// Answers a vote or entries. Reports entries that only a newer node can read.
+pub(super) async fn answer(raft: &Raft, body: Bytes, newer: &Newer) -> Result<Bytes, String> {
+    let request: Request = serde_json::from_slice(&body).map_err(|error| match newer_in(&body) {
+        Some(found) => {
+            newer.report(&found);
+            found.to_string()
+        }
+        None => error.to_string(),
+    })?;
     match request {
         Request::Append(rpc) => written(&raft.append_entries(rpc).await),
         Request::Vote(rpc) => written(&raft.vote(rpc).await),

@@ -4,6 +4,7 @@
 //! still holds what came after an older one.
 
 use super::{LogId, Membership, Types, offset};
+use crate::metadata::features::{Supported, Unsupported};
 use crate::metadata::record::RecordError;
 use crate::metadata::{Image, Record};
 use crate::sys::disk::{self, Disk};
@@ -29,6 +30,20 @@ pub enum SnapshotError {
     Damaged { offset: Offset, reason: String },
     #[error("metadata snapshot of version {found}, this build knows up to {VERSION}: a newer one wrote it")]
     Newer { found: u32 },
+    #[error("metadata snapshot {offset}: {error}")]
+    NewerRecord { offset: Offset, error: RecordError },
+    #[error("metadata snapshot {offset}: {error}")]
+    Level { offset: Offset, error: Unsupported },
+}
+
+impl SnapshotError {
+    /// Whether a newer node wrote it: it is whole, and must not be passed over.
+    pub(super) fn is_newer(&self) -> bool {
+        match self {
+            Self::Newer { .. } | Self::NewerRecord { .. } | Self::Level { .. } => true,
+            Self::Io(_) | Self::Damaged { .. } => false,
+        }
+    }
 }
 
 /// A snapshot that was read or is to be written.
@@ -98,7 +113,7 @@ impl Found {
     }
 
     /// Reads a snapshot as it was written.
-    pub(super) fn decode(bytes: Vec<u8>) -> Result<Self, SnapshotError> {
+    pub(super) fn decode(bytes: Vec<u8>, supported: &Supported) -> Result<Self, SnapshotError> {
         let mut at = Offset(-1);
         let damaged = |offset: Offset, reason: String| SnapshotError::Damaged { offset, reason };
         let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -115,10 +130,17 @@ impl Found {
         }
         let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let records: Result<Vec<Record>, RecordError> = lines.map(Record::decode).collect();
-        let records = records.map_err(|error| damaged(at, error.to_string()))?;
+        let records = records.map_err(|error| match error {
+            RecordError::Newer { .. } | RecordError::Unknown { .. } => {
+                SnapshotError::NewerRecord { offset: at, error }
+            }
+            RecordError::Malformed(_) => damaged(at, error.to_string()),
+        })?;
         if records.len() != head.records {
             return Err(damaged(at, "it has another number of records".to_owned()));
         }
+        let read = supported.reads(&records);
+        let records = read.map_err(|error| SnapshotError::Level { offset: at, error })?;
         let mut image = Image::from_snapshot(at, &records);
         image.changed = head.changed;
         Ok(Self {
@@ -145,12 +167,12 @@ impl Found {
 }
 
 /// The newest whole snapshot.
-pub(super) fn load_newest(disk: &dyn Disk) -> Result<Option<Found>, SnapshotError> {
+pub(super) fn load_newest(disk: &dyn Disk, supported: &Supported) -> Result<Option<Found>, SnapshotError> {
     for offset in offsets(disk)?.into_iter().rev() {
         let bytes = disk::read(disk, &path(offset), BYTES_MAX)?;
-        match Found::decode(bytes) {
+        match Found::decode(bytes, supported) {
             Ok(found) => return Ok(Some(found)),
-            Err(error @ SnapshotError::Newer { .. }) => return Err(error),
+            Err(error) if error.is_newer() => return Err(error),
             Err(error) => tracing::warn!(%error, "metadata snapshot passed over"),
         }
     }
@@ -174,4 +196,63 @@ fn offsets(disk: &dyn Disk) -> io::Result<Vec<Offset>> {
 
 fn path(offset: Offset) -> PathBuf {
     Path::new(FOLDER).join(format!("{:020}{SUFFIX}", offset.value()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::features::{Level, VERSION};
+    use crate::sys::disk::memory::MemoryDisk;
+    use crate::sys::random::Random;
+    use std::collections::BTreeMap;
+
+    /// A whole snapshot with these lines for records.
+    fn snapshot(last: u64, lines: &[&str]) -> Vec<u8> {
+        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let head = Head {
+            version: super::VERSION,
+            last: Some(LogId::new(openraft::CommittedLeaderId::new(1, NodeId(1)), last)),
+            membership: Membership::default(),
+            changed: Offset(0),
+            records: lines.len(),
+            crc32c: crc32c(body.as_bytes()),
+        };
+        let head = serde_json::to_string(&head).unwrap();
+        format!("{head}\n{body}").into_bytes()
+    }
+
+    #[test]
+    fn a_snapshot_of_a_newer_node_is_not_passed_over_as_a_damaged_one_is() {
+        const VERSION_RECORD: &str =
+            r#"{"format":1,"type":"feature-level","feature":"headwater.version","level":2}"#;
+        const CLUSTER: &str = r#"{"format":1,"type":"cluster","cluster_id":"c"}"#;
+        let this = Supported::default();
+        let old = Supported::up_to(&BTreeMap::from([(VERSION.to_owned(), 1)]));
+        for (lines, supported, said) in [
+            (
+                &[CLUSTER, r#"{"format":1,"type":"of-tomorrow"}"#][..],
+                &this,
+                "metadata snapshot 7: metadata record \"of-tomorrow\" is not known to this build: it was written by a newer \
+                 one",
+            ),
+            (
+                &[CLUSTER, VERSION_RECORD],
+                &old,
+                "metadata snapshot 7: headwater.version is at level 2 in this cluster, this node supports levels 1 to 1",
+            ),
+        ] {
+            let disk = MemoryDisk::new(Random::seeded(1));
+            let older = Found::decode(snapshot(3, &[CLUSTER]), supported).unwrap();
+            older.write(&disk).unwrap();
+            disk::replace(&disk, &path(Offset(7)), &snapshot(7, lines)).unwrap();
+            let error = load_newest(&disk, supported).unwrap_err();
+            assert_eq!(error.to_string(), said);
+            // What is only damaged is.
+            disk::replace(&disk, &path(Offset(7)), &snapshot(7, lines)[..40]).unwrap();
+            let found = load_newest(&disk, supported).unwrap().unwrap();
+            assert_eq!(found.image.offset, Offset(3));
+        }
+        let whole = Found::decode(snapshot(7, &[CLUSTER, VERSION_RECORD]), &this).unwrap();
+        assert_eq!(whole.image.level(), Level(2));
+    }
 }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::room::Room;
 use super::{Entry, LogId, OpenError, StorageError, Types, Vote, index, offset};
 use crate::log::{self, CopyEpochs, Limits, Log, LogReader, Logs, Oversize, Synced};
+use crate::metadata::record::newer_in;
 use crate::sys::Sys;
 use crate::sys::clock::Clock;
 use crate::sys::disk::{self, Disk};
@@ -337,8 +338,10 @@ fn decode(batch: &BatchView) -> io::Result<Entry> {
     let first = first.ok_or_else(|| invalid("a batch without an entry".to_owned()))?;
     let first = first.map_err(|error| invalid(error.to_string()))?;
     let value = first.value.unwrap_or_default();
-    let entry: Entry = serde_json::from_slice(value)
-        .map_err(|error| invalid(format!("entry at {}: {error}", batch.base_offset())))?;
+    let entry: Entry = serde_json::from_slice(value).map_err(|error| {
+        let reason = newer_in(value).unwrap_or(error.into());
+        invalid(format!("entry at {}: {reason}", batch.base_offset()))
+    })?;
     if entry.log_id.index != index(batch.base_offset()) {
         return Err(invalid(format!(
             "entry at {} bears another index",

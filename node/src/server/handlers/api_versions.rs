@@ -1,8 +1,13 @@
-//! ApiVersions: which APIs are served, in which versions.
+//! ApiVersions: which APIs are served, in which versions; which levels of features are supported, and which in force.
 
-use headwater_protocol::kafka::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use headwater_protocol::kafka::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use headwater_protocol::kafka::{ApiKey, ErrorCode};
+use headwater_protocol::primitives::Str;
 
+use crate::metadata::Image;
+use crate::metadata::features::{self, Supported};
 use crate::server::dispatch;
 use crate::server::request::Context;
 
@@ -24,10 +29,43 @@ pub(in crate::server) async fn handle(context: &Context, request: ApiVersionsReq
             "a client introduced itself"
         );
     }
+    let services = context.services();
+    let image = services.view.image();
     ApiVersionsResponse {
         api_keys: ranges(),
+        supported_features: supported(&Supported::up_to(&services.config.feature_levels_max)),
+        // As in Kafka: the metadata by which it is so.
+        finalized_features_epoch: image.offset.value(),
+        finalized_features: finalized(&image),
         ..ApiVersionsResponse::default()
     }
+}
+
+fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
+    let key = |(name, range): (&str, features::LevelRange)| SupportedFeatureKey {
+        name: Str::from(name),
+        min_version: range.min.0,
+        max_version: range.max.0,
+        ..SupportedFeatureKey::default()
+    };
+    supported.iter().map(key).collect()
+}
+
+/// The levels in force; the lowest one is, too, where none was ever told.
+fn finalized(image: &Image) -> Vec<FinalizedFeatureKey> {
+    let others = image
+        .features
+        .iter()
+        .filter(|(name, _)| *name != features::VERSION);
+    let others = others.map(|(name, level)| (name.as_str(), *level));
+    let key = |(name, level): (&str, features::Level)| FinalizedFeatureKey {
+        name: Str::from(name),
+        max_version_level: level.0,
+        min_version_level: level.0,
+        ..FinalizedFeatureKey::default()
+    };
+    let all = std::iter::once((features::VERSION, image.level())).chain(others);
+    all.map(key).collect()
 }
 
 /// Everything that is served.

@@ -20,6 +20,9 @@ use headwater_protocol::kafka::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 
+use headwater_protocol::kafka::api_versions::ApiVersionsRequest;
+use headwater_protocol::kafka::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
+
 use super::*;
 
 fn creatable(name: &str, partitions: i32) -> CreatableTopic {
@@ -417,4 +420,65 @@ async fn records_are_deleted_from_the_front() {
         ErrorCode::OFFSET_OUT_OF_RANGE.0
     );
     assert_eq!(client.fetch(&topic, 3).await.log_start_offset, 3);
+}
+
+#[tokio::test]
+async fn levels_of_features_are_told_and_set_in_every_version() {
+    const VERSION: &str = "headwater.version";
+    // As an older binary left it.
+    let edge = Edge::at_level(1).await;
+    let mut client = edge.client().await;
+    let asked = ApiVersionsRequest {
+        client_software_name: Str::from_static("test"),
+        client_software_version: Str::from_static("1"),
+        ..Default::default()
+    };
+    for version in 0..=4 {
+        let told = client.call(&asked, version).await;
+        let supported = told.supported_features.iter();
+        let supported: Vec<_> = supported
+            .map(|key| (key.name.to_string(), key.min_version, key.max_version))
+            .collect();
+        let finalized = told.finalized_features.iter();
+        let finalized: Vec<_> = finalized
+            .map(|key| (key.name.to_string(), key.min_version_level, key.max_version_level))
+            .collect();
+        if version < 3 {
+            assert!(supported.is_empty() && finalized.is_empty());
+            continue;
+        }
+        assert_eq!(supported, [(VERSION.to_owned(), 1, 2)]);
+        assert_eq!(finalized, [(VERSION.to_owned(), 1, 1)]);
+        assert!(told.finalized_features_epoch >= 0);
+    }
+    let set = |feature: &'static str, level: i16, upgrade_type: i8| UpdateFeaturesRequest {
+        feature_updates: vec![FeatureUpdateKey {
+            feature: Str::from_static(feature),
+            max_version_level: level,
+            upgrade_type,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let invalid = ErrorCode::INVALID_UPDATE_VERSION;
+    for (version, request, expected) in [
+        (0, set(VERSION, 3, 1), invalid),
+        (1, set("metadata.version", 25, 1), invalid),
+        (2, set(VERSION, 2, 9), invalid),
+        (2, UpdateFeaturesRequest::default(), ErrorCode::INVALID_REQUEST),
+        (0, set(VERSION, 2, 1), ErrorCode::NONE),
+        (1, set(VERSION, 2, 1), ErrorCode::NONE),
+        (2, set(VERSION, 2, 1), ErrorCode::NONE),
+        (1, set(VERSION, 1, 2), invalid),
+        (2, set(VERSION, 1, 3), invalid),
+    ] {
+        let answer = client.call(&request, version).await;
+        assert_eq!(ErrorCode(answer.error_code), expected, "{request:?}: {answer:?}");
+        assert_eq!(answer.error_message.is_some(), expected != ErrorCode::NONE);
+        let results: Vec<_> = answer.results.iter().map(|result| result.error_code).collect();
+        let each = if version < 2 { vec![expected.0] } else { Vec::new() };
+        assert_eq!(results, each);
+    }
+    let told = client.call(&asked, 4).await;
+    assert_eq!(told.finalized_features[0].max_version_level, 2);
 }

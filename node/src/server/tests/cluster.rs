@@ -28,6 +28,7 @@ async fn register_second(edge: &Edge) {
     };
     let mut node = Node::new(NodeId(2), addresses, None);
     node.directory = Uuid::from_u128(2).to_string();
+    node.features = features::Supported::default().registered();
     edge.services
         .controller
         .propose(Change::RegisterNode(node))

@@ -30,6 +30,13 @@ pub(crate) struct Watermarks {
 }
 
 impl Watermarks {
+    /// A replica that a node has no more, and gets again later, begins anew.
+    pub(crate) fn forget_others(&mut self, node: i32, held: &[Replica]) {
+        let is_held = |partition: &Partition| held.iter().any(|replica| replica.partition == *partition);
+        self.last
+            .retain(|(partition, of), _| *of != node || is_held(partition));
+    }
+
     pub(crate) fn check(&mut self, now: &Replica) -> Result<(), Violation> {
         let Replica {
             partition,

@@ -551,6 +551,7 @@ export interface components {
              * @description The node that leads the quorum; null: nobody does, or this node does not know.
              */
             controller_id: number | null;
+            features: components["schemas"]["ClusterFeature"][];
             /** Format: int32 */
             node_id: number;
             nodes: components["schemas"]["ClusterNode"][];
@@ -561,6 +562,20 @@ export interface components {
             /** Format: int64 */
             uptime_ms: number;
             version: string;
+        };
+        /** @description A feature and its levels (KIP-584). */
+        ClusterFeature: {
+            /**
+             * Format: int32
+             * @description The level in force; null: none was ever set.
+             */
+            finalized: number | null;
+            name: string;
+            /**
+             * Format: int32
+             * @description The highest level that every node supports; null: some node does not know the feature.
+             */
+            possible: number | null;
         };
         ClusterHealth: {
             /** @description Of several replicas, of which `min.insync.replicas` are in sync and no more. */
@@ -1417,6 +1432,7 @@ export type Ailment = components['schemas']['Ailment'];
 export type AlterConfigs = components['schemas']['AlterConfigs'];
 export type Build = components['schemas']['Build'];
 export type Cluster = components['schemas']['Cluster'];
+export type ClusterFeature = components['schemas']['ClusterFeature'];
 export type ClusterHealth = components['schemas']['ClusterHealth'];
 export type ClusterNode = components['schemas']['ClusterNode'];
 export type ClusterNodeState = components['schemas']['ClusterNodeState'];
