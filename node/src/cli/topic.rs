@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::cluster::reassign;
 use super::common::{Common, note, pair};
 use super::failure::Failure;
+use super::http::segment;
 use super::table::{Table, count};
 
 #[derive(Debug, clap::Args)]
@@ -77,6 +78,14 @@ enum Command {
     },
     /// Move the replicas of a topic to other nodes
     Reassign(reassign::Arguments),
+    /// Have one node look for damage in its replicas of a topic now, and show what it knows of
+    Scrub {
+        /// The topic's name
+        name: String,
+        /// Only show what is known
+        #[arg(long)]
+        show: bool,
+    },
     /// Delete topics with everything in them
     Delete {
         /// The topics' names
@@ -92,6 +101,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { common, command } = arguments;
     if let Command::Delete { names, yes: false } = &command {
         confirm(names)?;
+    }
+    if let Command::Scrub { name, show } = &command {
+        return scrub(&common, name, *show).await;
     }
     let client = common.client().await?;
     let done = act(&common, &client, command).await;
@@ -128,6 +140,7 @@ async fn act(common: &Common, client: &Client, command: Command) -> Result<(), F
             alter(&admin, &name, set, remove, partitions).await?;
             describe(common, &admin, &name, false).await
         }
+        Command::Scrub { name, show } => scrub(common, &name, show).await,
         Command::Reassign(arguments) => reassign::run(common, &admin, arguments).await,
         Command::Delete { names, .. } => {
             for name in &names {
@@ -219,6 +232,55 @@ async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Resu
         "configs": configs.iter().map(shape).collect::<Vec<_>>(),
     });
     common.answer(&value, described)
+}
+
+/// By the node's HTTP: it is about the files of one node.
+async fn scrub(common: &Common, name: &str, show: bool) -> Result<(), Failure> {
+    let http = common.http()?;
+    let path = format!("/topics/{}", segment(name));
+    let begun = match show {
+        true => Value::Null,
+        false => http.post(&format!("{path}/scrub"), &Value::Null).await?,
+    };
+    let topic = http.get(&path).await?;
+    let damaged = topic["partitions"].as_array().into_iter().flatten();
+    let damaged = damaged.flat_map(|partition| {
+        let found = partition["damaged"].as_array().into_iter().flatten();
+        found.map(|range| {
+            json!({
+                "partition": partition["partition"], "from_offset": range["from_offset"],
+                "until_offset": range["until_offset"], "repairable": range["repairable"], "reason": range["reason"],
+            })
+        })
+    });
+    let value = json!({
+        "node": begun["node"], "scrubbing": begun["partitions"], "damaged": damaged.collect::<Vec<_>>(),
+    });
+    common.answer(&value, scrubbed)
+}
+
+fn scrubbed(value: &Value) -> String {
+    let mut out = match value["scrubbing"].as_array() {
+        Some(partitions) => format!("node {} reads {} replicas\n", value["node"], partitions.len()),
+        None => String::new(),
+    };
+    let damaged = value["damaged"].as_array().filter(|damaged| !damaged.is_empty());
+    let Some(damaged) = damaged else {
+        out.push_str("no damage is known\n");
+        return out;
+    };
+    let mut table = Table::new(&[">partition", ">from", ">until", "repairable", "reason"]);
+    for range in damaged {
+        table.row([
+            range["partition"].to_string(),
+            range["from_offset"].to_string(),
+            range["until_offset"].to_string(),
+            range["repairable"].to_string(),
+            range["reason"].as_str().unwrap_or_default().to_owned(),
+        ]);
+    }
+    out.push_str(&table.text());
+    out
 }
 
 /// The replicas out of sync that may lead all the same, by partition (KIP-966); None from a broker that cannot tell.

@@ -29,6 +29,7 @@ use super::{cluster, links, metrics, modules, records, sites, tail, topics, tran
         topics::remove,
         topics::alter,
         topics::widen,
+        topics::scrub,
         records::browse,
         records::produce,
         tail::tail,

@@ -20,7 +20,7 @@ use crate::controller::change::{ConfigChange, ConfigOperation, TopicRef};
 use crate::controller::health::{Examined, examine_topic, waits_for};
 use crate::controller::{Change, NewTopic};
 use crate::metadata::{Image, Topic};
-use crate::partition::FollowerProgress;
+use crate::partition::{FollowerProgress, Partition};
 use crate::telemetry::names;
 
 pub(super) fn routes() -> Router<Api> {
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/topics/{topic}", get(describe).delete(remove))
         .route("/topics/{topic}/configs", patch(alter))
         .route("/topics/{topic}/partitions", post(widen))
+        .route("/topics/{topic}/scrub", post(scrub))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,6 +114,27 @@ pub(super) struct PartitionView {
     pub high_watermark: i64,
     pub log_end_offset: i64,
     pub size_bytes: u64,
+    /// What is known to be damaged in the replica on the node that was asked.
+    pub damaged: Vec<DamagedRange>,
+}
+
+/// Offsets whose records are not what was written, or not there.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DamagedRange {
+    pub from_offset: i64,
+    /// The first offset behind it.
+    pub until_offset: i64,
+    pub reason: String,
+    /// Whether another node holds the records. It is repaired by itself then.
+    pub repairable: bool,
+}
+
+/// What is scrubbed from now on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Scrubbing {
+    pub node: i32,
+    /// The partitions of which the node holds a replica.
+    pub partitions: Vec<i32>,
 }
 
 /// A replica that follows, as its leader knows it.
@@ -267,6 +289,28 @@ pub(super) async fn widen(
     change(&api, widen, &name).await
 }
 
+/// Has the replicas on the node that is asked read from front to end now, to find damage.
+#[utoipa::path(
+    post, path = "/api/v1/topics/{topic}/scrub", tag = "topics", params(("topic" = String, Path)),
+    responses((status = 202, body = Scrubbing), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn scrub(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<Scrubbing>), ApiError> {
+    let topic = find(&api, &name)?;
+    let here = topic
+        .indexes()
+        .filter_map(|index| api.registry.get_by_id(topic.id, index));
+    let here: Vec<Partition> = here.collect();
+    api.registry.scrub(&here);
+    let scrubbing = Scrubbing {
+        node: api.registry.me().0,
+        partitions: here.iter().map(|partition| partition.name().index.0).collect(),
+    };
+    Ok((StatusCode::ACCEPTED, Json(scrubbing)))
+}
+
 /// Makes a change, waits until this node has carried it out, and answers with the topic as it is then.
 async fn change(api: &Api, change: Change, name: &str) -> Result<Json<TopicDetail>, ApiError> {
     let applied = api.controller.propose(change).await?;
@@ -378,8 +422,21 @@ fn partition(api: &Api, image: &Image, examined: &Examined<'_>) -> PartitionView
         log_start_offset: watermarks.map_or(-1, |w| w.log_start.0),
         high_watermark: watermarks.map_or(-1, |w| w.high_watermark.0),
         log_end_offset: watermarks.map_or(-1, |w| w.log_end.0),
-        size_bytes: here.map_or(0, |partition| partition.size_bytes()),
+        size_bytes: here.as_ref().map_or(0, Partition::size_bytes),
+        damaged: here.map(|partition| damaged(&partition)).unwrap_or_default(),
     }
+}
+
+fn damaged(partition: &Partition) -> Vec<DamagedRange> {
+    let repairable = partition.can_be_repaired();
+    let found = partition.damaged().into_iter();
+    let range = found.map(|damaged| DamagedRange {
+        from_offset: damaged.from.0,
+        until_offset: damaged.until.0,
+        reason: damaged.reason,
+        repairable,
+    });
+    range.collect()
 }
 
 fn follower(progress: FollowerProgress, now: Instant) -> Follower {
