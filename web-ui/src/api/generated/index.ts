@@ -356,6 +356,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/topics/{topic}/scrub": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Has the replicas on the node that is asked read from front to end now, to find damage. */
+        post: operations["topics_scrub"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/topics/{topic}/tail": {
         parameters: {
             query?: never;
@@ -653,6 +670,19 @@ export interface components {
             partitions?: number | null;
             /** Format: int32 */
             replication_factor?: number | null;
+        };
+        /** @description Offsets whose records are not what was written, or not there. */
+        DamagedRange: {
+            /** Format: int64 */
+            from_offset: number;
+            reason: string;
+            /** @description Whether another node holds the records. It is repaired by itself then. */
+            repairable: boolean;
+            /**
+             * Format: int64
+             * @description The first offset behind it.
+             */
+            until_offset: number;
         };
         /** @description Bytes of a key, a value or a header. */
         Data: {
@@ -1003,6 +1033,8 @@ export interface components {
             /** @description Replicas that are being added. */
             adding: number[];
             condition: components["schemas"]["PartitionCondition"];
+            /** @description What is known to be damaged in the replica on the node that was asked. */
+            damaged: components["schemas"]["DamagedRange"][];
             /** @description Not in sync, but known to hold everything committed. */
             eligible: number[];
             /**
@@ -1181,6 +1213,13 @@ export interface components {
          * @enum {string}
          */
         Role: "core" | "edge" | "standalone";
+        /** @description What is scrubbed from now on. */
+        Scrubbing: {
+            /** Format: int32 */
+            node: number;
+            /** @description The partitions of which the node holds a replica. */
+            partitions: number[];
+        };
         Site: {
             address: string | null;
             connected: boolean;
@@ -1439,6 +1478,7 @@ export type ClusterNodeState = components['schemas']['ClusterNodeState'];
 export type ConfigSource = components['schemas']['ConfigSource'];
 export type CreateLink = components['schemas']['CreateLink'];
 export type CreateTopic = components['schemas']['CreateTopic'];
+export type DamagedRange = components['schemas']['DamagedRange'];
 export type Data = components['schemas']['Data'];
 export type DryRun = components['schemas']['DryRun'];
 export type DryRunOutput = components['schemas']['DryRunOutput'];
@@ -1494,6 +1534,7 @@ export type QuorumRole = components['schemas']['QuorumRole'];
 export type RecordPage = components['schemas']['RecordPage'];
 export type RecordView = components['schemas']['RecordView'];
 export type Role = components['schemas']['Role'];
+export type Scrubbing = components['schemas']['Scrubbing'];
 export type Site = components['schemas']['Site'];
 export type SiteStateName = components['schemas']['SiteStateName'];
 export type Skipped = components['schemas']['Skipped'];
@@ -3303,6 +3344,80 @@ export interface operations {
                 };
             };
             507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    topics_scrub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                topic: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Scrubbing"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A page of another origin asks for it, or the core refuses it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request was not read and answered in two minutes */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The change could not be stored */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The node is stopping, or cannot do this now */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
