@@ -6,6 +6,7 @@
 //! It owns the tasks and which of them has which partition. It must never decide who leads, nor who is in sync.
 
 mod fetcher;
+mod rest;
 mod session;
 mod stream;
 mod throttle;
@@ -99,6 +100,7 @@ impl Replication {
             options.broker.clone(),
             options.view.clone(),
             options.sys.clock.clone(),
+            options.settings.catch_up_percent,
         );
         let manager = Manager {
             tasks: tasks.clone(),
