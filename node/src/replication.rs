@@ -9,6 +9,7 @@
 
 mod fetcher;
 mod repair;
+mod rest;
 mod session;
 mod stream;
 mod throttle;
@@ -103,6 +104,7 @@ impl Replication {
             options.broker.clone(),
             options.view.clone(),
             options.sys.clock.clone(),
+            options.settings.catch_up_percent,
         );
         let repairer = Repairer {
             me: options.me,

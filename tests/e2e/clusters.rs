@@ -158,6 +158,11 @@ async fn a_cluster_grows_moves_what_it_holds_and_lets_a_node_go_under_load() -> 
         async move { Ok((!is_running?).then_some(())) }
     })
     .await?;
+    let said = first.log();
+    ensure!(
+        said.contains("it was unregistered") && !said.contains("panicked"),
+        "{said}"
+    );
     more(&mut sent).await?;
     let quorum = operate(&second, &["cluster", "quorum"]).await?;
     ensure!(
@@ -171,6 +176,22 @@ async fn a_cluster_grows_moves_what_it_holds_and_lets_a_node_go_under_load() -> 
     let (_fourth_site, fourth) = join(4, (2, &second), &cluster).await?;
     let quorum = operate(&fourth, &["cluster", "quorum"]).await?;
     ensure!(voters(&quorum) == [3], "{quorum}");
+    more(&mut sent).await?;
+
+    // Everything gets a third copy, on the new node.
+    let more_copies = ["cluster", "rebalance", "--replication-factor", "3", "--yes"];
+    let spread = operate(&second, &more_copies).await?;
+    ensure!(spread["moved"] == PARTITIONS, "{spread}");
+    let topic = client.admin().describe_topic(TOPIC).await?;
+    for partition in &topic.partitions {
+        let holders: BTreeSet<i32> = partition.replicas.iter().map(|node| node.0).collect();
+        ensure!(
+            holders == BTreeSet::from([2, 3, 4]) && partition.isr.len() == 3,
+            "{partition:?}"
+        );
+    }
+    let again = operate(&second, &["cluster", "rebalance", "--dry-run"]).await?;
+    ensure!(again["changes"] == serde_json::json!([]), "{again}");
     more(&mut sent).await?;
 
     // Nothing that was acknowledged is missing, and nothing is there twice.

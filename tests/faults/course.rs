@@ -57,10 +57,13 @@ impl Course {
 
     /// Waits until all replicas are in sync.
     pub(crate) async fn in_sync(&self) -> anyhow::Result<()> {
-        let client = load::connect(self.load.bootstrap()).await?;
-        let replicas = self.lab.members.len();
-        let caught_up = until(CATCH_UP, "all replicas in sync", || async {
-            Ok(load::is_in_sync(&client, replicas).await?.then_some(()))
+        self.in_sync_within(CATCH_UP).await
+    }
+
+    pub(crate) async fn in_sync_within(&self, limit: Duration) -> anyhow::Result<()> {
+        let client = load::connect(&self.lab.bootstrap("")).await?;
+        let caught_up = until(limit, "all replicas in sync", || async {
+            Ok(load::is_in_sync(&client).await?.then_some(()))
         })
         .await;
         client.close().await;
@@ -87,7 +90,11 @@ impl Course {
             || "some records have no outcome yet: unknown".to_owned(),
             |last| format!("every record has its outcome, the last client to end was {last}"),
         ));
-        let count = self.load.read_closing().await.context("the closing read")?;
+        let count = self
+            .load
+            .read_closing(&self.lab.bootstrap(""))
+            .await
+            .context("the closing read")?;
         let read = self.load.tally.read();
         self.say(&format!(
             "the log holds {count} records; consumers read {read} while it ran"

@@ -18,7 +18,7 @@ use crate::load::{self, now};
 /// Kills the leader of a partition again and again; measures from the kill to the next acknowledgement of a record that
 /// was sent after it.
 pub(crate) async fn failover(mut course: Course, mut random: Random, kills: u32) -> anyhow::Result<Verdict> {
-    let client = load::connect(course.load.bootstrap()).await?;
+    let client = load::connect(&course.lab.bootstrap("")).await?;
     let mut silences = Vec::new();
     for kill in 1..=kills {
         let partition = (kill - 1) % course.load.partitions();

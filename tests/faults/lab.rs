@@ -21,13 +21,16 @@ pub(crate) use self::namespace::Port;
 pub(crate) use self::switch::Switch;
 pub(crate) use self::weather::Link;
 
-/// The one cluster of a lab.
+/// The one cluster of a lab that several nodes found.
 const CLUSTER_ID: &str = "faults";
 
 /// What a lab is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    /// Hosts.
     pub(crate) nodes: u8,
+    /// How many of them have a node from the beginning; the others join when they are told to.
+    pub(crate) founders: u8,
     pub(crate) disk_bytes: u64,
     pub(crate) folder: PathBuf,
     /// Properties of every node, as `KEY=VALUE`.
@@ -68,16 +71,21 @@ impl Hosts {
 pub(crate) struct Lab {
     // Dropped in this order: processes, the switch, the clients' host.
     pub(crate) members: Vec<Member>,
+    /// Those that were let go, whose logs can still be read.
+    retired: Vec<Member>,
     pub(crate) switch: Switch,
     _clients: Namespace,
+    /// Hosts without a node yet, the next one last.
+    free: Vec<(NodeNumber, Namespace)>,
+    plan: Plan,
 }
 
 impl Lab {
-    /// Starts the switch and the nodes, and waits until all are ready.
+    /// Starts the switch and the first nodes, and waits until all are ready.
     pub(crate) async fn start(hosts: Hosts, plan: &Plan, random: Random) -> anyhow::Result<Self> {
         let Hosts {
             clients,
-            nodes,
+            mut nodes,
             switch,
         } = hosts;
         let ports = nodes.len() + 1;
@@ -86,23 +94,57 @@ impl Lab {
         nodes.iter().try_for_each(|(_, host)| host.hello())?;
         switch.knows_all(ports).await?;
 
+        let mut free = nodes.split_off(usize::from(plan.founders).min(nodes.len()));
+        free.reverse();
         let quorum = quorum(nodes.iter().map(|(number, _)| *number));
-        let properties = plan.properties.iter();
-        let properties = properties.flat_map(|property| ["--set".to_owned(), property.clone()]);
-        let arguments: Vec<String> = quorum.into_iter().chain(properties).collect();
-        let mut members = Vec::new();
-        for (number, host) in nodes {
-            let disk = Disk::new(&plan.folder, &format!("node-{}", number.0), plan.disk_bytes)?;
-            members.push(Member::new(number, host, disk, &plan.folder, arguments.clone()));
-        }
         let mut lab = Self {
-            members,
+            members: Vec::new(),
+            retired: Vec::new(),
             switch,
             _clients: clients,
+            free,
+            plan: plan.clone(),
         };
+        for (number, host) in nodes {
+            lab.add(number, host, quorum.clone())?;
+        }
         lab.members.iter_mut().try_for_each(Member::start)?;
         lab.all_ready().await?;
         Ok(lab)
+    }
+
+    fn add(&mut self, number: NodeNumber, host: Namespace, quorum: Vec<String>) -> anyhow::Result<()> {
+        let plan = &self.plan;
+        let properties = plan.properties.iter();
+        let properties = properties.flat_map(|property| ["--set".to_owned(), property.clone()]);
+        let arguments = quorum.into_iter().chain(properties).collect();
+        let disk = Disk::new(&plan.folder, &format!("node-{}", number.0), plan.disk_bytes)?;
+        self.members
+            .push(Member::new(number, host, disk, &plan.folder, arguments));
+        Ok(())
+    }
+
+    /// Starts a node on the next host, which joins the running cluster of this id by the address of one of its members.
+    pub(crate) async fn join(&mut self, cluster: &str) -> anyhow::Result<NodeNumber> {
+        let (number, host) = self.free.pop().context("no host is free")?;
+        let known = self.members.iter().find(|member| member.is_up());
+        let known = known.context("nobody is there to join")?.number;
+        self.add(number, host, membership(&[known], cluster))?;
+        let member = self.member(number);
+        member.start()?;
+        member.ready().await?;
+        Ok(number)
+    }
+
+    /// Waits for the end of a node that was let go, and counts it out.
+    pub(crate) async fn retire(&mut self, number: NodeNumber) -> anyhow::Result<()> {
+        self.member(number).ended().await?;
+        let (gone, stay) = std::mem::take(&mut self.members)
+            .into_iter()
+            .partition(|member| member.number == number);
+        self.members = stay;
+        self.retired.extend::<Vec<_>>(gone);
+        Ok(())
     }
 
     pub(crate) fn member(&mut self, number: NodeNumber) -> &mut Member {
@@ -155,10 +197,15 @@ fn quorum(numbers: impl ExactSizeIterator<Item = NodeNumber>) -> Vec<String> {
     if numbers.len() < 2 {
         return Vec::new();
     }
-    let voters: Vec<String> = numbers
+    membership(&numbers.collect::<Vec<_>>(), CLUSTER_ID)
+}
+
+fn membership(known: &[NodeNumber], cluster: &str) -> Vec<String> {
+    let voters: Vec<String> = known
+        .iter()
         .map(|number| format!("{}@{}:{KAFKA_PORT}", number.0, number.port().address()))
         .collect();
-    ["--voters", &voters.join(","), "--cluster-id", CLUSTER_ID]
+    ["--voters", &voters.join(","), "--cluster-id", cluster]
         .map(str::to_owned)
         .to_vec()
 }

@@ -24,9 +24,10 @@ use self::history::{History, path};
 use self::producer::Order;
 use self::python::Task;
 pub(crate) use self::tally::Tally;
+pub(crate) use self::value::VALUE_BYTES_MIN as RECORD_BYTES_MIN;
 use crate::lab::Lab;
 
-const TOPIC: &str = "numbered";
+pub(crate) const TOPIC: &str = "numbered";
 const CLOSING: &str = "closing";
 /// What every client gets in the end to hear of what it has under way.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -37,6 +38,8 @@ pub(crate) struct Volume {
     pub(crate) partitions: u32,
     /// Records in a second, of all producers together.
     pub(crate) rate: u64,
+    /// Of each value, [`RECORD_BYTES_MIN`] at least.
+    pub(crate) record_bytes: usize,
     pub(crate) replicas: i16,
     pub(crate) with_python: bool,
     /// Consumers that read along; a measurement has none.
@@ -91,6 +94,7 @@ impl Load {
                 "python-producer",
                 Task::Produce {
                     rate: volume.rate / producers,
+                    record_bytes: volume.record_bytes,
                 },
             );
             if volume.with_consumers {
@@ -107,6 +111,7 @@ impl Load {
             topic: TOPIC.to_owned(),
             partitions: self.volume.partitions,
             rate,
+            record_bytes: self.volume.record_bytes,
         };
         let history = self.history(name)?;
         let (tally, stop) = (Arc::clone(&self.tally), self.stop.subscribe());
@@ -178,9 +183,9 @@ impl Load {
         Ok(last)
     }
 
-    /// Reads the whole log as the last witness; answers how many records it holds.
-    pub(crate) async fn read_closing(&mut self) -> anyhow::Result<u64> {
-        let client = connect(&self.bootstrap[1]).await?;
+    /// Reads the whole log as the last witness, from the nodes at these addresses; answers how many records it holds.
+    pub(crate) async fn read_closing(&mut self, bootstrap: &str) -> anyhow::Result<u64> {
+        let client = connect(bootstrap).await?;
         let history = self.history(CLOSING)?;
         consumer::closing(
             client,
@@ -198,11 +203,6 @@ impl Load {
 
     pub(crate) fn partitions(&self) -> u32 {
         self.volume.partitions
-    }
-
-    /// Where to ask as a client, over TCP.
-    pub(crate) fn bootstrap(&self) -> &str {
-        &self.bootstrap[1]
     }
 }
 
@@ -239,7 +239,7 @@ pub(crate) async fn leader(client: &Client, partition: u32) -> anyhow::Result<Op
 }
 
 /// Whether every partition has all its replicas in sync.
-pub(crate) async fn is_in_sync(client: &Client, replicas: usize) -> anyhow::Result<bool> {
+pub(crate) async fn is_in_sync(client: &Client) -> anyhow::Result<bool> {
     client.topic(TOPIC).await?;
     client.refresh().await?;
     let cluster = client.cluster();
@@ -247,5 +247,5 @@ pub(crate) async fn is_in_sync(client: &Client, replicas: usize) -> anyhow::Resu
     Ok(topic
         .partitions
         .iter()
-        .all(|partition| partition.leader.is_some() && partition.isr.len() == replicas))
+        .all(|partition| partition.leader.is_some() && partition.isr.len() == partition.replicas.len()))
 }

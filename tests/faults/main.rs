@@ -12,11 +12,14 @@
     reason = "a tool for the terminal that starts real processes"
 )]
 
+mod away;
 mod course;
 mod dump;
 mod fault;
 mod figures;
+mod grow;
 mod lab;
+mod latency;
 mod load;
 mod ordeal;
 
@@ -56,6 +59,9 @@ struct Setting {
     /// Records in a second, of all producers together
     #[arg(long, global = true, default_value_t = 1_000)]
     rate: u64,
+    /// Bytes of each record's value
+    #[arg(long, global = true, default_value_t = 120)]
+    record_bytes: usize,
     #[arg(long, global = true, default_value_t = 4)]
     partitions: u32,
     /// Where histories, logs and disks go; kept in the end
@@ -100,6 +106,24 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         cuts: u32,
     },
+    /// Leaves a node down for a while and measures what its catching up costs the others
+    Away {
+        /// How long it is down
+        #[arg(long, default_value_t = 60.0)]
+        minutes: f64,
+        /// How long each window without trouble is measured
+        #[arg(long, default_value_t = 120)]
+        window_seconds: u64,
+    },
+    /// Grows a cluster from one node to three and five, moves everything, and shrinks it to three others
+    Grow {
+        /// How long the load runs between two steps
+        #[arg(long, default_value_t = 10)]
+        rest_seconds: u64,
+        /// Kill a node while replicas move
+        #[arg(long)]
+        with_kills: bool,
+    },
     /// Judges histories and dumps that a run has left
     Judge { files: Vec<PathBuf> },
     /// Writes down what a stopped node has stored of a topic
@@ -137,22 +161,37 @@ fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
             dump::write(data, topic_id, replica, to)?;
             return course::judge(std::slice::from_ref(to));
         }
-        Command::Run { .. } | Command::Failover { .. } | Command::Rolling { .. } | Command::Power { .. } => {}
+        Command::Run { .. }
+        | Command::Failover { .. }
+        | Command::Rolling { .. }
+        | Command::Power { .. }
+        | Command::Away { .. }
+        | Command::Grow { .. } => {}
     }
     ensure!(
         rustix::process::geteuid().is_root(),
         "this needs root: it makes network namespaces and mounts disks"
     );
+    ensure!(
+        setting.record_bytes >= load::RECORD_BYTES_MIN,
+        "a record of {} bytes has no room for its name: {} at least",
+        setting.record_bytes,
+        load::RECORD_BYTES_MIN
+    );
     let seed = setting.seed.unwrap_or_else(|| load::now() % 1_000_000_000);
     let folder = course::make_folder(setting.folder.as_deref())?;
     println!(
-        "seed {seed}, {} nodes, {} records/s, everything in {}",
-        setting.nodes,
+        "seed {seed}, {} records/s, everything in {}",
         setting.rate,
         folder.display()
     );
+    let (nodes, founders) = match &command {
+        Command::Grow { .. } => (grow::NODES, 1),
+        _ => (setting.nodes, setting.nodes),
+    };
     let plan = Plan {
-        nodes: setting.nodes,
+        nodes,
+        founders,
         disk_bytes: setting.disk_gib * GIB,
         folder: folder.clone(),
         properties: setting.properties.clone(),
@@ -192,7 +231,8 @@ async fn run(
     let volume = Volume {
         partitions: setting.partitions,
         rate: setting.rate,
-        replicas: i16::from(setting.nodes.min(3)),
+        record_bytes: setting.record_bytes,
+        replicas: i16::from(plan.founders.min(3)),
         with_python: !setting.no_python,
         with_consumers: !is_measured,
         from_memory: setting.from_memory,
@@ -207,6 +247,23 @@ async fn run(
         Command::Failover { kills } => figures::failover(course, random, kills).await,
         Command::Rolling { rounds } => figures::rolling(course, rounds).await,
         Command::Power { cuts } => figures::power(course, random, cuts).await,
+        Command::Grow {
+            rest_seconds,
+            with_kills,
+        } => {
+            let killer = with_kills.then_some(random);
+            grow::run(course, Duration::from_secs(rest_seconds), killer).await
+        }
+        Command::Away {
+            minutes,
+            window_seconds,
+        } => {
+            let (away, window) = (
+                Duration::from_secs_f64(minutes * 60.0),
+                Duration::from_secs(window_seconds),
+            );
+            away::run(course, random, away, window).await
+        }
         Command::Judge { .. } | Command::Dump { .. } => unreachable!("these need no lab"),
     }
 }

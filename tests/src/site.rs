@@ -1,11 +1,14 @@
 //! A place where a node lives: its data folder, configuration, ports and log, which outlive the node's process.
 //!
-//! It owns a temporary folder, removed at the end of a test that passes and kept, with its path printed, when it fails.
+//! It owns a temporary folder, removed at the end of a test that passes and kept, with its path printed, when it panics. Logs
+//! stay whatever happens, for a day: a test that answers with an error looks from here like one that passes.
 
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
@@ -14,6 +17,10 @@ use tokio::process::Command;
 use crate::node::tail;
 use crate::{Addresses, Node, PATIENCE, within};
 
+/// Where the logs of all nodes are, in the temporary folder of the machine: one folder for each run of a ring.
+const LOGS: &str = "headwater-test-logs";
+const LOGS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// Where one node is started, again and again.
 ///
 /// - The first start binds free ports; each later start binds the same ones.
@@ -21,6 +28,7 @@ use crate::{Addresses, Node, PATIENCE, within};
 pub struct Site {
     folder: Option<TempDir>,
     data: PathBuf,
+    log: PathBuf,
     arguments: Vec<String>,
     bound: Mutex<Option<Addresses>>,
 }
@@ -39,6 +47,7 @@ impl Site {
         Ok(Self {
             folder: Some(folder),
             data,
+            log: new_log(&std::env::temp_dir().join(LOGS))?,
             arguments: Vec::new(),
             bound: Mutex::new(None),
         })
@@ -79,7 +88,7 @@ impl Site {
     /// Starts a node and waits until it is ready.
     pub async fn start(&self) -> anyhow::Result<Node> {
         let child = self.command()?.spawn().context("cannot start headwater")?;
-        let node = Node::ready(child, &self.log()).await?;
+        let node = Node::ready(child, &self.log).await?;
         *self.bound.lock().expect("nothing panics while it holds this") = Some(node.addresses);
         Ok(node)
     }
@@ -114,10 +123,7 @@ impl Site {
         let listen = |address: Option<SocketAddr>| {
             address.map_or_else(|| "127.0.0.1:0".to_owned(), |bound| bound.to_string())
         };
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log())?;
+        let log = OpenOptions::new().append(true).open(&self.log)?;
         let mut command = node_binary()?;
         command
             .arg("node")
@@ -133,10 +139,6 @@ impl Site {
             .kill_on_drop(true);
         Ok(command)
     }
-
-    fn log(&self) -> PathBuf {
-        self.path().join("node.log")
-    }
 }
 
 impl Drop for Site {
@@ -144,10 +146,36 @@ impl Drop for Site {
         if std::thread::panicking()
             && let Some(folder) = self.folder.take()
         {
-            eprintln!("{}", tail(&folder.path().join("node.log")));
+            eprintln!("{}", tail(&self.log));
+            eprintln!("the whole log: {}", self.log.display());
             eprintln!("the node's folder is kept: {}", folder.keep().display());
         }
     }
+}
+
+/// A log for a node of the test that runs on this thread; folders of runs that are long over are removed.
+fn new_log(logs: &Path) -> anyhow::Result<PathBuf> {
+    let run = logs.join(std::process::id().to_string());
+    std::fs::create_dir_all(&run)?;
+    for folder in std::fs::read_dir(logs)?.flatten() {
+        let changed = folder.metadata().and_then(|about| about.modified());
+        let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+        if age.is_some_and(|age| age > LOGS_KEPT) {
+            // Another run may be faster.
+            let _ = std::fs::remove_dir_all(folder.path());
+        }
+    }
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("node").replace("::", "-");
+    for number in 1.. {
+        let path = run.join(format!("{test}-{number}.log"));
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(_) => return Ok(path),
+            Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(why) => return Err(why).with_context(|| format!("cannot make {}", path.display())),
+        }
+    }
+    unreachable!("there is always a next number")
 }
 
 /// The node's binary, to be run with nothing from our own environment that would configure it.
@@ -180,4 +208,20 @@ fn binary() -> anyhow::Result<PathBuf> {
         );
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_of_a_test_has_a_log_that_stays() {
+        let logs = tempfile::tempdir().expect("a folder");
+        let names: Vec<String> = (0..2)
+            .map(|_| new_log(logs.path()).expect("a log"))
+            .map(|path| path.file_name().expect("a file").to_string_lossy().into_owned())
+            .collect();
+        let test = "site-tests-each_node_of_a_test_has_a_log_that_stays";
+        assert_eq!(names, [format!("{test}-1.log"), format!("{test}-2.log")]);
+    }
 }

@@ -18,7 +18,9 @@ pub(crate) const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
 ];
 
-const COMMANDS: [&str; 6] = ["run", "failover", "rolling", "power", "judge", "dump"];
+const COMMANDS: [&str; 8] = [
+    "run", "failover", "rolling", "power", "away", "grow", "judge", "dump",
+];
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let is_release = args.iter().any(|argument| argument == "--release");

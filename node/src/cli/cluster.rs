@@ -7,6 +7,8 @@ mod plan;
 mod progress;
 mod quorum;
 pub(super) mod reassign;
+mod rebalance;
+mod spread;
 
 use headwater_sdk::Admin;
 use headwater_sdk::protocol::ids::NodeId;
@@ -32,6 +34,8 @@ enum Command {
     Describe,
     /// Empty a node, and take it out of the cluster
     Decommission(decommission::Arguments),
+    /// Spread replicas and leaders over all nodes, with more or fewer replicas if asked
+    Rebalance(rebalance::Arguments),
     /// Show which replicas are being moved
     Reassignments,
     /// Let the preferred replicas lead again
@@ -69,6 +73,7 @@ async fn act(common: &Common, admin: &Admin, command: Command) -> Result<(), Fai
     match command {
         Command::Describe => describe(common).await,
         Command::Decommission(arguments) => decommission::run(common, admin, arguments).await,
+        Command::Rebalance(arguments) => rebalance::run(common, admin, arguments).await,
         Command::Reassignments => progress::list(common, admin).await,
         Command::ElectLeaders(arguments) => elect::run(common, admin, arguments).await,
         Command::Features => features::show(common, admin).await,

@@ -261,6 +261,12 @@ pub const PROPERTIES: &[ServerProperty] = &[
         "How long a leader may let a replica's fetch wait that brings nothing; less than replica.lag.time.max.ms.",
     ),
     node(
+        "replica.catch.up.percent",
+        Kind::Number { min: 1, max: 100 },
+        "50",
+        "How much of its time a replica spends copying that is more than replica.fetch.max.bytes behind; 100: all of it.",
+    ),
+    node(
         "replica.fetch.backoff.ms",
         Kind::Ms { min: 1, max: INT_MAX },
         "1000",
@@ -517,6 +523,8 @@ pub struct Replication {
     pub response_bytes_max: usize,
     pub wait_max: Duration,
     pub backoff_max: Duration,
+    /// Of the time of a replica that is far behind, to be spent copying.
+    pub catch_up_percent: u32,
 }
 
 /// When preferred leaders are given their partitions back.
@@ -726,6 +734,7 @@ impl NodeConfig {
                 response_bytes_max: count("replica.fetch.response.max.bytes"),
                 wait_max: ms("replica.fetch.wait.max.ms"),
                 backoff_max: ms("replica.fetch.backoff.ms"),
+                catch_up_percent: u32::try_from(broker.number("replica.catch.up.percent")).unwrap_or(100),
             },
             retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
             shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),

@@ -276,10 +276,11 @@ impl Fetcher {
         let decoded = decode_response::<FetchRequest>(bytes, VERSION);
         let (_, response) = decoded.map_err(|error| format!("the answer cannot be read: {error}"))?;
         let now = self.parts.sys.clock.now();
+        let asked = self.session.waits_since().unwrap_or(now);
         let taken = self.session.answered(response, now);
         let Taken { tasks, refused } = taken.map_err(|code| format!("the leader refuses: {code}"))?;
         for task in tasks {
-            self.work(task, Some(&permit));
+            self.work(task, Some((&permit, asked)));
         }
         for ((topic, index), code) in refused {
             tracing::debug!(leader = %self.parts.leader, %topic, %index, %code, "the leader refuses a partition");
@@ -288,24 +289,34 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Begins what is to be done for a partition.
-    fn work(&mut self, task: Task, permit: Option<&Arc<Permit>>) {
+    /// Begins what is to be done for a partition; of an answer also its memory, and when it was asked for.
+    fn work(&mut self, task: Task, answer: Option<(&Arc<Permit>, Instant)>) {
         let Task { key, epoch, work } = task;
         let Some(partition) = self.partitions.get(&key).cloned() else {
             return;
         };
         let is_awaited = !matches!(work, Work::Note { .. });
-        let bytes = match &work {
-            Work::Append { records, .. } => records.len() as u64,
-            Work::Follow | Work::Note { .. } | Work::Truncate { .. } | Work::Restart { .. } => 0,
+        let (bytes, is_gaining) = match &work {
+            Work::Append {
+                records, is_gaining, ..
+            } => (records.len() as u64, *is_gaining),
+            Work::Follow | Work::Note { .. } | Work::Truncate { .. } | Work::Restart { .. } => (0, false),
         };
         self.bytes_in.add(bytes);
         let throttle = Arc::clone(&self.parts.throttle);
+        let (permit, asked) = answer.unzip();
         let permit = permit.cloned();
+        let clock = self.parts.sys.clock.clone();
+        // There is more where so much came from. Who is nearly there, or hardly gains, must not rest: it would never be.
+        let may_rest = is_gaining && bytes >= self.parts.settings.fetch_bytes_max as u64 / 2;
         self.jobs.push(Box::pin(async move {
             let result = apply(&partition, epoch, work).await;
             drop(permit);
             if bytes > 0 && result.is_ok() {
+                if let Some(asked) = asked.filter(|_| may_rest) {
+                    let took = clock.now().saturating_duration_since(asked);
+                    throttle.rest(&partition, took).await;
+                }
                 throttle.pass(&partition, bytes).await;
             }
             Done {
@@ -379,7 +390,7 @@ async fn link_event(link: &mut Link, parts: &Parts, budget: &Budget, buffers: &B
 async fn apply(partition: &Partition, epoch: LeaderEpoch, work: Work) -> Result<Position, ReplicaError> {
     match work {
         Work::Follow => partition.follow(epoch).await,
-        Work::Append { marks, records } => partition.append_replica(marks, records.into_bytes()).await,
+        Work::Append { marks, records, .. } => partition.append_replica(marks, records.into_bytes()).await,
         Work::Note { marks } => partition.append_replica(marks, bytes::Bytes::new()).await,
         Work::Truncate { leader, own_end } => {
             let own = partition.own_epoch_end(leader.epoch);

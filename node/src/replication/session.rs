@@ -42,20 +42,15 @@ pub(super) enum Work {
     Append {
         marks: LeaderMarks,
         records: Records,
+        /// It comes nearer to the leader's watermark by half of what it copies, at least.
+        is_gaining: bool,
     },
     /// Nothing was appended: what the leader says of itself, beside which fetching goes on.
-    Note {
-        marks: LeaderMarks,
-    },
+    Note { marks: LeaderMarks },
     /// The histories part; the leader's side of it, and the end of the replica's log.
-    Truncate {
-        leader: EpochEnd,
-        own_end: Offset,
-    },
+    Truncate { leader: EpochEnd, own_end: Offset },
     /// The leader begins behind the replica's end.
-    Restart {
-        at: Offset,
-    },
+    Restart { at: Offset },
 }
 
 /// Work, in the epoch it belongs to.
@@ -91,6 +86,23 @@ struct Slot {
     failures: u32,
     /// The leader was last told of the partition in this request of the session.
     named_in: Option<u64>,
+    /// Where it stood when it was given records last.
+    behind: Option<Behind>,
+}
+
+/// How far a replica is from its leader's watermark.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    next: Offset,
+    records: i64,
+}
+
+impl Behind {
+    /// Whether the way has become shorter since `before` by half of what was copied, at least. So whoever rests only then
+    /// reaches any leader that is slower than copying without a rest.
+    fn is_gaining(self, before: Option<Self>) -> bool {
+        before.is_none_or(|before| 2 * (before.records - self.records) >= self.next.since(before.next))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +171,7 @@ impl Session {
                 phase: Phase::Busy,
                 failures: 0,
                 named_in: known.and_then(|slot| slot.named_in),
+                behind: None,
             };
             self.slots.insert(*key, slot);
             tasks.push(self.follow(*key, *epoch));
@@ -357,7 +370,18 @@ impl Session {
                 }
             }
             ErrorCode::NONE => match data.records.filter(|records| !records.is_empty()) {
-                Some(records) => Work::Append { marks, records },
+                Some(records) => {
+                    let behind = Behind {
+                        next: at.next,
+                        records: marks.high_watermark.since(at.next),
+                    };
+                    let is_gaining = behind.is_gaining(slot.behind.replace(behind));
+                    Work::Append {
+                        marks,
+                        records,
+                        is_gaining,
+                    }
+                }
                 None => {
                     slot.failures = 0;
                     let work = Work::Note { marks };

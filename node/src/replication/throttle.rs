@@ -1,12 +1,14 @@
-//! How fast replicas are copied that are not in sync (KIP-73): after what came, the next is asked for when time has paid.
+//! How fast replicas are copied that are not in sync: after what came, the next is asked for when time has paid (KIP-73),
+//! and, of one that is far behind, when it has rested.
 //!
-//! Owns this node's account. Replicas in sync are never held up: writes wait for them.
+//! Owns this node's accounts. Replicas in sync are never held up: writes wait for them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headwater_protocol::ids::NodeId;
 
+use super::rest::Rest;
 use crate::config::BrokerConfig;
 use crate::metadata::View;
 use crate::partition::Partition;
@@ -22,16 +24,26 @@ pub(super) struct Throttle {
     view: View,
     clock: Clock,
     pace: Mutex<Pace>,
+    catch_up_percent: u32,
+    rest: Mutex<Rest>,
 }
 
 impl Throttle {
-    pub(super) fn new(me: NodeId, broker: BrokerConfig, view: View, clock: Clock) -> Self {
+    pub(super) fn new(
+        me: NodeId,
+        broker: BrokerConfig,
+        view: View,
+        clock: Clock,
+        catch_up_percent: u32,
+    ) -> Self {
         Self {
             me,
             broker,
             view,
             clock,
             pace: Mutex::new(Pace::default()),
+            catch_up_percent,
+            rest: Mutex::new(Rest::default()),
         }
     }
 
@@ -46,6 +58,21 @@ impl Throttle {
                 return;
             }
             self.clock.sleep(LOOK).await;
+        }
+    }
+
+    /// Rests after a full answer that took so long. Cancel safe.
+    pub(super) async fn rest(&self, partition: &Partition, took: Duration) {
+        if partition.leadership().isr.contains(&self.me) {
+            return;
+        }
+        let now = self.clock.now();
+        let until = {
+            let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+            rest.after(took, self.catch_up_percent, now)
+        };
+        if until > now {
+            self.clock.sleep_until(until).await;
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, anyhow, ensure};
-use headwater_tests::{Addresses, PATIENCE, node_binary, until, within};
+use headwater_tests::{Addresses, Http, PATIENCE, node_binary, until, within};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout};
@@ -19,6 +19,7 @@ use super::namespace::{Namespace, Port};
 
 pub(crate) const KAFKA_PORT: u16 = 9092;
 const HTTP_PORT: u16 = 8080;
+const BYTES_FETCHED: &str = "headwater_replication_bytes_in_total ";
 const LOG_LINES_SHOWN: usize = 40;
 
 /// A node's number; its port at the switch has the same.
@@ -121,6 +122,14 @@ impl Member {
         .with_context(|| format!("{}\n{}", self.number, self.tail()))
     }
 
+    /// Bytes of batches that it has fetched from leaders since it was started.
+    pub(crate) async fn bytes_fetched(&self) -> anyhow::Result<u64> {
+        let http = Http::new((self.number.port().address(), HTTP_PORT).into());
+        let text = http.get("/metrics").await?.text();
+        let figure = text.lines().find_map(|line| line.strip_prefix(BYTES_FETCHED));
+        Ok(figure.unwrap_or("0").parse()?)
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.running.is_some()
     }
@@ -131,6 +140,25 @@ impl Member {
             Some(running) => Ok(running.child.try_wait()?),
             None => Ok(None),
         }
+    }
+
+    /// Waits until it has ended by itself, having said why and without a panic.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        let mut running = self.running.take().context("a node that is to end was running")?;
+        within(
+            PATIENCE,
+            "the end of a node that was let go",
+            running.child.wait(),
+        )
+        .await??;
+        let said = std::fs::read_to_string(&self.log)?;
+        ensure!(
+            !said.contains("panicked"),
+            "{} panicked\n{}",
+            self.number,
+            self.tail()
+        );
+        Ok(())
     }
 
     /// SIGKILL, and waits for the end. A node that is down already stays down.

@@ -32,6 +32,7 @@ pub(crate) struct Order {
     pub(crate) partitions: u32,
     /// Records in a second, over all partitions.
     pub(crate) rate: u64,
+    pub(crate) record_bytes: usize,
 }
 
 struct Sent {
@@ -84,7 +85,7 @@ pub(crate) async fn run(
             let (lane, sequence) = &mut lanes[partition as usize];
             // A partition without a leader holds up its own records, not those of others.
             let Ok(place) = lane.try_reserve() else { continue };
-            place.send(send(&topic, &order.name, partition, *sequence, &history).await?);
+            place.send(send(&topic, &order, (partition, *sequence), &history).await?);
             *sequence += 1;
         }
     }
@@ -99,17 +100,16 @@ pub(crate) async fn run(
 
 async fn send(
     topic: &TopicProducer,
-    name: &str,
-    partition: u32,
-    sequence: u64,
+    order: &Order,
+    (partition, sequence): (u32, u64),
     history: &History,
 ) -> anyhow::Result<Sent> {
     let value = Named {
-        producer: name,
+        producer: &order.name,
         partition,
         sequence,
     }
-    .value();
+    .value(order.record_bytes);
     let invoked = now();
     history.event(Kind::Invoke, partition, |event| {
         (event.sequence, event.at) = (Some(sequence), Some(invoked))
@@ -133,6 +133,7 @@ async fn write_outcomes(
     history: History,
     tally: Arc<Tally>,
 ) -> anyhow::Result<()> {
+    let silence = tally.silence();
     while let Some(Sent {
         sequence,
         invoked,
@@ -155,9 +156,13 @@ async fn write_outcomes(
             (event.sequence, event.offset, event.at) = (Some(sequence), offset, Some(at));
         })?;
         match outcome {
-            Ok(_) => tally.acknowledge(partition, invoked, at),
+            Ok(_) => {
+                silence.acknowledge(at);
+                tally.acknowledge(partition, invoked, at);
+            }
             Err(why) => tally.refuse(&why.to_string()),
         }
     }
+    silence.end();
     Ok(())
 }

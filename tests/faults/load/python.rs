@@ -19,7 +19,7 @@ const SCRIPT: &str = "tests/faults/scripts/client.py";
 /// What the script is to do; its numbers go to different counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
-    Produce { rate: u64 },
+    Produce { rate: u64, record_bytes: usize },
     Consume,
 }
 
@@ -44,7 +44,7 @@ pub(crate) async fn run(
         task, name, topic, ..
     } = &order;
     let (command, last) = match task {
-        Task::Produce { rate } => ("produce", rate.to_string()),
+        Task::Produce { rate, record_bytes } => ("produce", format!("{rate},{record_bytes}")),
         Task::Consume => ("consume", String::new()),
     };
     let mut child = Command::new(python_interpreter())

@@ -3,8 +3,8 @@
 //! It owns counters that clients add to. It judges nothing: that is the checker's.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -17,6 +17,7 @@ pub(crate) struct Tally {
     refused: AtomicU64,
     read: AtomicU64,
     partitions: Vec<Partition>,
+    silences: Mutex<Vec<Arc<Silence>>>,
     /// Errors that clients were shown and lived through, by their words.
     errors: Mutex<BTreeMap<String, u64>>,
 }
@@ -24,8 +25,37 @@ pub(crate) struct Tally {
 #[derive(Debug)]
 struct Partition {
     latest: watch::Sender<Latest>,
-    /// The longest time without an acknowledgement since this was last asked.
-    silence: AtomicU64,
+}
+
+/// How long one producer heard nothing of what it sent to one partition, in microseconds. Another client may have been
+/// told of the end of a node long before.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    latest: AtomicU64,
+    /// Since this was last asked.
+    longest: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Silence {
+    pub(crate) fn acknowledge(&self, at: u64) {
+        let before = self.latest.fetch_max(at, Ordering::Relaxed);
+        self.longest
+            .fetch_max(at.saturating_sub(before), Ordering::Relaxed);
+    }
+
+    /// Nothing is sent any more.
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> u64 {
+        let longest = self.longest.swap(0, Ordering::Relaxed);
+        if self.is_over.load(Ordering::Relaxed) {
+            return longest;
+        }
+        longest.max(now().saturating_sub(self.latest.load(Ordering::Relaxed)))
+    }
 }
 
 /// The last record acknowledged, in microseconds.
@@ -43,13 +73,13 @@ impl Tally {
                 invoked: 0,
                 acknowledged: now,
             }),
-            silence: AtomicU64::new(0),
         };
         Self {
             acknowledged: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             read: AtomicU64::new(0),
             partitions: (0..partitions).map(partition).collect(),
+            silences: Mutex::default(),
             errors: Mutex::new(BTreeMap::new()),
         }
     }
@@ -60,9 +90,6 @@ impl Tally {
             return;
         };
         partition.latest.send_modify(|latest| {
-            partition
-                .silence
-                .fetch_max(at.saturating_sub(latest.acknowledged), Ordering::Relaxed);
             latest.acknowledged = latest.acknowledged.max(at);
             latest.invoked = latest.invoked.max(invoked);
         });
@@ -108,13 +135,23 @@ impl Tally {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The longest time any partition was without an acknowledgement since this was last asked, in microseconds.
+    /// For one producer and partition.
+    pub(crate) fn silence(&self) -> Arc<Silence> {
+        let silence = Arc::new(Silence {
+            latest: AtomicU64::new(now()),
+            longest: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        });
+        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        silences.push(Arc::clone(&silence));
+        silence
+    }
+
+    /// The longest time any producer of ours was without an acknowledgement of any partition since this was last asked, in
+    /// microseconds.
     pub(crate) fn take_silence(&self) -> u64 {
-        let of = |partition: &Partition| {
-            let now = now().saturating_sub(partition.latest.borrow().acknowledged);
-            partition.silence.swap(0, Ordering::Relaxed).max(now)
-        };
-        self.partitions.iter().map(of).max().unwrap_or(0)
+        let silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        silences.iter().map(|silence| silence.take()).max().unwrap_or(0)
     }
 
     /// Waits until a record of this partition that was sent at or after this time is acknowledged.

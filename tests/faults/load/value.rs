@@ -3,8 +3,8 @@
 //! Text, so that a person can read it and a client in another language can make it: `producer partition sequence padding
 //! crc32`, one space between.
 
-/// Bytes of a value, the checksum included.
-pub(crate) const VALUE_BYTES: usize = 120;
+/// The smallest value: room for every name.
+pub(crate) const VALUE_BYTES_MIN: usize = 80;
 const CHECKSUM_DIGITS: usize = 8;
 
 /// A record's name, as its value says it.
@@ -16,14 +16,15 @@ pub(crate) struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    pub(crate) fn value(&self) -> String {
+    /// A value of so many bytes, the checksum included.
+    pub(crate) fn value(&self, bytes: usize) -> String {
         let mut text = format!("{} {} {} ", self.producer, self.partition, self.sequence);
         // Something that no other record has, so that a shifted or mixed copy differs everywhere.
         let filling = format!("{}.", self.sequence);
-        while text.len() < VALUE_BYTES - CHECKSUM_DIGITS - 1 {
+        while text.len() < bytes - CHECKSUM_DIGITS - 1 {
             text.push_str(&filling);
         }
-        text.truncate(VALUE_BYTES - CHECKSUM_DIGITS - 1);
+        text.truncate(bytes - CHECKSUM_DIGITS - 1);
         text.push(' ');
         text.push_str(&checksum(&text));
         text
@@ -39,7 +40,7 @@ impl<'a> Named<'a> {
             sequence: words.next()?.parse().ok()?,
         };
         let (said, sum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_DIGITS)?)?;
-        (text.len() == VALUE_BYTES && checksum(said) == sum).then_some(named)
+        (text.len() >= VALUE_BYTES_MIN && checksum(said) == sum).then_some(named)
     }
 }
 
@@ -58,8 +59,9 @@ mod tests {
             partition: 3,
             sequence: 123_456,
         };
-        let value = named.value();
-        assert_eq!(value.len(), VALUE_BYTES);
+        let value = named.value(120);
+        assert_eq!(value.len(), 120);
+        assert_eq!(Named::parse(named.value(500).as_bytes()), Some(named));
         assert_eq!(Named::parse(value.as_bytes()), Some(named));
         for at in 0..value.len() {
             let mut changed = value.clone().into_bytes();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A client of the faults ring through confluent-kafka: produces or consumes, and writes down what it was told.
 
-    client.py produce NAME BOOTSTRAP TOPIC PARTITIONS RATE HISTORY
+    client.py produce NAME BOOTSTRAP TOPIC PARTITIONS RATE,RECORD_BYTES HISTORY
     client.py consume NAME BOOTSTRAP TOPIC PARTITIONS RACK HISTORY
 
 The history is what `tests/checker` reads: a line of JSON for each event, times in microseconds of the monotonic clock.
@@ -15,7 +15,7 @@ import zlib
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
-VALUE_BYTES = 120
+VALUE_BYTES_MIN = 80
 CHECKSUM_DIGITS = 8
 WAITING_MAX = 2_000
 TICK = 0.01
@@ -27,10 +27,11 @@ def now() -> int:
     return time.monotonic_ns() // 1000
 
 
-def value(name: str, partition: int, sequence: int) -> bytes:
+def value(name: str, partition: int, sequence: int, size: int) -> bytes:
     text = f"{name} {partition} {sequence} "
-    text += f"{sequence}." * VALUE_BYTES
-    text = text[:VALUE_BYTES - CHECKSUM_DIGITS - 1] + " "
+    filling = f"{sequence}."
+    text += filling * (size // len(filling) + 1)
+    text = text[:size - CHECKSUM_DIGITS - 1] + " "
     return f"{text}{zlib.crc32(text.encode()):08x}".encode()
 
 
@@ -39,7 +40,7 @@ def parse(data: bytes | None):
     try:
         text = data.decode()
         name, partition, sequence, _ = text.split(" ", 3)
-        if value(name, int(partition), int(sequence)) == data:
+        if len(data) >= VALUE_BYTES_MIN and value(name, int(partition), int(sequence), len(data)) == data:
             return name, int(partition), int(sequence)
     except (AttributeError, UnicodeDecodeError, ValueError):
         pass
@@ -71,7 +72,8 @@ class Client:
         return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
-def produce(client: Client, bootstrap: str, topic: str, partitions: int, rate: int) -> None:
+def produce(client: Client, bootstrap: str, topic: str, partitions: int, load: str) -> None:
+    rate, size = map(int, load.split(","))
     waiting = [0] * partitions
     sequences = [0] * partitions
 
@@ -122,7 +124,7 @@ def produce(client: Client, bootstrap: str, topic: str, partitions: int, rate: i
                 continue
             sequence = sequences[partition]
             client.write("invoke", partition, f',"sequence":{sequence},"at":{now()}')
-            producer.produce(topic, value(client.name, partition, sequence), partition=partition,
+            producer.produce(topic, value(client.name, partition, sequence, size), partition=partition,
                              on_delivery=delivered(partition, sequence))
             sequences[partition] += 1
             waiting[partition] += 1
@@ -174,7 +176,7 @@ def main() -> None:
     client = Client(name, history)
     try:
         if command == "produce":
-            produce(client, bootstrap, topic, int(partitions), int(last))
+            produce(client, bootstrap, topic, int(partitions), last)
         else:
             consume(client, bootstrap, topic, int(partitions), last)
     finally:

@@ -49,7 +49,7 @@ pub(super) async fn run(common: &Common, admin: &Admin, arguments: Arguments) ->
     }
     note(planned(&value).trim_end());
     if !arguments.yes {
-        confirm(node)?;
+        confirm(&format!("will not empty node {node} without being asked to"))?;
     }
     let moved = empty(admin, node, plan).await?;
     leave(admin, node).await?;
@@ -142,7 +142,7 @@ async fn look(admin: &Admin, node: NodeId) -> Result<Plan, Failure> {
     })
 }
 
-fn held(topic: &headwater_sdk::routing::Topic) -> Vec<Held> {
+pub(super) fn held(topic: &headwater_sdk::routing::Topic) -> Vec<Held> {
     let partitions = topic.partitions.iter().enumerate();
     partitions
         .map(|(index, partition)| Held {
@@ -202,11 +202,10 @@ fn planned(value: &Value) -> String {
 }
 
 /// Asks a person; a script must say `--yes`.
-fn confirm(node: NodeId) -> Result<(), Failure> {
+pub(super) fn confirm(refusal: &str) -> Result<(), Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        let what = format!("will not empty node {node} without being asked to");
-        return Err(Failure::usage(what).hint("add --yes, or --dry-run to see the plan only"));
+        return Err(Failure::usage(refusal).hint("add --yes, or --dry-run to see the plan only"));
     }
     let mut stderr = std::io::stderr();
     write!(stderr, "go on? [y/N] ")?;

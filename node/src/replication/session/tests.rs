@@ -209,3 +209,35 @@ fn what_the_leader_says_of_a_partition_is_its_own_affair() {
     assert_eq!(named(&request).0, [(2, 0)]);
     assert_eq!(session.wakes_at(), None);
 }
+
+#[test]
+fn a_replica_gains_while_it_comes_nearer_by_half_of_what_it_copies() {
+    let now = Clock::manual(0).now();
+    let mut session = ready(&[0], now);
+    // The leader's watermark when it is given a hundred more.
+    for (next, high_watermark, expected) in [
+        (100, 1000, true),
+        (200, 1020, true),
+        (300, 1080, false),
+        (400, 1130, true),
+        (500, 1300, false),
+    ] {
+        session.next(now, None).expect("it is ready");
+        let data = PartitionData {
+            high_watermark,
+            ..data(0, b"records")
+        };
+        let taken = session.answered(answer(77, vec![data]), now).unwrap();
+        let [
+            Task {
+                work: Work::Append { is_gaining, .. },
+                ..
+            },
+        ] = taken.tasks[..]
+        else {
+            panic!("{:?}", taken.tasks);
+        };
+        assert_eq!(is_gaining, expected, "{next}");
+        session.done(key(0), LeaderEpoch(4), Some(at(next)), now);
+    }
+}

@@ -1,7 +1,9 @@
 //! Replicas that catch up as slowly as they are told to.
 
 use super::cluster::{ALL, Cluster, LEADER, batch};
-use crate::metadata::{PartitionState, Record};
+use crate::config::NodeConfig;
+use crate::metadata::{PartitionState, Record, View};
+use crate::replication::throttle::Throttle;
 use headwater_protocol::ids::NodeId;
 use std::time::Duration;
 
@@ -70,4 +72,31 @@ async fn a_replica_that_is_not_in_sync_is_copied_at_the_rate_of_its_leader_or_it
             "{settings:?}: {took:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_replica_rests_while_it_is_not_in_sync_and_no_longer() {
+    let cluster = Cluster::new(6, 2, 1, &[]).await;
+    let values =
+        [("data.dir", "data"), ("node.id", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let broker = NodeConfig::from_values(values.into()).unwrap().broker;
+    let (_publisher, view) = View::new(cluster.quorum.image());
+    let throttle = Throttle::new(NodeId(2), broker, view, cluster.clock.clone(), 25);
+    let took = Duration::from_millis(100);
+    let rested = async || {
+        let began = cluster.clock.now();
+        throttle.rest(&cluster.get(2, 0), took).await;
+        cluster.clock.now().duration_since(began)
+    };
+    assert!(rested().await < took, "it is in sync");
+    let state = cluster.quorum.partition(0);
+    cluster.cut(1, 2);
+    let alone = PartitionState {
+        isr: vec![NodeId(1)],
+        partition_epoch: state.partition_epoch + 1,
+        ..state
+    };
+    cluster.quorum.set(0, alone);
+    cluster.reconciled().await;
+    assert!(rested().await >= 3 * took);
 }
