@@ -227,21 +227,13 @@ impl Opening<'_> {
 
     fn recover(&self, content: &Checkpoint, bases: Vec<Offset>, gaps: Gaps) -> io::Result<Recovered> {
         let disk = &self.logs.disk;
-        let mut point = content.recovered;
         let mut out = Recovered {
             segments: Vec::with_capacity(bases.len() + 1),
             checked: Vec::new(),
             epochs: Vec::new(),
             recovery: Recovery::default(),
         };
-        if let Some(lost) = self.lost(content, &bases)? {
-            // What follows what is lost is all that can be checked.
-            point = RecoveryPoint::front_of(point.next);
-            out.recovery.lost.push(lost);
-        } else if bases.binary_search(&point.segment).is_err() {
-            // Its segment was let go of, or was never made durable: check everything there is.
-            point = RecoveryPoint::front_of(bases.first().copied().unwrap_or(content.log_start));
-        }
+        let point = self.point(content, &bases, &mut out.recovery)?;
         for (index, base) in bases.iter().enumerate() {
             let before = out
                 .segments
@@ -258,9 +250,9 @@ impl Opening<'_> {
             }
             let bytes = disk.file_bytes(&folder::path(self.folder, *base, Part::Log))?;
             // What is lost of the segment of the recovery point ends there, too.
-            let next = bases.get(index + 1).copied().unwrap_or(point.segment.max(*base));
-            let segment = Arc::new(Segment::existing(disk, self.folder, *base, next, bytes));
-            segment.set_index_interval(self.config.index_interval_bytes);
+            let following = bases.get(index + 1).copied();
+            let next = following.unwrap_or_else(|| point.segment.max(*base));
+            let segment = self.segment(*base, next, bytes);
             out.segments.push(Arc::clone(&segment));
             if *base < point.segment {
                 continue;
@@ -274,10 +266,8 @@ impl Opening<'_> {
             let is_last = index + 1 == bases.len();
             if damage.is_some() && !is_last && gaps == Gaps::AreBelieved {
                 // Only the last segment can have been torn. This one is damaged, and those behind it are not.
-                let segment = Segment::existing(disk, self.folder, *base, next, bytes);
-                segment.set_index_interval(self.config.index_interval_bytes);
                 out.segments.pop();
-                out.segments.push(Arc::new(segment));
+                out.segments.push(self.segment(*base, next, bytes));
                 continue;
             }
             if let Some(damage) = damage {
@@ -302,6 +292,33 @@ impl Opening<'_> {
             .lost
             .extend(loss(content.log_start, out.segments[0].base()));
         Ok(out)
+    }
+
+    fn segment(&self, base: Offset, next: Offset, bytes: u64) -> Arc<Segment> {
+        let segment = Segment::existing(&self.logs.disk, self.folder, base, next, bytes);
+        segment.set_index_interval(self.config.index_interval_bytes);
+        Arc::new(segment)
+    }
+
+    /// From where on everything is checked.
+    fn point(
+        &self,
+        content: &Checkpoint,
+        bases: &[Offset],
+        recovery: &mut Recovery,
+    ) -> io::Result<RecoveryPoint> {
+        let point = content.recovered;
+        if let Some(lost) = self.lost(content, bases)? {
+            // What follows what is lost is all that can be checked.
+            recovery.lost.push(lost);
+            return Ok(RecoveryPoint::front_of(point.next));
+        }
+        if bases.binary_search(&point.segment).is_err() {
+            // Its segment was let go of, or was never made durable: check everything there is.
+            let first = bases.first().copied();
+            return Ok(RecoveryPoint::front_of(first.unwrap_or(content.log_start)));
+        }
+        Ok(point)
     }
 
     /// What the device held before the recovery point, in its segment, and is not there.
@@ -427,11 +444,7 @@ impl Opening<'_> {
             recovery,
         } = recovered;
         let active = Arc::clone(segments.last().expect("a log has a segment"));
-        // Before the first segment there is nothing, or something that was lost.
-        let start = match loss(content.log_start, segments[0].base()) {
-            Some(_) => content.log_start,
-            None => content.log_start.max(segments[0].base()),
-        };
+        let start = start(&content, &segments);
         // Records may have been deleted up to an end that then was lost.
         let end = active.next().max(start);
         active.begin_at(active.bytes(), end, active.max_timestamp()?);
@@ -501,6 +514,15 @@ impl Opening<'_> {
             synced,
             checkpoint,
         ))
+    }
+}
+
+/// Where the log begins. Before its first segment there is nothing, or something that was lost.
+fn start(content: &Checkpoint, segments: &[Arc<Segment>]) -> Offset {
+    let first = segments[0].base();
+    match loss(content.log_start, first) {
+        Some(_) => content.log_start,
+        None => content.log_start.max(first),
     }
 }
 

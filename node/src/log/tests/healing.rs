@@ -100,9 +100,9 @@ fn every_flipped_byte_of_a_closed_segment_is_found_and_none_is_handed_out() {
     let whole = bench.disk.content(&path).unwrap();
     assert_eq!(scrub(&log), (Vec::new(), log.reader().size_bytes()));
     let expected = content(&good);
-    for at in 0..whole.len() {
+    for (at, byte) in whole.iter().enumerate() {
         for bit in [0x01, 0x80] {
-            bench.disk.corrupt(&path, at, &[whole[at] ^ bit]);
+            bench.disk.corrupt(&path, at, &[byte ^ bit]);
             let (found, _) = scrub(&log);
             assert_eq!(found.len(), 1, "byte {at}");
             assert_eq!(found[0].from, base);
@@ -117,7 +117,7 @@ fn every_flipped_byte_of_a_closed_segment_is_found_and_none_is_handed_out() {
                 }
                 next = next.plus(2);
             }
-            bench.disk.corrupt(&path, at, &[whole[at]]);
+            bench.disk.corrupt(&path, at, &[*byte]);
         }
     }
     assert_eq!(scrub(&log).0, []);
@@ -193,8 +193,8 @@ fn a_lying_index_is_made_anew() {
         let log = bench.log();
         let path = file(base, part);
         let whole = bench.disk.content(&path).unwrap();
-        for at in 0..whole.len() {
-            bench.disk.corrupt(&path, at, &[whole[at] ^ 0x10]);
+        for (at, byte) in whole.iter().enumerate() {
+            bench.disk.corrupt(&path, at, &[byte ^ 0x10]);
             assert_eq!(scrub(&log).0, []);
             assert_eq!(bench.disk.content(&path).unwrap(), whole, "byte {at} of {part:?}");
         }
