@@ -215,7 +215,9 @@ impl Faults {
 
     /// The machine is stopped and not started any more.
     pub(crate) fn keep_down(&mut self, now: Duration, index: usize, machines: &mut [Machine]) {
-        if self.kept_down.insert(index) {
+        self.kept_down.insert(index);
+        // One that is starting is asked as soon as it runs.
+        if !machines[index].is_stopping() {
             self.stop_one(now, index, machines);
         }
     }

@@ -215,6 +215,11 @@ impl Machine {
         }
     }
 
+    /// Whether it was asked to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.stop.is_cancelled())
+    }
+
     /// The node is gone at once. With the machine's power goes what its disk had not yet written.
     pub(crate) fn crash(&mut self, how: Crash) {
         self.trace.say(format_args!("crash {} {how:?}", self.name));

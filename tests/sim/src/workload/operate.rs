@@ -112,6 +112,9 @@ impl Operator {
             return;
         };
         let mut results = answer.responses.iter().flat_map(|topic| &topic.partitions);
+        for refused in results.clone().filter_map(|result| result.error_message.as_ref()) {
+            self.client.trace.say(format_args!("{said}: {refused}"));
+        }
         if answer.error_code == 0 && results.all(|result| result.error_code == 0) {
             self.control.count(if is_new { "moves" } else { "taken_back" });
             self.client.trace.say(said);

@@ -108,6 +108,9 @@ impl Operator {
             }
         };
         let Some(held) = self.held_by(node).await else {
+            self.client
+                .trace
+                .say(format_args!("nobody tells what n{node} holds"));
             return false;
         };
         for (topic, index, mut replicas) in held.iter().cloned() {
