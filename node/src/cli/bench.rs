@@ -12,6 +12,7 @@ mod load;
 mod memory;
 mod mirror;
 mod produce;
+mod replication;
 mod startup;
 mod target;
 mod transform;
@@ -48,7 +49,9 @@ enum Command {
     Hostile(hostile::Arguments),
     /// From an edge to its core, live and as a backlog (starts both nodes)
     Mirror(mirror::Arguments),
-    /// From the start of a process to its ready line (starts nodes)
+    /// What replication costs: three nodes beside one, with few and with many partitions (starts the nodes)
+    Replication(replication::Arguments),
+    /// From the start of a process to its ready line, and what it holds then (starts nodes; --nodes: one of so many)
     Startup(startup::Arguments),
     /// What a node holds, idle and under load (starts a node)
     Memory(memory::Arguments),
@@ -82,7 +85,8 @@ async fn measure(sys: &Sys, arguments: Arguments) -> Result<Value, Failure> {
         Command::Transform(arguments) => transform::run(sys, &place, &arguments).await,
         Command::Hostile(arguments) => hostile::run(sys, &place, &arguments).await,
         Command::Mirror(arguments) => mirror::run(sys, &arguments).await,
-        Command::Startup(arguments) => startup::run(sys, &arguments).await,
+        Command::Replication(arguments) => replication::run(sys, &place, &arguments).await,
+        Command::Startup(arguments) => startup::run(sys, &place, &arguments).await,
         Command::Memory(arguments) => memory::run(sys, &arguments).await,
     }
 }

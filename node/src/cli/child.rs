@@ -24,6 +24,8 @@ use crate::sys::task::Kind;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of a node's log that are kept for when it fails.
 const LOG_LINES: usize = 40;
+/// What CPU time is counted in: USER_HZ is 100 on every Linux we run on.
+const TICK_MS: u64 = 10;
 
 /// A folder below the system's for temporary files; removed when dropped.
 #[derive(Debug)]
@@ -73,39 +75,6 @@ impl NodeProcess {
     /// Starts a node on `data` and waits until it is ready. `properties` are `KEY=VALUE`.
     pub(super) async fn start(sys: &Sys, data: &Path, properties: &[&str]) -> Result<Self, Failure> {
         Self::start_on(sys, data, "127.0.0.1:0", properties).await
-    }
-
-    /// Starts a cluster of so many nodes, each in a folder of its own below `folder`, and waits until all are ready.
-    pub(super) async fn start_cluster(
-        sys: &Sys,
-        folder: &Path,
-        count: u8,
-        properties: &[&str],
-    ) -> Result<Vec<Self>, Failure> {
-        // Each has to know beforehand where the others will be. The ports are free again for a moment only.
-        let sockets: Vec<_> = (0..count)
-            .map(|_| sys.net.bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
-            .collect::<Result<_, _>>()?;
-        let addresses: Vec<SocketAddr> = sockets
-            .iter()
-            .map(std::net::UdpSocket::local_addr)
-            .collect::<Result<_, _>>()?;
-        drop(sockets);
-        let voters: Vec<String> = (1..)
-            .zip(&addresses)
-            .map(|(id, address): (u8, _)| format!("{id}@{address}"))
-            .collect();
-        let voters = format!("voters={}", voters.join(","));
-        let starting = (1..).zip(&addresses).map(|(id, address): (u8, _)| {
-            let (id_property, address) = (format!("node.id={id}"), address.to_string());
-            let (data, voters) = (folder.join(format!("node-{id}")), &voters);
-            async move {
-                let own = [&id_property, voters.as_str()];
-                let properties: Vec<&str> = own.into_iter().chain(properties.iter().copied()).collect();
-                Self::start_on(sys, &data, &address, &properties).await
-            }
-        });
-        try_join_all(starting).await
     }
 
     async fn start_on(sys: &Sys, data: &Path, quic: &str, properties: &[&str]) -> Result<Self, Failure> {
@@ -172,18 +141,7 @@ impl NodeProcess {
 
     /// The memory it holds now, and the most it ever held.
     pub(super) fn memory(&self) -> Option<Memory> {
-        let pid = self.process.id()?;
-        let file = self
-            .sys
-            .disk
-            .open(
-                Path::new(&format!("/proc/{pid}/status")),
-                crate::sys::disk::Open::Read,
-            )
-            .ok()?;
-        let mut bytes = Vec::new();
-        file.read_at(0, &mut bytes, 16 << 10).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.told("status")?;
         let figure = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.trim()
@@ -197,6 +155,35 @@ impl NodeProcess {
             resident_bytes: figure("VmRSS:")?,
             peak_bytes: figure("VmHWM:")?,
         })
+    }
+
+    /// The CPU time it has used.
+    pub(super) fn cpu(&self) -> Option<Duration> {
+        let text = self.told("stat")?;
+        // The name in parentheses may hold anything; the fields that follow it are numbers.
+        let (_, fields) = text.rsplit_once(") ")?;
+        let mut fields = fields.split_ascii_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        Some(Duration::from_millis((ticks()? + ticks()?) * TICK_MS))
+    }
+
+    /// How many files and sockets it holds open.
+    pub(super) fn open_files(&self) -> Option<usize> {
+        let folder = format!("/proc/{}/fdinfo", self.process.id()?);
+        Some(self.sys.disk.list(Path::new(&folder)).ok()?.len())
+    }
+
+    /// What the system says of the process.
+    fn told(&self, name: &str) -> Option<String> {
+        let path = format!("/proc/{}/{name}", self.process.id()?);
+        let file = self
+            .sys
+            .disk
+            .open(Path::new(&path), crate::sys::disk::Open::Read)
+            .ok()?;
+        let mut bytes = Vec::new();
+        file.read_at(0, &mut bytes, 16 << 10).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Whether it has ended by itself, and what it said last.
@@ -242,6 +229,64 @@ impl NodeProcess {
             .kill()
             .await
             .map_err(|why| Failure::new(format!("a node cannot be killed: {why}")))
+    }
+}
+
+/// The nodes of a cluster by their numbers from 1 on: each can be started, and started again.
+#[derive(Debug)]
+pub(super) struct Members {
+    folder: PathBuf,
+    quic: Vec<SocketAddr>,
+    properties: Vec<String>,
+    sys: Sys,
+}
+
+impl Members {
+    /// `count` nodes, each with a folder of its own below `folder`. `properties` are `KEY=VALUE`.
+    pub(super) fn new(sys: &Sys, folder: &Path, count: u8, properties: &[String]) -> Result<Self, Failure> {
+        // Each has to know beforehand where the others will be. The ports are free again for a moment only.
+        let sockets: Vec<_> = (0..count)
+            .map(|_| sys.net.bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+            .collect::<Result<_, _>>()?;
+        let quic: Vec<SocketAddr> = sockets
+            .iter()
+            .map(std::net::UdpSocket::local_addr)
+            .collect::<Result<_, _>>()?;
+        let mut properties = properties.to_vec();
+        if count > 1 {
+            let voters: Vec<String> = (1..)
+                .zip(&quic)
+                .map(|(id, address): (u8, _)| format!("{id}@{address}"))
+                .collect();
+            properties.push(format!("voters={}", voters.join(",")));
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            quic,
+            properties,
+            sys: sys.clone(),
+        })
+    }
+
+    pub(super) fn count(&self) -> u8 {
+        u8::try_from(self.quic.len()).expect("there were so many")
+    }
+
+    /// Starts one of them, and waits until it is ready.
+    pub(super) async fn start(&self, id: u8) -> Result<NodeProcess, Failure> {
+        let own = format!("node.id={id}");
+        let properties: Vec<&str> = std::iter::once(&own)
+            .chain(&self.properties)
+            .map(String::as_str)
+            .collect();
+        let data = self.folder.join(format!("node-{id}"));
+        let quic = self.quic[usize::from(id) - 1].to_string();
+        NodeProcess::start_on(&self.sys, &data, &quic, &properties).await
+    }
+
+    /// Starts all of them, in the order of their numbers, and waits until they are ready.
+    pub(super) async fn start_all(&self) -> Result<Vec<NodeProcess>, Failure> {
+        try_join_all((1..=self.count()).map(|id| self.start(id))).await
     }
 }
 

@@ -172,9 +172,9 @@ async fn measure(
     arguments: &Arguments,
     bystander: &Bystander,
 ) -> Result<Measured, Failure> {
-    let value = |index: usize| {
+    let record = |index: usize| {
         let at = index.wrapping_mul(61) % (bystander.values.len() - VALUE_BYTES);
-        &bystander.values[at..at + VALUE_BYTES]
+        Record::value(&bystander.values[at..at + VALUE_BYTES])
     };
     let config = ProducerConfig {
         batch_bytes: 128 << 10,
@@ -182,7 +182,7 @@ async fn measure(
         ..ProducerConfig::default()
     };
     let (topic, records) = (&bystander.topic, arguments.records);
-    let took = send(sys, &target.client, topic, config, 1000, records, value).await?;
+    let took = send(sys, &target.client, topic, config, 1000, records, record).await?;
     let acks = acknowledgements(sys, target, topic, arguments.duration).await?;
     Ok(Measured {
         records_per_second: records as f64 / took.as_secs_f64(),

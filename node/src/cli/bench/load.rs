@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use headwater_sdk::protocol::ids::PartitionIndex;
 use headwater_sdk::protocol::record::Compression;
 use headwater_sdk::{Acks, Client, Deliveries, ProducerConfig, Record};
 use serde_json::{Value, json};
@@ -28,6 +29,9 @@ pub(super) struct Load {
     pub(super) size: u64,
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) partitions: i32,
+    /// Deal the records to the partitions in turn, as keys do, instead of a batch to each
+    #[arg(long)]
+    pub(super) spread: bool,
     /// Records handed to the producer at once
     #[arg(long, value_name = "N", default_value = "1000")]
     pub(super) chunk: usize,
@@ -97,6 +101,7 @@ impl Load {
             "compression": self.compression.name(),
             "value_bytes": self.size,
             "partitions": self.partitions,
+            "spread": self.spread,
             "batch_bytes": self.producer().batch_bytes,
             "in_flight_batches": self.in_flight,
         })
@@ -108,21 +113,17 @@ impl Load {
         let size = usize::try_from(self.size)
             .unwrap_or(usize::MAX)
             .min(POOL_BYTES / 2);
-        let value = |index: usize| {
+        let record = |index: usize| {
             let at = index.wrapping_mul(61) % (POOL_BYTES - size);
-            &pool[at..at + size]
+            let record = Record::value(&pool[at..at + size]);
+            if !self.spread {
+                return record;
+            }
+            record.partition(turn(index, self.partitions))
         };
         let bytes = (size * self.records) as u64;
-        let took = send(
-            sys,
-            client,
-            topic,
-            self.producer(),
-            self.chunk,
-            self.records,
-            value,
-        )
-        .await?;
+        let config = self.producer();
+        let took = send(sys, client, topic, config, self.chunk, self.records, record).await?;
         Ok(Loaded {
             records: self.records,
             bytes,
@@ -131,7 +132,13 @@ impl Load {
     }
 }
 
-/// Produces `records` values, `chunk` at once.
+/// Whose turn it is when records are dealt to the partitions.
+pub(super) fn turn(index: usize, partitions: i32) -> PartitionIndex {
+    let partitions = usize::try_from(partitions).unwrap_or(1).max(1);
+    PartitionIndex(i32::try_from(index % partitions).expect("below the number of partitions"))
+}
+
+/// Produces so many records, `chunk` at once.
 pub(super) async fn send<'a>(
     sys: &Sys,
     client: &Client,
@@ -139,7 +146,7 @@ pub(super) async fn send<'a>(
     config: ProducerConfig,
     chunk: usize,
     records: usize,
-    value: impl Fn(usize) -> &'a [u8],
+    record: impl Fn(usize) -> Record<'a>,
 ) -> Result<Duration, Failure> {
     let producer = client.producer(config)?;
     let to = producer.topic(topic).await?;
@@ -150,7 +157,7 @@ pub(super) async fn send<'a>(
     while at < records {
         let end = (at + chunk).min(records);
         batch.clear();
-        batch.extend((at..end).map(|index| Record::value(value(index))));
+        batch.extend((at..end).map(&record));
         deliveries.push(to.send_all(&batch).await?);
         at = end;
     }

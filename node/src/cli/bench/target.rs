@@ -2,6 +2,7 @@
 //!
 //! Owns the node and the topics made for the run; both go when it ends.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,7 +10,7 @@ use headwater_sdk::{Client, Config, NewTopic, Transport, Trust};
 use serde_json::Value;
 
 use crate::cli::builtin;
-use crate::cli::child::{Folder, NodeProcess};
+use crate::cli::child::{Folder, Members, NodeProcess};
 use crate::cli::common::Common;
 use crate::cli::failure::Failure;
 use crate::cli::http::Http;
@@ -75,15 +76,13 @@ impl Place {
                 _folder: None,
             });
         }
+        self.spawn(sys, self.nodes).await
+    }
+
+    /// Starts so many nodes, whatever the flags say of their number.
+    pub(super) async fn spawn(&self, sys: &Sys, nodes: u8) -> Result<Target, Failure> {
         let folder = Folder::new(sys)?;
-        let replicas = format!("default.replication.factor={}", self.nodes);
-        let in_sync = format!("min.insync.replicas={}", self.nodes.min(2));
-        let own = [replicas, in_sync];
-        let properties: Vec<&str> = own.iter().chain(&self.properties).map(String::as_str).collect();
-        let nodes = match self.nodes {
-            1 => vec![NodeProcess::start(sys, &folder.path().join("node"), &properties).await?],
-            count => NodeProcess::start_cluster(sys, folder.path(), count, &properties).await?,
-        };
+        let nodes = self.members(sys, folder.path(), nodes)?.start_all().await?;
         let node = nodes.first().expect("there is one at least");
         let client = connect(node, self.transport).await?;
         let http = node.api()?;
@@ -96,6 +95,21 @@ impl Place {
             sys: sys.clone(),
             _folder: Some(folder),
         })
+    }
+
+    /// A cluster of so many nodes with a replica of every partition on each.
+    pub(super) fn members(&self, sys: &Sys, folder: &Path, nodes: u8) -> Result<Members, Failure> {
+        let mut properties = vec![
+            format!("default.replication.factor={nodes}"),
+            format!("min.insync.replicas={}", nodes.min(2)),
+        ];
+        properties.extend_from_slice(&self.properties);
+        Members::new(sys, folder, nodes, &properties)
+    }
+
+    /// How many nodes the flags ask for.
+    pub(super) fn nodes(&self) -> u8 {
+        self.nodes
     }
 }
 
@@ -153,6 +167,19 @@ impl Target {
         self.client.admin().delete_topic(topic).await?;
         self.sys.clock.sleep(REMOVAL).await;
         Ok(())
+    }
+
+    /// Kills a node that was started for this run, the last of them, and does not wait for what that means to the others.
+    pub(super) async fn kill_last(&mut self) -> Result<(), Failure> {
+        match self.nodes.pop() {
+            Some(node) => node.kill().await,
+            None => Err(Failure::new("there is no node of ours")),
+        }
+    }
+
+    /// CPU time that the nodes of ours have used.
+    pub(super) fn cpu(&self) -> Duration {
+        self.nodes.iter().filter_map(NodeProcess::cpu).sum()
     }
 
     /// The transport that was used, as figures say it.

@@ -148,7 +148,7 @@ async fn load(
         ..ProducerConfig::default()
     };
     send(sys, client, topic, config, 1000, records, |index| {
-        flights[index % flights.len()].json.as_bytes()
+        headwater_sdk::Record::value(flights[index % flights.len()].json.as_bytes())
     })
     .await
 }
