@@ -199,7 +199,12 @@ const ROWS: &[Row] = &[
         arguments: "startup",
         cells: &[
             Cell("/empty_ms", 1.0, 0, "ms empty"),
-            Cell("/cases/1/after_kill_ms", 1.0, 0, "ms with 1,000 partitions after kill -9"),
+            Cell(
+                "/cases/1/after_kill_ms",
+                1.0,
+                0,
+                "ms with 1,000 partitions after kill -9",
+            ),
             Cell("/binary_bytes", 1e6, 1, "MB binary"),
         ],
         target: "30, 500, 25",
