@@ -39,10 +39,10 @@ use crate::metadata::{Image, Module, Node, PartitionState, Publisher, Record, To
 use crate::peer::{Answers, Peers};
 use crate::sys::Sys;
 use crate::sys::mailbox::{Sender, mailbox};
-use crate::sys::task::Kind;
+use crate::sys::task::{Kind, Tasks};
 use crate::telemetry::{Health, Metrics};
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, ProducerId};
-use lifelines::Holder;
+use lifelines::{Holder, Lifelines};
 use raft::{Opened, Quorum};
 use serde::{Deserialize, Serialize};
 use service::{Parts, Service};
@@ -227,14 +227,7 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         quorum.begin(voters).await?;
     }
     gauges::describe(&metrics, me, quorum.clone(), known.clone(), broker.clone());
-    let (holder, lifelines) = Holder::new(me, &sys, &tasks, quorum.clone(), known.clone());
-    let vigil = Vigil {
-        me,
-        sys: sys.clone(),
-        quorum: quorum.clone(),
-        known: known.clone(),
-        lifelines: lifelines.clone(),
-    };
+    let lifelines = watch_over(me, &sys, &tasks, &quorum, &known);
     let service = Service::new(
         Parts {
             me,
@@ -250,11 +243,24 @@ pub async fn start(options: Options) -> Result<(Controller, View), OpenError> {
         },
         quorum,
     );
-    drop(tasks.spawn("lifelines", Kind::Critical, holder.run(tasks.cancelled())));
-    drop(tasks.spawn("vigil", Kind::Critical, vigil.run(tasks.cancelled())));
     let cancel = tasks.cancelled();
     drop(tasks.spawn("service", Kind::Critical, service.run(mailbox, cancel)));
     Ok((controller, view))
+}
+
+/// Notices processes that are gone, the quorum's leader among them.
+fn watch_over(me: NodeId, sys: &Sys, tasks: &Tasks, quorum: &Quorum, known: &View) -> Lifelines {
+    let (holder, lifelines) = Holder::new(me, sys, tasks, quorum.clone(), known.clone());
+    let vigil = Vigil {
+        me,
+        sys: sys.clone(),
+        quorum: quorum.clone(),
+        known: known.clone(),
+        lifelines: lifelines.clone(),
+    };
+    drop(tasks.spawn("lifelines", Kind::Critical, holder.run(tasks.cancelled())));
+    drop(tasks.spawn("vigil", Kind::Critical, vigil.run(tasks.cancelled())));
+    lifelines
 }
 
 /// Between what this node knows of the metadata and what it acts on.

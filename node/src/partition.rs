@@ -20,6 +20,7 @@ mod shared;
 pub mod state;
 mod waiters;
 
+pub use crate::log::{Damaged, Repair};
 pub use damage::{Damages, HealError};
 pub use error::{AppendError, EpochError, LookupError, ReadError, ReplicaError, TicketError, Unavailable};
 pub use followers::ReplicaFetch;
