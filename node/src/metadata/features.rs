@@ -163,10 +163,8 @@ impl Supported {
     /// Whether a node that supports this can be part of a cluster whose metadata is `image`.
     pub fn check_image(&self, image: &Image) -> Result<(), Unsupported> {
         self.check(VERSION, image.level())?;
-        let others = image.features.iter().filter(|(name, _)| *name != VERSION);
-        others.fold(Ok(()), |so_far, (name, level)| {
-            so_far.and_then(|()| self.check(name, *level))
-        })
+        let mut others = image.features.iter().filter(|(name, _)| *name != VERSION);
+        others.try_for_each(|(name, level)| self.check(name, *level))
     }
 
     /// Records as a node that supports this reads them, or why it must not go on: it would miss what the others know.

@@ -123,7 +123,7 @@ impl Record {
         if format > FORMAT {
             return Err(RecordError::Newer { found: format });
         }
-        serde_json::from_slice(value).map_err(|error| newer_in(value).unwrap_or(error.into()))
+        serde_json::from_slice(value).map_err(|error| newer_in(value).unwrap_or_else(|| error.into()))
     }
 
     /// The level that a node needs to read it.

@@ -37,8 +37,8 @@ pub(super) fn spread(
         racks,
         replicas: held.iter().map(|held| held.replicas.clone()).collect(),
     };
-    for at in 0..held.len() {
-        let replicas = factor.unwrap_or(held[at].replicas.len());
+    for (at, held) in held.iter().enumerate() {
+        let replicas = factor.unwrap_or(held.replicas.len());
         let nodes = racks.len();
         if replicas > nodes {
             return Err(TooFew { replicas, nodes });

@@ -339,7 +339,7 @@ fn decode(batch: &BatchView) -> io::Result<Entry> {
     let first = first.map_err(|error| invalid(error.to_string()))?;
     let value = first.value.unwrap_or_default();
     let entry: Entry = serde_json::from_slice(value).map_err(|error| {
-        let reason = newer_in(value).unwrap_or(error.into());
+        let reason = newer_in(value).unwrap_or_else(|| error.into());
         invalid(format!("entry at {}: {reason}", batch.base_offset()))
     })?;
     if entry.log_id.index != index(batch.base_offset()) {

@@ -7,7 +7,7 @@ use crate::sys::disk::Disk;
 use crate::sys::disk::memory::Operation;
 use headwater_protocol::ids::{NodeId, Offset};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const SMALL: [(&str, &str); 1] = [("segment.bytes", "600")];
 
@@ -71,7 +71,7 @@ fn stored(cluster: &Cluster, node: i32, index: i32) -> Vec<u8> {
         .collect()
 }
 
-fn flip(cluster: &Cluster, node: i32, file: &PathBuf, at: usize) {
+fn flip(cluster: &Cluster, node: i32, file: &Path, at: usize) {
     let disk = &cluster.disks[&NodeId(node)];
     let byte = disk.content(file).unwrap()[at];
     disk.corrupt(file, at, &[byte ^ 0x40]);
