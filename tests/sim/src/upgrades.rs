@@ -82,6 +82,13 @@ impl Upgrades {
             false => Duration::from_millis(self.random.below(self.pace_ms)),
         };
         self.next = Some(now + pause);
+        // One that is about to start as what it is cannot be asked to stop yet.
+        if machines
+            .iter()
+            .any(|machine| matches!(machine.status(), Status::Starting))
+        {
+            return;
+        }
         let is_old = |machine: &Machine| machine.next_level() < Level::NEWEST;
         let all = 0..machines.len();
         let (old, new): (Vec<usize>, Vec<usize>) = all.partition(|index| is_old(&machines[*index]));
