@@ -24,6 +24,7 @@ mod flush;
 mod folder;
 mod index;
 mod lookup;
+mod note;
 mod read;
 mod reader;
 mod recovery;

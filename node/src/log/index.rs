@@ -91,7 +91,7 @@ impl Index {
     /// Takes over the first `entries` of the files. `false` when the files do not hold them; the index is
     /// then empty as before.
     pub(super) fn adopt(&self, entries: u64, last_position: u64) -> io::Result<bool> {
-        let Some(files) = self.open_existing()? else {
+        let Some(files) = self.open_existing(Open::Write)? else {
             return Ok(entries == 0);
         };
         let bytes = entries * ENTRY_BYTES;
@@ -108,13 +108,12 @@ impl Index {
     /// Takes over the files of a sealed segment. Returns the largest timestamp of the segment, or `None`
     /// when the files are not those of a sealed segment.
     pub(super) fn adopt_sealed(&self) -> io::Result<Option<i64>> {
-        let Some(files) = self.open_existing()? else {
+        let Some(files) = self.open_existing(Open::Write)? else {
             return Ok(None);
         };
-        let entries = files.offsets.bytes()? / ENTRY_BYTES;
-        if entries == 0 || files.times.bytes()? != (entries + 1) * ENTRY_BYTES {
+        let Some(entries) = files.sealed_entries()? else {
             return Ok(None);
-        }
+        };
         let max = files.time(entries)?;
         let mut state = self.lock();
         state.saved = entries;
@@ -122,8 +121,8 @@ impl Index {
         Ok(Some(max))
     }
 
-    fn open_existing(&self) -> io::Result<Option<Files>> {
-        let open = |path| match self.disk.open(path, Open::Write) {
+    fn open_existing(&self, how: Open) -> io::Result<Option<Files>> {
+        let open = |path| match self.disk.open(path, how) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -263,18 +262,12 @@ impl Index {
     /// What the files of a sealed segment say from entry `first` on of batches before `until`, how many entries there are,
     /// and the largest timestamp of all; None: they are not whole. The files are opened for this alone.
     pub(super) fn saved(&self, first: u64, until: u64) -> io::Result<Option<Saved>> {
-        let open = |path| match self.disk.open(path, Open::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            opened => opened.map(Some),
-        };
-        let Some((offsets, times)) = open(&self.offsets_path)?.zip(open(&self.times_path)?) else {
+        let Some(files) = self.open_existing(Open::Read)? else {
             return Ok(None);
         };
-        let files = Files { offsets, times };
-        let count = files.offsets.bytes()? / ENTRY_BYTES;
-        if count == 0 || files.times.bytes()? != (count + 1) * ENTRY_BYTES {
+        let Some(count) = files.sealed_entries()? else {
             return Ok(None);
-        }
+        };
         let mut entries = Vec::new();
         for at in first..count {
             let (relative, position) = files.offset(at)?;
@@ -354,6 +347,13 @@ impl Index {
 }
 
 impl Files {
+    /// How many entries a sealed segment has; None: the files are not whole.
+    fn sealed_entries(&self) -> io::Result<Option<u64>> {
+        let entries = self.offsets.bytes()? / ENTRY_BYTES;
+        let is_whole = entries > 0 && self.times.bytes()? == (entries + 1) * ENTRY_BYTES;
+        Ok(is_whole.then_some(entries))
+    }
+
     fn offset(&self, at: u64) -> io::Result<(u32, u64)> {
         let entry = u64::from_be_bytes(read_entry(&*self.offsets, at)?);
         Ok(((entry >> 32) as u32, entry & u64::from(u32::MAX)))

@@ -5,22 +5,20 @@
 //! lying index is made anew, and what was kept of a repair is let go of once the new segment was read. It must never take
 //! what is being appended for damage.
 
-use std::io::{self, IoSlice};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 
 use headwater_protocol::ids::Offset;
-use headwater_protocol::record::crc32c;
 
 use super::damage::{damaged, failed, loss};
 use super::epochs::EpochHistory;
 use super::error::{Damaged, ReadError};
 use super::folder::Part;
 use super::index::Entry;
+use super::note;
 use super::reader::LogReader;
 use super::scan::{Damage, Placed, Scan, Trust};
 use super::segment::Segment;
-use crate::sys::disk::{self, Open};
 
 /// One step reads about as much.
 const STEP_BYTES: u64 = 1 << 20;
@@ -111,34 +109,17 @@ impl LogReader {
     /// When a scrub of the whole log ended last, if that is known.
     pub fn scrubbed_at_ms(&self) -> Option<i64> {
         let shared = &self.shared;
-        let path = shared.folder.join(NOTE);
-        let bytes = disk::read_if_there(&*shared.logs.disk, &path, NOTE_BYTES).ok()??;
-        let bytes: &[u8; NOTE_BYTES] = bytes.as_slice().try_into().ok()?;
-        let crc = u32::from_be_bytes(*bytes.last_chunk()?);
-        (crc == crc32c(&bytes[..8])).then(|| {
-            i64::from_be_bytes([
-                bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
-            ])
-        })
+        note::read(&*shared.logs.disk, &shared.folder.join(NOTE)).ok()?
     }
 
-    /// Notes that one has ended. Not synced: without the note the next one comes sooner.
+    /// Notes that one has ended. Without the note the next one comes sooner.
     pub fn note_scrubbed(&self, unix_ms: i64) -> io::Result<()> {
         let shared = &self.shared;
-        let mut bytes = [0; NOTE_BYTES];
-        bytes[..8].copy_from_slice(&unix_ms.to_be_bytes());
-        let crc = crc32c(&bytes[..8]);
-        bytes[8..].copy_from_slice(&crc.to_be_bytes());
-        let file = shared
-            .logs
-            .disk
-            .open(&shared.folder.join(Path::new(NOTE)), Open::Create)?;
-        file.write_at(0, &mut [IoSlice::new(&bytes)])
+        note::write(&*shared.logs.disk, &shared.folder.join(NOTE), unix_ms)
     }
 }
 
 const NOTE: &str = "scrubbed";
-const NOTE_BYTES: usize = 12;
 
 /// One step through one segment.
 struct Walk<'a> {

@@ -15,7 +15,7 @@ use headwater_protocol::record::BatchHeader;
 use super::folder::{self, Part};
 use super::index::{Entry, Index};
 use super::scan::{Placed, Scan, Trust};
-use crate::sys::disk::{Disk, File, Open};
+use crate::sys::disk::{self, Disk, File, Open};
 
 /// No record has a timestamp.
 const NO_TIMESTAMP: i64 = -1;
@@ -330,13 +330,7 @@ impl Segment {
 
     /// Removes one of its files, if it is there.
     pub(super) fn remove_part(&self, part: Part) -> io::Result<()> {
-        let removed = self
-            .disk
-            .remove_file(&folder::path(&self.folder, self.base, part));
-        match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        disk::remove_if_there(&*self.disk, &folder::path(&self.folder, self.base, part))
     }
 }
 

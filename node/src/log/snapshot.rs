@@ -91,13 +91,7 @@ impl Snapshots {
 
     fn remove(&mut self, offset: Offset) -> io::Result<()> {
         self.offsets.retain(|kept| *kept != offset);
-        match self
-            .disk
-            .remove_file(&folder::path(&self.folder, offset, Part::Snapshot))
-        {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        disk::remove_if_there(&*self.disk, &folder::path(&self.folder, offset, Part::Snapshot))
     }
 }
 

@@ -117,6 +117,14 @@ pub fn read_if_there(disk: &dyn Disk, path: &Path, bytes_max: usize) -> io::Resu
     }
 }
 
+/// Removes a file if it is there.
+pub fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Replaces a small file, durably: after a crash it has the old content or the new.
 pub fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
