@@ -390,31 +390,39 @@ impl Judge<'_> {
             )));
         }
         if base > next || route == Route::Sought {
-            self.check_following(&header, self.position + (at + header.total_bytes()) as u64)?;
+            self.check_following(&header, chunk, at + header.total_bytes())?;
         }
         Ok(header)
     }
 
-    /// Whether what follows agrees with the offset of this batch.
-    fn check_following(&self, header: &BatchHeader, end: u64) -> Result<(), Unfit> {
-        let damaged = |reason: String| Unfit::Damaged(reason);
-        let bound = if end >= self.segment.bytes() {
+    /// Whether what follows this batch, which ends at `end` in the chunk, agrees with its offset.
+    fn check_following(&self, header: &BatchHeader, chunk: &Bytes, end: usize) -> Result<(), Unfit> {
+        let place = self.position + end as u64;
+        let bound = if place >= self.segment.bytes() {
             self.segment.next()
         } else {
-            let mut bytes = Vec::with_capacity(HEADER_BYTES);
-            let file = self.segment.file().map_err(|error| damaged(error.to_string()))?;
-            file.read_at(end, &mut bytes, HEADER_BYTES)
-                .map_err(|error| damaged(error.to_string()))?;
-            let following = BatchHeader::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
-            following.base_offset
+            let following = match chunk.get(end..end + HEADER_BYTES) {
+                Some(bytes) => BatchHeader::parse(bytes).map_err(|error| error.to_string()),
+                None => self.header_at(place),
+            };
+            following.map_err(Unfit::Damaged)?.base_offset
         };
         if header.next_offset() > bound {
-            return Err(damaged(format!(
+            return Err(Unfit::Damaged(format!(
                 "batch at offset {} is followed by offset {bound}",
                 header.base_offset
             )));
         }
         Ok(())
+    }
+
+    /// Waits for the device where it must.
+    fn header_at(&self, place: u64) -> Result<BatchHeader, String> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES);
+        let file = self.segment.file().map_err(|error| error.to_string())?;
+        file.read_at(place, &mut bytes, HEADER_BYTES)
+            .map_err(|error| error.to_string())?;
+        BatchHeader::parse(&bytes).map_err(|error| error.to_string())
     }
 }
 
