@@ -14,8 +14,8 @@ use super::super::common::{Common, note};
 use super::super::failure::Failure;
 use super::super::table::{Table, bytes};
 use super::plan::{Held, Move, plan};
-use super::progress::{at, numbers, until_moved};
-use super::reassign::start;
+use super::progress::{at, numbers};
+use super::reassign::carry_out;
 
 /// How often a node may be found with new replicas before a person has to look.
 const ROUNDS_MAX: usize = 10;
@@ -70,13 +70,7 @@ async fn empty(admin: &Admin, node: NodeId, first: Plan) -> Result<usize, Failur
             partition: it.partition,
             replicas: Some(it.after.clone()),
         });
-        let moves: Vec<_> = moves.collect();
-        start(admin, &moves).await?;
-        let wanted: BTreeSet<_> = moves.into_iter().map(|it| at(&it.topic, it.partition)).collect();
-        if !wanted.is_empty() {
-            until_moved(admin, &wanted).await?;
-        }
-        moved += wanted.len();
+        moved += carry_out(admin, moves.collect()).await?.len();
         plan = look(admin, node).await?;
         if plan.moves.is_empty() {
             return Ok(moved);
@@ -98,12 +92,7 @@ async fn leave(admin: &Admin, node: NodeId) -> Result<(), Failure> {
 }
 
 async fn look(admin: &Admin, node: NodeId) -> Result<Plan, Failure> {
-    let described = admin.describe_cluster().await?;
-    let racks: BTreeMap<NodeId, Option<String>> = described
-        .brokers
-        .into_iter()
-        .map(|(id, broker)| (id, broker.rack))
-        .collect();
+    let racks = racks(admin).await?;
     let quorum = admin.describe_quorum().await?;
     let mut members = quorum.voters.iter().chain(&quorum.observers);
     if !racks.contains_key(&node) && !members.any(|member| member.node == node) {
@@ -140,6 +129,12 @@ async fn look(admin: &Admin, node: NodeId) -> Result<Plan, Failure> {
         sizes,
         is_voter: quorum.voters.iter().any(|voter| voter.node == node),
     })
+}
+
+/// The nodes that are there, and where each stands.
+pub(super) async fn racks(admin: &Admin) -> Result<BTreeMap<NodeId, Option<String>>, Failure> {
+    let brokers = admin.describe_cluster().await?.brokers.into_iter();
+    Ok(brokers.map(|(id, broker)| (id, broker.rack)).collect())
 }
 
 pub(super) fn held(topic: &headwater_sdk::routing::Topic) -> Vec<Held> {

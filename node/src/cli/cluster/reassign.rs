@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use headwater_sdk::protocol::ids::{NodeId, PartitionIndex};
-use headwater_sdk::{Admin, Reassignment};
+use headwater_sdk::{Admin, Reassignment, TopicPartition};
 use serde_json::json;
 
 use super::super::common::Common;
@@ -78,7 +78,7 @@ pub(in crate::cli) async fn run(common: &Common, admin: &Admin, arguments: Argum
 }
 
 /// Asks for all of them; fails with the first that was refused.
-pub(super) async fn start(admin: &Admin, moves: &[Reassignment]) -> Result<(), Failure> {
+async fn start(admin: &Admin, moves: &[Reassignment]) -> Result<(), Failure> {
     if moves.is_empty() {
         return Ok(());
     }
@@ -86,6 +86,19 @@ pub(super) async fn start(admin: &Admin, moves: &[Reassignment]) -> Result<(), F
         taken?;
     }
     Ok(())
+}
+
+/// Moves replicas and waits until they are there. Returns the partitions.
+pub(super) async fn carry_out(
+    admin: &Admin,
+    moves: Vec<Reassignment>,
+) -> Result<BTreeSet<TopicPartition>, Failure> {
+    start(admin, &moves).await?;
+    let wanted: BTreeSet<_> = moves.into_iter().map(|it| at(&it.topic, it.partition)).collect();
+    if !wanted.is_empty() {
+        until_moved(admin, &wanted).await?;
+    }
+    Ok(wanted)
 }
 
 async fn under_way(admin: &Admin, name: &str) -> Result<Vec<PartitionIndex>, Failure> {

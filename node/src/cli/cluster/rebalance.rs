@@ -2,8 +2,6 @@
 //!
 //! The plan is shown before any data moves. Topics that are made meanwhile are not in it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use headwater_sdk::protocol::ids::NodeId;
 use headwater_sdk::{Admin, Election, Reassignment};
 use serde_json::{Value, json};
@@ -11,9 +9,9 @@ use serde_json::{Value, json};
 use super::super::common::{Common, note};
 use super::super::failure::Failure;
 use super::super::table::Table;
-use super::decommission::{confirm, held};
-use super::progress::{at, numbers, until_moved};
-use super::reassign::start;
+use super::decommission::{confirm, held, racks};
+use super::progress::numbers;
+use super::reassign::carry_out;
 use super::spread::{Change, spread};
 
 #[derive(Debug, clap::Args)]
@@ -47,10 +45,8 @@ pub(super) async fn run(common: &Common, admin: &Admin, arguments: Arguments) ->
         partition: it.partition,
         replicas: Some(it.after.clone()),
     });
-    start(admin, &moves.collect::<Vec<_>>()).await?;
-    let moved: BTreeSet<_> = changes.iter().map(|it| at(&it.topic, it.partition)).collect();
+    let moved = carry_out(admin, moves.collect()).await?;
     if !moved.is_empty() {
-        until_moved(admin, &moved).await?;
         let moved: Vec<_> = moved.into_iter().collect();
         // One that does not lead yet is elected by the controller later.
         admin.elect_leaders(Election::Preferred, Some(&moved)).await?;
@@ -60,12 +56,7 @@ pub(super) async fn run(common: &Common, admin: &Admin, arguments: Arguments) ->
 }
 
 async fn look(admin: &Admin, arguments: &Arguments) -> Result<Vec<Change>, Failure> {
-    let described = admin.describe_cluster().await?;
-    let racks: BTreeMap<NodeId, Option<String>> = described
-        .brokers
-        .into_iter()
-        .map(|(id, broker)| (id, broker.rack))
-        .collect();
+    let racks = racks(admin).await?;
     let topics = admin.list_topics().await?;
     let is_there = |name: &&String| topics.iter().any(|topic| *topic.name == ***name);
     if let Some(unknown) = arguments.topic.iter().find(|name| !is_there(name)) {
