@@ -138,6 +138,13 @@ pub(super) fn turn(index: usize, partitions: i32) -> PartitionIndex {
     PartitionIndex(i32::try_from(index % partitions).expect("below the number of partitions"))
 }
 
+/// One record for each partition.
+pub(super) fn round(value: &str, partitions: i32) -> Vec<Record<'_>> {
+    let all = 0..usize::try_from(partitions).unwrap_or(0);
+    all.map(|index| Record::value(value).partition(turn(index, partitions)))
+        .collect()
+}
+
 /// Produces so many records, `chunk` at once.
 pub(super) async fn send<'a>(
     sys: &Sys,

@@ -13,7 +13,7 @@ use headwater_sdk::{Acks, ProducerConfig, Record};
 use serde_json::{Value, json};
 
 use super::histogram::Histogram;
-use super::load::{Load, turn};
+use super::load::{Load, round, turn};
 use super::target::{Place, Target};
 use super::{median, rounded};
 use crate::cli::common::note;
@@ -245,11 +245,7 @@ fn load(size: u64, spread: bool, partitions: i32, arguments: &Arguments) -> Load
 async fn write_everywhere(target: &Target, topic: &str, partitions: i32) -> Result<(), Failure> {
     let producer = target.client.producer(ProducerConfig::default())?;
     let to = producer.topic(topic).await?;
-    let all = 0..usize::try_from(partitions).unwrap_or(0);
-    let records: Vec<Record<'_>> = all
-        .map(|index| Record::value("here").partition(turn(index, partitions)))
-        .collect();
-    to.send_all(&records).await?.all().await?;
+    to.send_all(&round("here", partitions)).await?.all().await?;
     producer.close().await;
     Ok(())
 }

@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use headwater_sdk::{NewTopic, ProducerConfig, Record};
+use headwater_sdk::{NewTopic, ProducerConfig};
 use serde_json::{Value, json};
 
-use super::load::turn;
+use super::load::round;
 use super::target::{Carrier, Place, connect};
 use super::{median, rounded};
 use crate::cli::child::{Folder, Members, NodeProcess};
@@ -153,10 +153,7 @@ async fn fill(node: &NodeProcess, partitions: i32) -> Result<(), Failure> {
         .await?;
     let producer = client.producer(ProducerConfig::default())?;
     let to = producer.topic("many").await?;
-    let all = usize::try_from(partitions).unwrap_or(0);
-    let round: Vec<Record<'_>> = (0..all)
-        .map(|index| Record::value("something to recover").partition(turn(index, partitions)))
-        .collect();
+    let round = round("something to recover", partitions);
     for _ in 0..RECORDS {
         to.send_all(&round).await?.all().await?;
     }
