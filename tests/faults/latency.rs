@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use headwater_checker::{Event, Kind};
+use headwater_checker::{Event, Kind, each_line};
 use serde_json::{Value, json};
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -91,17 +91,11 @@ impl Sent {
 
 fn each(path: &PathBuf, mut hear: impl FnMut(&Event<'_>)) -> anyhow::Result<()> {
     let file = File::open(path).with_context(|| format!("no {}", path.display()))?;
-    let mut lines = BufReader::with_capacity(BUFFER_BYTES, file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        lines.read_until(b'\n', &mut line)?;
-        if line.last() != Some(&b'\n') {
-            return Ok(());
-        }
-        let event = Event::parse(&line).with_context(|| format!("a line of {}", path.display()))?;
+    each_line(BufReader::with_capacity(BUFFER_BYTES, file), |line| {
+        let event = Event::parse(line).with_context(|| format!("a line of {}", path.display()))?;
         hear(&event);
-    }
+        Ok(())
+    })
 }
 
 /// What a share of the values is not above, in milliseconds.

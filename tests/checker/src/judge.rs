@@ -12,6 +12,22 @@ use crate::replicas::Replicas;
 use crate::sent::{Outcome, Sent};
 use crate::verdict::{Findings, Property, Verdict, Volume};
 
+/// Hands over each line of a history. A last line that was cut off is what a killed client leaves, and is passed over.
+pub fn each_line<E: From<io::Error>>(
+    mut lines: impl BufRead,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        lines.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(());
+        }
+        take(&line)?;
+    }
+}
+
 /// Takes histories, gives a verdict.
 #[derive(Debug, Default)]
 pub struct Judge {
@@ -24,17 +40,12 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Takes all lines of one file. A last line that was cut off is what a killed client leaves, and is passed over.
-    pub fn read(&mut self, mut lines: impl BufRead) -> io::Result<()> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            lines.read_until(b'\n', &mut line)?;
-            if line.last() != Some(&b'\n') {
-                return Ok(());
-            }
-            self.line(&line);
-        }
+    /// Takes all lines of one file.
+    pub fn read(&mut self, lines: impl BufRead) -> io::Result<()> {
+        each_line(lines, |line| {
+            self.line(line);
+            Ok(())
+        })
     }
 
     /// Takes one line.

@@ -36,5 +36,5 @@ mod verdict;
 mod tests;
 
 pub use event::{Event, Kind};
-pub use judge::Judge;
+pub use judge::{Judge, each_line};
 pub use verdict::{Property, Verdict, Volume};
