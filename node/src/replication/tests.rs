@@ -8,4 +8,4 @@ mod followers;
 mod histories;
 mod throttle;
 
-use cluster::{Cluster, batch, idempotent, values};
+use cluster::{Cluster, batch, idempotent, values, write};

@@ -16,8 +16,8 @@ use crate::controller;
 use crate::metadata::image::Addresses;
 use crate::metadata::{Image, Node as NodeEntry, PartitionState, Publisher, Record, View};
 use crate::partition::{
-    Acks, AppendOptions, InSyncChange, InSyncRefused, InSyncSets, Isolation, Origin, Partition, Proposing,
-    ReadRequest, Registry, registry,
+    Acks, AppendOptions, Appended, InSyncChange, InSyncRefused, InSyncSets, Isolation, Origin, Partition,
+    Proposing, ReadRequest, Registry, registry,
 };
 use crate::peer::CallError;
 use crate::replication::{Connecting, Ends, Leaders, Options, Replication};
@@ -547,6 +547,12 @@ fn build(options: BatchOptions, values: &[String]) -> Bytes {
 
 pub(super) fn batch(values: &[String]) -> Bytes {
     build(BatchOptions::PLAIN, values)
+}
+
+/// Appends, and returns once every replica in sync has it.
+pub(super) async fn write(leader: &Partition, batch: Bytes) -> Appended {
+    let ticket = leader.append(batch, ALL).await.unwrap();
+    ticket.done().await.unwrap()
 }
 
 pub(super) fn idempotent(producer: i64, sequence: i32, values: &[String]) -> Bytes {

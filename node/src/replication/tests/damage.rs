@@ -141,13 +141,7 @@ async fn damaged_replicas_are_the_same_to_the_byte_again() {
     // Nobody left the in-sync set, and it goes on.
     assert_eq!(cluster.quorum.partition(0).isr.len(), 3);
     let leader = cluster.get(leader, 0);
-    leader
-        .append(batch(&values(100, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(100, 1))).await;
     cluster.same_everywhere(0).await;
 }
 
@@ -226,13 +220,7 @@ async fn the_only_replica_reports_serves_the_rest_and_deletes_nothing() {
             > 0
     );
     assert!(partition.read(request(damaged.from.value())).await.is_err());
-    partition
-        .append(batch(&values(100, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&partition, batch(&values(100, 1))).await;
 }
 
 #[tokio::test]
@@ -251,11 +239,5 @@ async fn a_device_that_fails_under_a_reader_takes_one_replica_down() {
     // Somebody else is to lead it, and the node goes on.
     assert_eq!(registry.failed().borrow().len(), 1);
     assert_eq!(other.offline(), None);
-    other
-        .append(batch(&values(100, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&other, batch(&values(100, 1))).await;
 }

@@ -45,13 +45,7 @@ async fn an_append_is_acknowledged_when_every_replica_in_sync_has_it() {
 async fn too_few_in_sync_refuse_what_comes_and_fail_what_waits() {
     let cluster = Cluster::new(2, 2, 1, &[("min.insync.replicas", "2")]).await;
     let leader = cluster.get(1, 0);
-    leader
-        .append(batch(&values(0, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(0, 1))).await;
     cluster.cut(1, 2);
     let waiting = leader.append(batch(&values(1, 1)), ALL).await.unwrap();
     assert_eq!(waiting.done().await, Err(TicketError::NotEnoughReplicas));
@@ -86,7 +80,7 @@ async fn come_back(seed: u64) {
     let mut sequence = 0;
     for round in 0..10 {
         let bytes = idempotent(7, sequence, &values(round * 2, 2));
-        leader.append(bytes, ALL).await.unwrap().done().await.unwrap();
+        write(&leader, bytes).await;
         sequence += 2;
     }
     // The leader is alone, takes more, and dies.
@@ -101,12 +95,12 @@ async fn come_back(seed: u64) {
     let leader = cluster.get(2, 0);
     // The producer did not hear of its last batch, and sends it again: it is there already.
     let again = idempotent(7, sequence - 2, &values(18, 2));
-    let appended = leader.append(again, ALL).await.unwrap().done().await.unwrap();
+    let appended = write(&leader, again).await;
     assert!(appended.duplicate);
     assert_eq!(appended.base_offset.value(), 18);
     for round in 10..15 {
         let bytes = idempotent(7, sequence, &values(round * 2, 2));
-        leader.append(bytes, ALL).await.unwrap().done().await.unwrap();
+        write(&leader, bytes).await;
         sequence += 2;
     }
     cluster.start(1).await;
@@ -122,18 +116,9 @@ async fn come_back(seed: u64) {
     cluster.elect(0, 1, &[1, 2, 3]).await;
     let leader = cluster.get(1, 0);
     let again = idempotent(7, sequence - 2, &values(28, 2));
-    assert!(
-        leader
-            .append(again, ALL)
-            .await
-            .unwrap()
-            .done()
-            .await
-            .unwrap()
-            .duplicate
-    );
+    assert!(write(&leader, again).await.duplicate);
     let next = idempotent(7, sequence, &values(30, 1));
-    leader.append(next, ALL).await.unwrap().done().await.unwrap();
+    write(&leader, next).await;
     cluster.same_everywhere(0).await;
 }
 
@@ -141,13 +126,7 @@ async fn come_back(seed: u64) {
 async fn an_epoch_without_a_record_is_no_history() {
     let cluster = Cluster::new(4, 3, 1, &[]).await;
     let leader = cluster.get(1, 0);
-    leader
-        .append(batch(&values(0, 2)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(0, 2))).await;
     cluster.converged(0).await;
     // Node 2 gets ahead of node 3, which then leads for a moment, in which nobody hears it.
     cluster.cut(1, 3);
@@ -163,13 +142,7 @@ async fn an_epoch_without_a_record_is_no_history() {
     cluster.elect(0, 2, &[1, 2, 3]).await;
     cluster.heal();
     let leader = cluster.get(2, 0);
-    leader
-        .append(batch(&values(4, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(4, 1))).await;
     cluster.same_everywhere(0).await;
     assert_eq!(cluster.records(3, 0).await.len(), 5);
 }
@@ -209,13 +182,7 @@ async fn a_replica_whose_history_parted_learns_what_is_committed() {
 async fn a_leader_does_not_lead_on_in_an_epoch_it_led_before_its_restart() {
     let mut cluster = Cluster::new(5, 2, 1, &[]).await;
     let leader = cluster.get(1, 0);
-    leader
-        .append(batch(&values(0, 2)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(0, 2))).await;
     cluster.crash(1).await;
     cluster.start(1).await;
     assert!(
@@ -227,13 +194,7 @@ async fn a_leader_does_not_lead_on_in_an_epoch_it_led_before_its_restart() {
     cluster
         .until("it leads", |cluster| cluster.get(1, 0).is_leader())
         .await;
-    leader
-        .append(batch(&values(2, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(2, 1))).await;
     cluster.same_everywhere(0).await;
 }
 
@@ -243,7 +204,7 @@ async fn a_replica_that_lost_its_disk_begins_where_its_leader_does() {
     let leader = cluster.get(1, 0);
     for round in 0..5 {
         let bytes = batch(&values(round * 2, 2));
-        leader.append(bytes, ALL).await.unwrap().done().await.unwrap();
+        write(&leader, bytes).await;
     }
     cluster.crash(2).await;
     cluster.quorum.set(
@@ -273,13 +234,7 @@ async fn a_replica_that_lost_its_disk_begins_where_its_leader_does() {
 async fn a_replica_whose_disk_fails_acknowledges_nothing_and_says_so() {
     let cluster = Cluster::new(7, 3, 1, &[]).await;
     let leader = cluster.get(1, 0);
-    leader
-        .append(batch(&values(0, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(0, 1))).await;
     cluster.converged(0).await;
     cluster.disks[&NodeId(2)].fail(Operation::Sync, 0, std::io::ErrorKind::Other);
     let waiting = leader.append(batch(&values(1, 1)), ALL).await.unwrap().done();
@@ -306,13 +261,7 @@ async fn a_replica_whose_disk_fails_acknowledges_nothing_and_says_so() {
 async fn a_set_whose_fate_is_not_known_counts_with_the_one_before() {
     let cluster = Cluster::new(8, 3, 1, &[]).await;
     let leader = cluster.get(1, 0);
-    leader
-        .append(batch(&values(0, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(0, 1))).await;
     cluster.quorum.deaf.lock().unwrap().insert(NodeId(1));
     cluster.cut(1, 3);
     let waiting = leader.append(batch(&values(1, 1)), ALL).await.unwrap().done();

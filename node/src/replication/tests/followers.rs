@@ -1,6 +1,6 @@
 //! What followers answer to consumers, and to whom a leader sends them.
 
-use super::cluster::{ALL, TOPIC, peer};
+use super::cluster::{TOPIC, peer};
 use super::*;
 use crate::transport::{Stream, memory};
 use headwater_protocol::ids::NodeId;
@@ -61,7 +61,7 @@ async fn a_consumer_is_sent_to_the_follower_in_its_rack_and_served_there() {
     let leader = cluster.get(1, 0);
     for round in 0..3 {
         let bytes = batch(&values(round, 1));
-        leader.append(bytes, ALL).await.unwrap().done().await.unwrap();
+        write(&leader, bytes).await;
     }
     cluster.converged(0).await;
     let mut at_leader = open(&cluster, 1, None);
@@ -128,13 +128,7 @@ async fn followers_hear_soon_how_far_all_is_committed() {
     let cluster = Cluster::new(1, 3, 1, &[]).await;
     let leader = cluster.get(1, 0);
     cluster.converged(0).await;
-    leader
-        .append(batch(&values(0, 1)), ALL)
-        .await
-        .unwrap()
-        .done()
-        .await
-        .unwrap();
+    write(&leader, batch(&values(0, 1))).await;
     cluster.clock.sleep(Duration::from_millis(30)).await;
     assert_eq!(cluster.records(2, 0).await.len(), 1);
     assert_eq!(cluster.records(3, 0).await.len(), 1);
@@ -151,7 +145,7 @@ async fn acknowledgements_take_no_time_but_the_way_whatever_other_partitions_do(
         let leader = cluster.get(1, round % 20);
         let before = cluster.clock.now();
         let bytes = batch(&values(0, 1));
-        leader.append(bytes, ALL).await.unwrap().done().await.unwrap();
+        write(&leader, bytes).await;
         // Nothing here takes time: whoever waited for a timer would show.
         let took = cluster.clock.now().duration_since(before);
         assert!(took <= Duration::from_millis(1), "round {round} took {took:?}");

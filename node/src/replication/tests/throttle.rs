@@ -1,6 +1,6 @@
 //! Replicas that catch up as slowly as they are told to.
 
-use super::cluster::{ALL, Cluster, LEADER, batch};
+use super::cluster::{Cluster, LEADER, batch, write};
 use crate::config::NodeConfig;
 use crate::metadata::{PartitionState, Record, View};
 use crate::replication::throttle::Throttle;
@@ -47,7 +47,7 @@ async fn catch_up(settings: &[(&str, &str)]) -> Duration {
     let began = cluster.clock.now();
     for _ in 0..BATCHES {
         let bytes = batch(&["y".repeat(BATCH)]);
-        leader.append(bytes, ALL).await.unwrap().done().await.unwrap();
+        write(&leader, bytes).await;
     }
     let written = cluster.clock.now().duration_since(began);
     assert!(written < Duration::from_secs(1), "{written:?}");
