@@ -220,7 +220,7 @@ impl Line {
 }
 
 /// An error only if each address it has gives one; the last one then.
-pub(super) async fn connect(sys: &Sys, address: &str) -> io::Result<Lifeline> {
+async fn connect(sys: &Sys, address: &str) -> io::Result<Lifeline> {
     let mut outcome = Err(io::ErrorKind::NotFound.into());
     for address in sys.net.resolve(address).await? {
         outcome = sys.net.lifeline(address).await;
@@ -232,6 +232,6 @@ pub(super) async fn connect(sys: &Sys, address: &str) -> io::Result<Lifeline> {
     outcome
 }
 
-pub(super) fn is_refusal(error: &io::Error) -> bool {
+fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
 }
