@@ -140,7 +140,7 @@ struct Shared {
     tail: Arc<Tail>,
     hints: Hints,
     epochs: ArcSwap<EpochHistory>,
-    /// Whether nothing of the history was damaged when the log was opened.
+    /// Whether the history lacks nothing.
     are_epochs_whole: bool,
     flush: Arc<Flush>,
     /// Held for writing while batches are taken away from the end.

@@ -51,8 +51,8 @@ impl EpochHistory {
         }
     }
 
-    /// Whether a batch of `epoch` may begin at `base`. Of offsets before its first entry the history knows nothing; and
-    /// one that was damaged once may lack epochs between two others; one that is not whole, its last ones.
+    /// Whether a batch of `epoch` may begin at `base`. Of offsets before its first entry the history knows nothing, and
+    /// one that is not whole may lack epochs behind any other.
     pub(super) fn may_hold(&self, base: Offset, epoch: LeaderEpoch, is_whole: bool) -> bool {
         let above = self.entries.partition_point(|entry| entry.start <= base);
         let Some(at) = above.checked_sub(1) else {
@@ -61,9 +61,9 @@ impl EpochHistory {
         let known = self.entries[at].epoch;
         let is_between = match self.entries.get(above) {
             Some(next) => epoch > known && epoch < next.epoch,
-            None => epoch > known && !is_whole,
+            None => epoch > known,
         };
-        epoch == known || is_between
+        epoch == known || (is_between && !is_whole)
     }
 
     /// The epoch that wrote `offset`.
@@ -118,7 +118,7 @@ pub(super) struct EpochFile {
     path: PathBuf,
     history: Arc<EpochHistory>,
     file: Option<Arc<dyn File>>,
-    /// Whether nothing of the history was damaged when it was read.
+    /// Whether nothing of the history was ever damaged when it was read.
     is_whole: bool,
 }
 
@@ -132,12 +132,18 @@ impl EpochFile {
             history.begin(entry.epoch, entry.start);
         }
         let whole = history.entries.len() * ENTRY_BYTES == bytes.len();
+        let holes = folder.join(super::folder::EPOCH_HOLES);
+        let had_holes = disk.file_bytes(&holes).is_ok();
+        if !whole && !had_holes {
+            // Noted before the file looks whole again. Durable with it.
+            disk.open(&holes, Open::Create)?;
+        }
         let mut file = Self {
             disk,
             path,
             history: Arc::new(history),
             file: None,
-            is_whole: whole,
+            is_whole: whole && !had_holes,
         };
         if !whole {
             file.rewrite()?;

@@ -7,6 +7,8 @@ use headwater_protocol::ids::Offset;
 
 pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const EPOCHS: &str = "leader-epoch-checkpoint";
+/// There once the history of epochs was found damaged: it may lack some.
+pub(super) const EPOCH_HOLES: &str = "leader-epoch-holes";
 
 /// What a file named after an offset holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,8 @@
 use std::io;
 use std::sync::Arc;
 
-use headwater_protocol::ids::Offset;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::record::{BatchHeader, HEADER_BYTES};
 
 use super::damage::{damaged, failed, loss};
 use super::epochs::EpochHistory;
@@ -35,6 +36,8 @@ pub struct Scrub {
     max_timestamp: i64,
     /// Entries of the segment's index before the place.
     entries: u64,
+    /// Of the batch before the place.
+    epoch: LeaderEpoch,
     is_begun: bool,
 }
 
@@ -60,6 +63,7 @@ impl Scrub {
             next: segment,
             max_timestamp: NO_TIMESTAMP,
             entries: 0,
+            epoch: LeaderEpoch::NONE,
             is_begun,
         }
     }
@@ -89,7 +93,7 @@ impl LogReader {
             at = Scrub::at(segment.base(), true);
         }
         at.is_begun = true;
-        let following = segments.get(index + 1).map(|next| next.base());
+        let following = segments.get(index + 1);
         let walk = Walk {
             segment,
             following,
@@ -124,8 +128,8 @@ const NOTE: &str = "scrubbed";
 /// One step through one segment.
 struct Walk<'a> {
     segment: &'a Arc<Segment>,
-    /// Where the next segment begins; None: this one is appended to.
-    following: Option<Offset>,
+    /// The next segment; None: this one is appended to.
+    following: Option<&'a Arc<Segment>>,
     start: Offset,
     epochs: &'a EpochHistory,
     are_epochs_whole: bool,
@@ -154,7 +158,7 @@ impl Walk<'_> {
         let mut scan = Scan::new(&*file, trust, at.position, end, at.next);
         while now.position - at.position < STEP_BYTES {
             let Some(found) = scan.next()? else { break };
-            let batch = match found.and_then(|batch| self.check(batch)) {
+            let batch = match found.and_then(|batch| self.check(batch, now.epoch)) {
                 Ok(batch) => batch,
                 Err(damage) => {
                     return Ok(self.found(now.position - at.position, damaged(self.segment, damage)));
@@ -163,6 +167,7 @@ impl Walk<'_> {
             placed.push((batch, now.max_timestamp));
             now.position = batch.end();
             now.next = batch.header.next_offset();
+            now.epoch = batch.header.partition_leader_epoch;
             now.max_timestamp = now.max_timestamp.max(batch.header.max_timestamp);
         }
         let rebuilt = self.check_index(&mut now, &placed)?;
@@ -173,8 +178,8 @@ impl Walk<'_> {
             next: Some(now),
         };
         if now.position >= end {
-            scrubbed.damaged = self.end(now.next);
-            scrubbed.next = self.following.map(|base| Scrub::at(base, true));
+            scrubbed.damaged = self.end(&now);
+            scrubbed.next = self.next_segment();
             if scrubbed.damaged.is_none() && self.following.is_some() {
                 self.segment.remove_part(Part::Damaged)?;
             }
@@ -188,14 +193,20 @@ impl Walk<'_> {
             bytes,
             damaged: Some(damaged),
             indexes_rebuilt: 0,
-            next: self.following.map(|base| Scrub::at(base, true)),
+            next: self.next_segment(),
         }
     }
 
+    fn next_segment(&self) -> Option<Scrub> {
+        self.following.map(|next| Scrub::at(next.base(), true))
+    }
+
     /// What the checksum does not cover.
-    fn check(&self, batch: Placed) -> Result<Placed, Damage> {
+    fn check(&self, batch: Placed, before: LeaderEpoch) -> Result<Placed, Damage> {
         let header = &batch.header;
-        let reason = if header.next_offset() > self.segment.next() {
+        let reason = if header.partition_leader_epoch < before {
+            format!("epoch {} follows epoch {before}", header.partition_leader_epoch)
+        } else if header.next_offset() > self.segment.next() {
             format!(
                 "batch at offset {} passes the end of its segment",
                 header.base_offset
@@ -216,10 +227,21 @@ impl Walk<'_> {
         })
     }
 
-    /// What is missing between the last batch and the next segment. Below the log's start nothing is missed.
-    fn end(&self, next: Offset) -> Option<Damaged> {
+    /// What is wrong between the last batch and the next segment. Below the log's start nothing is missed.
+    fn end(&self, last: &Scrub) -> Option<Damaged> {
         let following = self.following?;
-        loss(next, following).filter(|lost| lost.until > self.start)
+        let lost = loss(last.next, following.base()).filter(|lost| lost.until > self.start);
+        lost.or_else(|| {
+            // Epochs never fall: where they seem to, the last one is none.
+            let first = first_header(following).ok()?;
+            let epoch = first.partition_leader_epoch;
+            let reason = format!("epoch {} comes before epoch {epoch}", last.epoch);
+            (epoch < last.epoch
+                && self
+                    .epochs
+                    .may_hold(first.base_offset, epoch, self.are_epochs_whole))
+            .then(|| damaged(self.segment, (last.position, reason)))
+        })
     }
 
     /// Whether the index of a sealed segment lied about the batches of a step, and was made anew.
@@ -259,4 +281,10 @@ impl Walk<'_> {
         now.entries = entries;
         Ok(true)
     }
+}
+
+fn first_header(segment: &Segment) -> io::Result<BatchHeader> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+    segment.open_again()?.read_at(0, &mut bytes, HEADER_BYTES)?;
+    BatchHeader::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }

@@ -320,3 +320,37 @@ fn without_a_checkpoint_a_damaged_segment_takes_nothing_with_it() {
     assert_eq!(repair(&mut log, &good.reader(), &found[0]), Ok(true));
     assert_eq!(content(&log), content(&good));
 }
+
+#[test]
+fn epochs_that_leave_numbers_out_hide_no_flipped_one() {
+    let bench = Bench::new(small());
+    let mut log = bench.log();
+    for number in 0..20 {
+        // Reigns without a record leave numbers out.
+        log.append(vec![batch(&[100, 90])], LeaderEpoch(8 * (number / 4)))
+            .unwrap();
+    }
+    let base = bases(&log)[1];
+    let path = file(base, folder::Part::Log);
+    let whole = bench.disk.content(&path).unwrap();
+    assert_eq!(whole.len() % 3, 0, "three batches of one size");
+    log.close().unwrap();
+    // Once the history was damaged, it may lack epochs: no batch is refused for that, then or later.
+    let epochs = Path::new(FOLDER).join(folder::EPOCHS);
+    let (log, batch_bytes) = (bench.log(), whole.len() / 3);
+    for batch in 0..3 {
+        let at = batch * batch_bytes + 15;
+        bench.disk.corrupt(&path, at, &[whole[at] ^ 0x01]);
+        assert_eq!(scrub(&log).0.len(), 1, "the epoch of batch {batch}");
+        bench.disk.corrupt(&path, at, &[whole[at]]);
+    }
+    drop(log);
+    bench.disk.corrupt(&epochs, 16 + 5, b"?");
+    for _ in 0..3 {
+        let mut log = bench.log();
+        assert_eq!(scrub(&log).0, []);
+        assert_eq!(read_all(&log.reader(), Offset(0), 300).len(), 20);
+        log.begin_epoch(LeaderEpoch(40)).unwrap();
+        log.close().unwrap();
+    }
+}
