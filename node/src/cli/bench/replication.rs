@@ -62,7 +62,7 @@ pub(super) async fn run(sys: &Sys, place: &Place, arguments: &Arguments) -> Resu
         for nodes in &arguments.clusters {
             let mut runs = Vec::new();
             for _ in 0..arguments.runs.max(1) {
-                note(&format!("{nodes} nodes, {partitions} partitions\n"));
+                note(&format!("{nodes} nodes, {partitions} partitions"));
                 runs.push(Measured::of(sys, place, arguments, *nodes, *partitions).await?);
             }
             let measured = Measured::middle(&runs);
@@ -126,8 +126,9 @@ impl Measured {
         // It is there when a record of each partition is acknowledged.
         write_everywhere(&target, &topic, partitions).await?;
         let create_ms = ms(sys, began);
+        note(&format!("  made in {} ms", rounded(create_ms)));
         let (mut mb_per_second, mut cpu_ms_per_mb) = (Vec::new(), Vec::new());
-        for (_, size, spread) in LOADS {
+        for (name, size, spread) in LOADS {
             let load = load(size, spread, partitions, arguments);
             let warm_up = Load {
                 records: load.records / 4,
@@ -138,12 +139,17 @@ impl Measured {
             let loaded = load.run(sys, &target.client, &topic).await?;
             let mb = loaded.bytes as f64 / 1e6;
             mb_per_second.push(mb / loaded.took.as_secs_f64());
+            note(&format!(
+                "  {name}: {} MB/s",
+                rounded(mb / loaded.took.as_secs_f64())
+            ));
             cpu_ms_per_mb.push((target.cpu() - before).as_secs_f64() * 1e3 / mb);
         }
         let before = target.cpu();
         let began = sys.clock.now();
         let latency = latency(sys, &target, &topic, partitions, arguments).await?;
         let rate_cpu_percent = (target.cpu() - before).as_secs_f64() * 1e5 / ms(sys, began);
+        note(&format!("  p50 {} ms", rounded(latency.percentile_ms(0.5))));
         let failover_ms = match nodes {
             1 | 2 => 0.0,
             _ => failover(sys, &mut target, &topic, partitions).await?,

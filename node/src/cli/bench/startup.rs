@@ -48,7 +48,7 @@ pub(super) async fn run(sys: &Sys, place: &Place, arguments: &Arguments) -> Resu
     }
     let mut cases = Vec::new();
     for partitions in &arguments.partitions {
-        note(&format!("{partitions} partitions\n"));
+        note(&format!("{partitions} partitions"));
         cases.push(Case::measure(sys, place, arguments, *partitions).await?);
     }
     note(&table(&cases));
