@@ -3,7 +3,7 @@
 use crate::config::file::Layers;
 use crate::config::{LogFormat, NodeConfig};
 use crate::node::{Bound, Node};
-use crate::sys::process::Program;
+use crate::sys::process::{self, Program};
 use crate::sys::{Sys, memory};
 use crate::telemetry::logging;
 use anyhow::Context as _;
@@ -59,6 +59,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         LogFormat::Json => logging::Format::Json,
     };
     logging::start(format, &config.telemetry.filter)?;
+    if let Err(error) = process::allow_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.worker_threads > 0 {
         runtime.worker_threads(config.worker_threads);

@@ -68,7 +68,8 @@ pub trait Disk: Send + Sync + Debug {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// An open file. Calls may come from many threads; writes to one place need one writer.
+/// An open file. Calls may come from many threads; writes to one place need one writer. One that has lost its name is
+/// `NotFound` if it rested while many others were in use: never another file of the same name.
 pub trait File: Send + Sync + Debug {
     fn bytes(&self) -> io::Result<u64>;
     /// Appends to `buffer` what lies at `at`: `bytes_max` bytes, or fewer when the file ends before.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
 use bytes::Bytes;
-use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
@@ -116,6 +116,16 @@ async fn take(from: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> io::Resul
         from.take(bytes_max).read_to_end(&mut bytes).await?;
     }
     Ok(bytes)
+}
+
+/// Lets this process hold open as many files and sockets as the system lets it ask for; answers how many.
+pub fn allow_open_files() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let current = limit.maximum;
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
+    }
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// The memory that this machine has.

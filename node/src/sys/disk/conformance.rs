@@ -10,6 +10,14 @@ use super::*;
 use crate::sys::random::Random;
 
 fn check(suite: fn(&dyn Disk)) {
+    check_open(suite);
+    let folder = tempfile::tempdir().unwrap();
+    // Every file is closed and opened again all the time.
+    suite(&OsDisk::with_open_files(folder.path(), 1));
+}
+
+/// The same, for what holds as long as files stay open.
+fn check_open(suite: fn(&dyn Disk)) {
     let folder = tempfile::tempdir().unwrap();
     suite(&OsDisk::new(folder.path()));
     suite(&MemoryDisk::new(Random::seeded(1)));
@@ -135,7 +143,7 @@ fn folders_list_what_is_in_them_in_order() {
 
 #[test]
 fn a_file_is_replaced_and_an_old_handle_keeps_the_old_one() {
-    check(|disk| {
+    check_open(|disk| {
         replace(disk, Path::new("f"), b"one").unwrap();
         let old = disk.open(Path::new("f"), Open::Read).unwrap();
         replace(disk, Path::new("f"), b"2").unwrap();

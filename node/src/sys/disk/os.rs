@@ -1,11 +1,13 @@
 //! The machine's own disk.
-//! Owns the system calls. Must never retry a failed sync, nor report a short write as done.
+//! Owns the system calls; which files are open is `handles`' to say. Must never retry a failed sync, nor report a short write as done.
 
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "the door itself"
 )]
+
+mod handles;
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use self::handles::{Handle, Handles};
 use super::{Disk, Entry, EntryKind, File, Lock, Open};
 
 /// What one call hands to the kernel at most.
@@ -26,12 +29,23 @@ const PARTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct OsDisk {
     root: PathBuf,
+    handles: Arc<Handles>,
 }
 
 impl OsDisk {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            handles: Handles::within_limit(),
+        }
+    }
+
+    /// The same, with so many of its files open at once.
+    #[cfg(test)]
+    pub(super) fn with_open_files(root: &Path, open_max: usize) -> Self {
+        Self {
+            root: root.to_owned(),
+            handles: Handles::new(open_max),
         }
     }
 
@@ -51,9 +65,10 @@ impl Disk for OsDisk {
             Open::Create => drop(options.write(true).create(true).truncate(false)),
             Open::CreateNew => drop(options.write(true).create_new(true)),
         }
-        Ok(Arc::new(OsFile {
-            file: options.open(self.at(path))?,
-        }))
+        let path = self.at(path);
+        let file = options.open(&path)?;
+        let handle = self.handles.keep(file, path, how != Open::Read)?;
+        Ok(Arc::new(OsFile { handle }))
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
@@ -128,16 +143,16 @@ impl Lock for OsLock {}
 
 #[derive(Debug)]
 struct OsFile {
-    file: fs::File,
+    handle: Arc<Handle>,
 }
 
 impl OsFile {
     /// Whether the byte at `at` is in the page cache.
-    fn is_cached(&self, at: u64) -> io::Result<bool> {
+    fn is_cached(file: &fs::File, at: u64) -> io::Result<bool> {
         let mut byte = [0];
         loop {
             let parts = &mut [IoSliceMut::new(&mut byte)];
-            return match rustix::io::preadv2(&self.file, parts, at, ReadWriteFlags::NOWAIT) {
+            return match rustix::io::preadv2(file, parts, at, ReadWriteFlags::NOWAIT) {
                 Ok(_) => Ok(true),
                 Err(Errno::AGAIN | Errno::OPNOTSUPP) => Ok(false),
                 Err(Errno::INTR) => continue,
@@ -164,16 +179,17 @@ const PROBE_BYTES: usize = 128 << 10;
 
 impl File for OsFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.handle.file()?.metadata()?.len())
     }
 
     fn read_at(&self, at: u64, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<usize> {
+        let file = self.handle.file()?;
         let start = buffer.len();
         buffer.reserve(bytes_max);
         while buffer.len() - start < bytes_max {
             let done = buffer.len() - start;
             let spare = rustix::buffer::spare_capacity(buffer);
-            match rustix::io::pread(&self.file, spare, at + done as u64) {
+            match rustix::io::pread(&file, spare, at + done as u64) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(Errno::INTR) => {}
@@ -189,9 +205,10 @@ impl File for OsFile {
         if bytes_max == 0 {
             return Ok(Some(0));
         }
+        let file = self.handle.file()?;
         let last = bytes_max - 1;
         for step in (0..last).step_by(PROBE_BYTES).chain([last]) {
-            if !self.is_cached(at + step as u64)? {
+            if !Self::is_cached(&file, at + step as u64)? {
                 return Ok(None);
             }
         }
@@ -209,11 +226,12 @@ impl File for OsFile {
     }
 
     fn write_at(&self, mut at: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let file = self.handle.file_to_write()?;
         let mut rest = parts;
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             let part = &rest[..rest.len().min(PARTS_MAX)];
-            match rustix::io::pwritev(&self.file, part, at) {
+            match rustix::io::pwritev(&file, part, at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     at += written as u64;
@@ -227,19 +245,21 @@ impl File for OsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        rustix::fs::fdatasync(&self.file).map_err(io::Error::from)
+        self.handle.sync()
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_len(bytes)
+        self.handle.file_to_write()?.set_len(bytes)
     }
 
     fn reserve(&self, at: u64, bytes: u64) -> io::Result<()> {
-        rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, at, bytes).map_err(io::Error::from)
+        let file = self.handle.file_to_write()?;
+        rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, at, bytes).map_err(io::Error::from)
     }
 
     fn will_read(&self, at: u64, bytes: u64) {
         // Advice: if it is not taken, the read waits.
-        let _ = rustix::fs::fadvise(&self.file, at, NonZeroU64::new(bytes), Advice::WillNeed);
+        let advised = self.handle.file();
+        let _ = advised.map(|file| rustix::fs::fadvise(&file, at, NonZeroU64::new(bytes), Advice::WillNeed));
     }
 }
