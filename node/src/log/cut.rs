@@ -78,6 +78,7 @@ impl Log {
     pub fn restart_at(&mut self, offset: Offset) -> Result<(), ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
+        shared.flush.anchor()?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
         let _pause = shared.flush.pause();
         let done = self.empty(offset);
@@ -131,6 +132,7 @@ impl Log {
         if offset <= start {
             return Ok(());
         }
+        self.shared.flush.anchor()?;
         let broken = |cause| self.shared.flush.break_by("trim", cause);
         self.save_start(offset).map_err(broken)?;
         self.shared.start.store(offset.value(), Ordering::Release);

@@ -136,6 +136,8 @@ struct State {
     /// The epoch file, when it has grown.
     epochs: Option<Arc<dyn File>>,
     folder_changed: bool,
+    /// The name of the folder itself is not durable yet.
+    is_new: bool,
     asked: bool,
     /// In the queue, or with a worker.
     busy: bool,
@@ -153,6 +155,7 @@ struct Work {
     sealed: Vec<Arc<Segment>>,
     epochs: Option<Arc<dyn File>>,
     folder_changed: bool,
+    is_new: bool,
 }
 
 /// Keeps syncs from running until dropped.
@@ -175,6 +178,7 @@ impl Flush {
             sealed: Vec::new(),
             epochs: None,
             folder_changed: false,
+            is_new: false,
             asked: false,
             busy: false,
             running: false,
@@ -220,6 +224,12 @@ impl Flush {
         state.sealed.push(old);
     }
 
+    /// Notes that the folder was just made: none of its names is durable before the first sync.
+    pub(super) fn begun(&self) {
+        let mut state = lock(&self.state);
+        (state.is_new, state.folder_changed) = (true, true);
+    }
+
     /// Adds segments that recovery has sealed.
     pub(super) fn sealed(&self, segments: impl IntoIterator<Item = Arc<Segment>>) {
         let mut state = lock(&self.state);
@@ -251,11 +261,19 @@ impl Flush {
         self.check()?;
         let pause = self.pause();
         let work = self.take_work();
-        let done = work.sync(&*self.disk, &self.folder);
-        self.settle(&work, done)?;
+        if work.has_news(self.synced.borrow().offset) {
+            let done = work.sync(&*self.disk, &self.folder);
+            self.settle(&work, done)?;
+        }
         self.save_progress(&work, 1);
         drop(pause);
         Ok(())
+    }
+
+    /// Returns once the names of a log that was just made are durable, for a change that is to be durable before any record.
+    pub(super) fn anchor(&self) -> Result<(), Arc<Broken>> {
+        let is_new = lock(&self.state).is_new;
+        if is_new { self.now() } else { Ok(()) }
     }
 
     /// Waits for a running sync to end and lets no other begin.
@@ -338,6 +356,7 @@ impl Flush {
             sealed: std::mem::take(&mut state.sealed),
             epochs: state.epochs.take(),
             folder_changed: std::mem::take(&mut state.folder_changed),
+            is_new: std::mem::take(&mut state.is_new),
         }
     }
 
@@ -406,8 +425,16 @@ impl Drop for Pause<'_> {
 }
 
 impl Work {
+    /// Whether there is anything that a log durable up to `synced` does not have on the device yet.
+    fn has_news(&self, synced: Offset) -> bool {
+        self.end > synced || self.folder_changed || self.epochs.is_some() || !self.sealed.is_empty()
+    }
+
     /// Older segments first: what is durable is always a prefix.
     fn sync(&self, disk: &dyn Disk, folder: &std::path::Path) -> io::Result<()> {
+        if self.is_new {
+            disk.sync_folder(folder.parent().unwrap_or_else(|| std::path::Path::new("")))?;
+        }
         if self.folder_changed {
             disk.sync_folder(folder)?;
         }

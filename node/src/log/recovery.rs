@@ -74,6 +74,8 @@ struct Found {
     orphans: Vec<(Offset, Part)>,
     /// Segments that were repaired and did not take their place yet.
     repaired: Vec<Offset>,
+    /// The folder was not there before.
+    is_new: bool,
 }
 
 /// What to think of offsets missing between two segments behind the recovery point. Appends leave none there.
@@ -113,7 +115,7 @@ impl Opening<'_> {
                 let (file, segments) = self.existing(file, found.segments)?;
                 (file, segments, Gaps::AreLosses)
             }
-            None => (self.unknown(&found.segments)?, found.segments, Gaps::AreBelieved),
+            None => (self.unknown(&found)?, found.segments, Gaps::AreBelieved),
         };
         let content = checkpoint.content();
         let recovered = self
@@ -123,8 +125,13 @@ impl Opening<'_> {
             let _ = disk.remove_file(&folder::path(self.folder, offset, part));
         }
         let snapshots = Snapshots::new(Arc::clone(disk), self.folder, found.snapshots);
-        self.assemble(checkpoint, recovered, snapshots)
-            .map_err(|cause| self.failed("open", cause))
+        let opened = self
+            .assemble(checkpoint, recovered, snapshots)
+            .map_err(|cause| self.failed("open", cause))?;
+        if found.is_new {
+            opened.log.shared.flush.begun();
+        }
+        Ok(opened)
     }
 
     fn failed(&self, action: &'static str, cause: io::Error) -> OpenError {
@@ -139,12 +146,12 @@ impl Opening<'_> {
         let disk = &self.logs.disk;
         let entries = match disk.list(self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = self.folder.parent().unwrap_or_else(|| Path::new(""));
-                let made = disk
-                    .create_folder(self.folder)
-                    .and_then(|()| disk.sync_folder(above));
+                let made = disk.create_folder(self.folder);
                 made.map_err(|cause| self.failed("make", cause))?;
-                Vec::new()
+                return Ok(Found {
+                    is_new: true,
+                    ..Found::default()
+                });
             }
             listed => listed.map_err(|cause| self.failed("list", cause))?,
         };
@@ -207,10 +214,11 @@ impl Opening<'_> {
         Ok((file, segments))
     }
 
-    /// A new log, or one whose checkpoint is lost: then everything is checked.
-    fn unknown(&self, segments: &[Offset]) -> Result<CheckpointFile, OpenError> {
+    /// A new log, of which nothing need be durable before its first record is; or one whose checkpoint is lost: then
+    /// everything is checked.
+    fn unknown(&self, found: &Found) -> Result<CheckpointFile, OpenError> {
         let disk = &self.logs.disk;
-        let start = segments.first().copied().unwrap_or(Offset::ZERO);
+        let start = found.segments.first().copied().unwrap_or(Offset::ZERO);
         let content = Checkpoint {
             log_start: start,
             recovered: RecoveryPoint::front_of(start),
@@ -218,6 +226,9 @@ impl Opening<'_> {
         };
         let file = CheckpointFile::create(Arc::clone(disk), self.folder, content);
         let durable = file.and_then(|file| {
+            if found.is_new {
+                return Ok(file);
+            }
             file.sync()?;
             disk.sync_folder(self.folder)?;
             Ok(file)

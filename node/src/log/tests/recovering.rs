@@ -26,6 +26,40 @@ fn a_new_log_is_empty_and_stays_so() {
 }
 
 #[test]
+fn a_new_log_waits_for_the_device_with_its_first_record_and_not_before() {
+    let bench = Bench::new(config());
+    let before = bench.disk.calls(Operation::Sync);
+    let mut log = bench.log();
+    assert_eq!(bench.disk.calls(Operation::Sync) - before, 0);
+    fill(&mut log, 1);
+    log.flush_now().unwrap();
+    drop(log);
+    bench.disk.crash();
+    assert_eq!(bench.log().end(), Offset(1));
+}
+
+#[test]
+fn a_log_to_which_nothing_was_added_costs_nothing_to_close() {
+    let bench = Bench::new(config());
+    let mut log = bench.log();
+    fill(&mut log, 3);
+    log.close().unwrap();
+    let before = bench.disk.calls(Operation::Sync);
+    bench.log().close().unwrap();
+    assert_eq!(bench.disk.calls(Operation::Sync) - before, 0);
+}
+
+#[test]
+fn where_a_new_log_begins_is_durable_before_any_record() {
+    let bench = Bench::new(config());
+    let mut log = bench.log();
+    log.restart_at(Offset(7)).unwrap();
+    drop(log);
+    bench.disk.crash();
+    assert_eq!((bench.log().start(), bench.log().end()), (Offset(7), Offset(7)));
+}
+
+#[test]
 fn after_a_clean_end_nothing_is_checked() {
     let bench = Bench::new(Config {
         segment_bytes: 1000,
