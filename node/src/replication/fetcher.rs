@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId};
 use headwater_protocol::kafka::fetch::FetchRequest;
 use headwater_protocol::kafka::{ErrorCode, decode_response, encode_request};
@@ -136,7 +136,13 @@ impl Fetcher {
             match self.event().await {
                 Event::Stop => return,
                 Event::Assigned => self.assign(),
-                Event::Done(done) => self.done(done),
+                Event::Done(done) => {
+                    self.done(done);
+                    // Whatever else is done by now goes into the same request.
+                    while let Some(Some(done)) = self.jobs.next().now_or_never() {
+                        self.done(done);
+                    }
+                }
                 Event::Link(event) => self.on_link(event),
                 Event::Time => self.on_time(),
             }

@@ -7,6 +7,8 @@
 //! anew. So the others are asked for meanwhile, whatever it takes. A second request may be on its way behind a first: the
 //! leader ends the wait of the first when it comes.
 
+mod slots;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use headwater_protocol::kafka::fetch::{
 };
 use headwater_protocol::primitives::Records;
 
+use self::slots::Slots;
 use super::Key;
 use crate::partition::{EpochEnd, LeaderMarks, Position};
 
@@ -120,7 +123,7 @@ struct InFlight {
 pub(super) struct Session {
     me: NodeId,
     limits: Limits,
-    slots: BTreeMap<Key, Slot>,
+    slots: Slots,
     /// In the leader's session and not wanted any more.
     forgotten: BTreeSet<Key>,
     id: i32,
@@ -135,7 +138,7 @@ impl Session {
         Self {
             me,
             limits,
-            slots: BTreeMap::new(),
+            slots: Slots::default(),
             forgotten: BTreeSet::new(),
             id: 0,
             epoch: 0,
@@ -147,12 +150,8 @@ impl Session {
 
     /// Takes over which partitions are fetched, in which epochs. Returns what has to be found out first.
     pub(super) fn assign(&mut self, wanted: &BTreeMap<Key, LeaderEpoch>) -> Vec<Task> {
-        let gone: Vec<Key> = self
-            .slots
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .copied()
-            .collect();
+        let known = self.slots.iter().map(|(key, _)| *key);
+        let gone: Vec<Key> = known.filter(|key| !wanted.contains_key(key)).collect();
         for key in gone {
             if let Some(slot) = self.slots.remove(&key)
                 && slot.named_in.is_some()
@@ -194,12 +193,12 @@ impl Session {
         (self.id, self.epoch) = (0, 0);
         self.session += 1;
         self.forgotten.clear();
-        for slot in self.slots.values_mut() {
+        self.slots.change_all(|slot| {
             slot.named_in = None;
             if let Phase::Ready { asked_in, .. } = &mut slot.phase {
                 *asked_in = None;
             }
-        }
+        });
     }
 
     /// The next request, if one is to be sent now.
@@ -212,22 +211,20 @@ impl Session {
         if !may_send {
             return None;
         }
-        let is_ready = |slot: &&mut Slot| matches!(slot.phase, Phase::Ready { .. });
-        if self.slots.values_mut().filter(is_ready).count() == 0 {
+        if !self.slots.has_ready() {
             return None;
         }
         let number = self.number + 1;
+        // A session begins without anything asked for, and while it has no id each request names everything.
+        if is_full {
+            self.ask_anew();
+        }
         let mut topics: BTreeMap<TopicId, Vec<FetchPartition>> = BTreeMap::new();
         let mut named = Vec::new();
-        for (key, slot) in &self.slots {
-            let Phase::Ready { at, asked_in } = slot.phase else {
-                continue;
-            };
-            if is_full || asked_in.is_none() {
-                topics
-                    .entry(key.0)
-                    .or_default()
-                    .push(self.wanted(key.1, slot.epoch, at));
+        for (key, slot) in self.slots.unasked() {
+            if let Phase::Ready { at, .. } = slot.phase {
+                let wanted = self.wanted(key.1, slot.epoch, at);
+                topics.entry(key.0).or_default().push(wanted);
                 named.push(*key);
             }
         }
@@ -236,11 +233,12 @@ impl Session {
             return None;
         }
         for key in named {
-            let slot = self.slots.get_mut(&key).expect("it was just looked at");
-            slot.named_in = Some(number);
-            if let Phase::Ready { asked_in, .. } = &mut slot.phase {
-                *asked_in = Some(number);
-            }
+            self.slots.change(&key, |slot| {
+                slot.named_in = Some(number);
+                if let Phase::Ready { asked_in, .. } = &mut slot.phase {
+                    *asked_in = Some(number);
+                }
+            });
             self.forgotten.remove(&key);
         }
         let request = self.request(topics, broker_epoch);
@@ -252,6 +250,14 @@ impl Session {
         });
         self.epoch = if self.epoch == i32::MAX { 1 } else { self.epoch + 1 };
         Some(request)
+    }
+
+    fn ask_anew(&mut self) {
+        self.slots.change_all(|slot| {
+            if let Phase::Ready { asked_in, .. } = &mut slot.phase {
+                *asked_in = None;
+            }
+        });
     }
 
     fn wanted(&self, index: PartitionIndex, epoch: LeaderEpoch, at: Position) -> FetchPartition {
@@ -343,7 +349,7 @@ impl Session {
     }
 
     fn take(&mut self, key: Key, data: PartitionData, number: u64, now: Instant, taken: &mut Taken) {
-        let Some(slot) = self.slots.get_mut(&key) else {
+        let Some(slot) = self.slots.get(&key) else {
             return;
         };
         let Phase::Ready { at, asked_in } = slot.phase else {
@@ -383,7 +389,7 @@ impl Session {
                     }
                 }
                 None => {
-                    slot.failures = 0;
+                    self.slots.change(&key, |slot| slot.failures = 0);
                     let work = Work::Note { marks };
                     return taken.tasks.push(Task { key, epoch, work });
                 }
@@ -397,73 +403,61 @@ impl Session {
                 return;
             }
         };
-        slot.phase = Phase::Busy;
+        self.slots.change(&key, |slot| slot.phase = Phase::Busy);
         taken.tasks.push(Task { key, epoch, work });
     }
 
     /// The work for a partition is done, and it goes on at `result`; None: it failed.
     pub(super) fn done(&mut self, key: Key, epoch: LeaderEpoch, result: Option<Position>, now: Instant) {
-        let Some(slot) = self.slots.get_mut(&key) else {
+        let Some(slot) = self.slots.get(&key) else {
             return;
         };
         if slot.epoch != epoch || !matches!(slot.phase, Phase::Busy) {
             return;
         }
         match result {
-            Some(at) => {
+            Some(at) => self.slots.change(&key, |slot| {
                 slot.failures = 0;
                 slot.phase = Phase::Ready { at, asked_in: None };
-            }
+            }),
             None => self.rest(key, now, None),
         }
     }
 
     fn rest(&mut self, key: Key, now: Instant, at: Option<Position>) {
-        let Some(slot) = self.slots.get_mut(&key) else {
-            return;
-        };
-        let pause = BACKOFF * 2_u32.saturating_pow(slot.failures.min(16));
-        slot.failures += 1;
-        slot.phase = Phase::Resting {
-            until: now + pause.min(self.limits.backoff_max),
-            at,
-        };
+        let longest = self.limits.backoff_max;
+        self.slots.change(&key, |slot| {
+            let pause = BACKOFF * 2_u32.saturating_pow(slot.failures.min(16));
+            slot.failures += 1;
+            let until = now + pause.min(longest);
+            slot.phase = Phase::Resting { until, at };
+        });
     }
 
     /// Those that have rested long enough go on. Returns what has to be found out for that.
     pub(super) fn wake(&mut self, now: Instant) -> Vec<Task> {
         let mut tasks = Vec::new();
-        for (key, slot) in &mut self.slots {
-            let Phase::Resting { until, at } = slot.phase else {
-                continue;
-            };
-            if until > now {
-                continue;
-            }
-            slot.phase = match at {
-                Some(at) => Phase::Ready { at, asked_in: None },
-                None => {
-                    let work = Work::Follow;
-                    let epoch = slot.epoch;
-                    tasks.push(Task {
-                        key: *key,
-                        epoch,
-                        work,
-                    });
-                    Phase::Busy
-                }
-            };
+        for key in self.slots.rested(now) {
+            self.slots.change(&key, |slot| {
+                let Phase::Resting { at, .. } = slot.phase else {
+                    return;
+                };
+                slot.phase = match at {
+                    Some(at) => Phase::Ready { at, asked_in: None },
+                    None => {
+                        let (work, epoch) = (Work::Follow, slot.epoch);
+                        tasks.push(Task { key, epoch, work });
+                        Phase::Busy
+                    }
+                };
+            });
         }
         tasks
     }
 
     /// When `wake` has something to do next.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let resting = self.slots.values().filter_map(|slot| match slot.phase {
-            Phase::Resting { until, .. } => Some(until),
-            Phase::Busy | Phase::Ready { .. } => None,
-        });
-        resting.min()
+        self.slots.wakes_at()
     }
 
     /// Since when the oldest request waits for its answer.
