@@ -162,7 +162,7 @@ impl Partition {
         };
         self.shared
             .mailbox
-            .send(Command::Append(append))
+            .send(Command::Append(Box::new(append)))
             .await
             .map_err(|_| AppendError::Stopped)
     }

@@ -105,16 +105,10 @@ impl Actor {
         let mut waiting = Some(command);
         while let Some(command) = waiting.take() {
             match command {
-                Command::Append(append) => waiting = self.append_group(append, mailbox).await,
-                Command::Configure {
-                    config,
-                    leadership,
-                    mirror,
-                } => {
-                    self.configure(config, leadership, mirror.map(Arc::from)).await;
-                }
+                Command::Append(append) => waiting = self.append_group(*append, mailbox).await,
+                Command::Configure(configure) => self.configure(*configure).await,
                 Command::Follow { epoch, reply } => self.follow(epoch, reply),
-                Command::Replicate(replicate) => self.replicate(replicate).await,
+                Command::Replicate(replicate) => self.replicate(*replicate).await,
                 Command::Truncate { epoch, to, reply } => match self.truncate(epoch, to).await {
                     Ok(()) => self.follow(epoch, reply),
                     Err(error) => drop(reply.send(Err(error))),

@@ -12,13 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
+/// What a partition's task is asked for. A mailbox keeps room for many even while it is empty: what is large is boxed.
 pub(super) enum Command {
-    Append(Append),
-    Configure {
-        config: Arc<TopicConfig>,
-        leadership: PartitionState,
-        mirror: Option<String>,
-    },
+    Append(Box<Append>),
+    Configure(Box<Configure>),
     DeleteRecords {
         before: Option<Offset>,
         reply: oneshot::Sender<Result<Offset, LookupError>>,
@@ -32,7 +29,7 @@ pub(super) enum Command {
         epoch: LeaderEpoch,
         reply: FollowReply,
     },
-    Replicate(Replicate),
+    Replicate(Box<Replicate>),
     /// Takes away what the leader's history does not have.
     Truncate {
         epoch: LeaderEpoch,
@@ -66,6 +63,13 @@ pub(super) enum Command {
     Close {
         reply: oneshot::Sender<bool>,
     },
+}
+
+/// What the metadata says now.
+pub(super) struct Configure {
+    pub(super) config: Arc<TopicConfig>,
+    pub(super) leadership: PartitionState,
+    pub(super) mirror: Option<String>,
 }
 
 /// Whoever copies for this replica hears where it goes on.
@@ -126,3 +130,6 @@ pub(super) enum Waiter {
     },
     Ticket(oneshot::Sender<Result<(), TicketError>>),
 }
+
+/// Some ten thousand mailboxes have room for 32 of them each.
+const _: () = assert!(size_of::<Command>() <= 32);

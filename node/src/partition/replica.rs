@@ -87,11 +87,11 @@ impl Partition {
             Some((admitted, permit))
         };
         self.ask_replica(|reply| {
-            Command::Replicate(Replicate {
+            Command::Replicate(Box::new(Replicate {
                 leader,
                 admitted,
                 reply,
-            })
+            }))
         })
         .await
     }

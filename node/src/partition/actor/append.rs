@@ -57,7 +57,7 @@ impl Actor {
         self.stage(first, &mut group);
         while group.bytes < bytes_max && group.staged.len() < GROUP_APPENDS_MAX {
             match mailbox.try_recv() {
-                Some(Command::Append(append)) if append.kind == kind => self.stage(append, &mut group),
+                Some(Command::Append(append)) if append.kind == kind => self.stage(*append, &mut group),
                 command => {
                     other = command;
                     break;

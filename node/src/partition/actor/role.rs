@@ -1,11 +1,11 @@
 //! Who leads, and who is in sync: changes of leadership, the fetches of the replicas, proposals of the leader.
 
+use super::super::command::Configure;
 use super::super::error::TicketError;
 use super::super::in_sync::{InSyncChange, InSyncRefused, InSyncSets, Proposing};
 use super::super::shared::Live;
 use super::super::state::{Role, Rules};
 use super::{Actor, refused};
-use crate::config::TopicConfig;
 use crate::log;
 use crate::metadata::PartitionState;
 use crate::sys::clock::Clock;
@@ -22,12 +22,12 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 impl Actor {
     /// Takes over what the metadata says now.
-    pub(super) async fn configure(
-        &mut self,
-        config: Arc<TopicConfig>,
-        leadership: PartitionState,
-        mirror: Option<Arc<str>>,
-    ) {
+    pub(super) async fn configure(&mut self, configure: Configure) {
+        let Configure {
+            config,
+            leadership,
+            mirror,
+        } = configure;
         let now = self.shared.means.clock.now();
         let before = (self.state.role(), self.state.leader_epoch());
         self.state.lead(leadership, now);
@@ -49,12 +49,15 @@ impl Actor {
         let old = self.shared.live.load_full();
         self.shared.live.store(Arc::new(Live {
             config,
-            mirror,
+            mirror: mirror.map(Arc::from),
             ..Live::clone(&old)
         }));
         self.show_leadership();
-        // What was cached is to be committed by syncs from now on, or the other way round.
-        self.flush();
+        let marks = self.state.watermarks();
+        if marks.synced < marks.log_end {
+            // What was cached is to be committed by syncs from now on, or the other way round.
+            self.flush();
+        }
         self.publish();
         self.answer_waiters();
         self.answer_following();

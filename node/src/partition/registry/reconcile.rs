@@ -3,6 +3,7 @@
 //! Owns every partition's scope. One image is reconciled wholly before the next is looked at; images in between may be
 //! skipped, since only the newest counts.
 
+use super::super::command::Configure;
 use super::super::open::{Ready, Wanted, open};
 use super::super::request::PartitionName;
 use super::super::shared::Means;
@@ -137,12 +138,14 @@ impl Reconciler {
             self.drop_moved(topic).await;
         }
         let mut wanted = Vec::new();
-        for topic in &delta.topics_changed {
-            wanted.extend(self.change_topic(topic, &broker).await);
-        }
         if delta.broker_configs {
             for topic in image.topics.values() {
-                wanted.extend(self.change_topic(topic, &broker).await);
+                wanted.extend(self.change_topic(topic, None, &broker).await);
+            }
+        } else {
+            for topic in &delta.topics_changed {
+                let before = self.image.topic_by_id(topic.id).map(Arc::as_ref);
+                wanted.extend(self.change_topic(topic, before, &broker).await);
             }
         }
         self.open(wanted).await;
@@ -159,8 +162,14 @@ impl Reconciler {
         self.reconciled.send_replace(offset);
     }
 
-    /// Reconfigures the partitions that run, and tells which are to be opened.
-    async fn change_topic(&self, topic: &Arc<Topic>, broker: &BrokerConfig) -> Vec<Wanted> {
+    /// Reconfigures the partitions that run, as far as they are not as they were `before`, and tells which are to be opened.
+    async fn change_topic(
+        &self,
+        topic: &Topic,
+        before: Option<&Topic>,
+        broker: &BrokerConfig,
+    ) -> Vec<Wanted> {
+        let before = before.filter(|before| before.configs == topic.configs && before.mirror == topic.mirror);
         let config = Arc::new(TopicConfig::resolve(&topic.configs, broker));
         let mirror = topic.mirror.as_ref().map(|mirror| mirror.link.clone());
         let mut wanted = Vec::new();
@@ -169,6 +178,7 @@ impl Reconciler {
                 continue;
             }
             match self.running.get(&(topic.id, index)) {
+                Some(_) if before.and_then(|before| before.partition(index)) == Some(leadership) => {}
                 Some(partition) => partition.configure(&config, leadership, mirror.clone()).await,
                 None => wanted.push(Wanted {
                     me: self.options.me,
@@ -396,7 +406,7 @@ impl Reconciler {
         let topics: BTreeSet<TopicId> = failed.into_iter().map(|(topic, _)| topic).collect();
         let mut wanted = Vec::new();
         for topic in topics.into_iter().filter_map(|id| image.topic_by_id(id)) {
-            wanted.extend(self.change_topic(topic, &broker).await);
+            wanted.extend(self.change_topic(topic, Some(topic), &broker).await);
         }
         self.open(wanted).await;
         self.show(&image);
@@ -417,11 +427,11 @@ impl Partition {
         leadership: &PartitionState,
         mirror: Option<String>,
     ) {
-        let command = Command::Configure {
+        let command = Command::Configure(Box::new(Configure {
             config: Arc::clone(config),
             leadership: leadership.clone(),
             mirror,
-        };
+        }));
         // A partition that is offline has no task that could take it.
         let _ = self.shared.mailbox.send(command).await;
     }
