@@ -167,7 +167,7 @@ impl Partition {
             .map_err(|_| AppendError::Stopped)
     }
 
-    /// How far the partition is now, and every change of it. Its sender goes when the partition stops.
+    /// How far the partition is now, and every change of it, or of who leads it. Its sender goes when the partition stops.
     pub fn watermarks(&self) -> watch::Receiver<Watermarks> {
         self.shared.watermarks.clone()
     }

@@ -147,7 +147,7 @@ pub(super) struct Follower {
     pub reached_offset: Option<i64>,
     /// Records that the leader has and the follower is not known to have.
     pub lag: u64,
-    /// How long ago it fetched last; null as above.
+    /// How long ago it last fetched something new, or said that it has all there is; null as above.
     #[schema(required)]
     pub fetched_ms_ago: Option<u64>,
 }

@@ -266,6 +266,7 @@ impl Actor {
                 ..Live::clone(&live)
             }));
             self.shared.note_failed();
+            self.watermarks.send_modify(|_| ());
         }
         for reply in self.following.drain() {
             let reason = reason.clone();

@@ -45,6 +45,17 @@ struct Follower {
     refused: bool,
 }
 
+impl Follower {
+    fn has_all(&self, log_end: Offset) -> bool {
+        self.last.is_some_and(|last| last.offset >= log_end)
+    }
+
+    fn keeps_up(&self, log_end: Offset, now: Instant, lag_max: Duration) -> bool {
+        let is_recent = |at| now.saturating_duration_since(at) <= lag_max;
+        self.has_all(log_end) || self.caught_up_at.is_some_and(is_recent)
+    }
+}
+
 /// All other replicas of one reign.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Followers {
@@ -96,6 +107,16 @@ impl Followers {
         follower.refused = keeps_up && !may_join;
     }
 
+    /// The leader's log grows beyond `log_end`: those who had all of it lack something from now on, and not since they
+    /// fetched last. A replica of a partition that does not move has nothing to say for as long.
+    pub(super) fn outrun(&mut self, log_end: Offset, now: Instant) {
+        for follower in self.known.values_mut() {
+            if follower.has_all(log_end) {
+                follower.caught_up_at = follower.caught_up_at.max(Some(now));
+            }
+        }
+    }
+
     /// How far a replica is known to be in this reign.
     pub(super) fn offset(&self, node: NodeId) -> Option<Offset> {
         self.known.get(&node)?.last.map(|last| last.offset)
@@ -120,21 +141,15 @@ impl Followers {
         let Some(follower) = self.known.get(&node) else {
             return false;
         };
-        let has_all = follower.last.is_some_and(|last| last.offset >= log_end);
-        let is_recent = follower
-            .caught_up_at
-            .is_some_and(|at| now.saturating_duration_since(at) <= lag_max);
-        has_all || is_recent
+        follower.keeps_up(log_end, now, lag_max)
     }
 
     /// Nobody waits any longer for those who do not keep up.
-    pub(super) fn give_up_slow(&mut self, now: Instant, lag_max: Duration) {
+    pub(super) fn give_up_slow(&mut self, log_end: Offset, now: Instant, lag_max: Duration) {
         for follower in self.known.values_mut() {
-            let is_recent = follower
-                .caught_up_at
-                .is_some_and(|at| now.saturating_duration_since(at) <= lag_max);
-            follower.joining &= is_recent;
-            follower.refused &= is_recent;
+            let keeps_up = follower.keeps_up(log_end, now, lag_max);
+            follower.joining &= keeps_up;
+            follower.refused &= keeps_up;
         }
     }
 
@@ -208,10 +223,26 @@ mod tests {
         // It was level with the leader's end of second 28, and is silent since 29.
         assert!(followers.keeps_up(NodeId(2), Offset(300), at(38), LAG));
         assert!(!followers.keeps_up(NodeId(2), Offset(300), at(39), LAG));
-        followers.give_up_slow(at(39), LAG);
+        followers.give_up_slow(Offset(300), at(39), LAG);
         assert!(!followers.is_joining(NodeId(2)));
         // One that has everything is never slow.
         assert!(followers.keeps_up(NodeId(2), Offset(290), at(1000), LAG));
+    }
+
+    #[test]
+    fn a_replica_that_had_everything_lacks_it_from_the_append_on() {
+        let start = crate::sys::clock::Clock::manual(0).now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut followers = Followers::begin(&[], start);
+        followers.fetched(fetch(10, 10, start), LAG, true);
+        // For an hour nothing is appended, and the replica has nothing to say of the partition.
+        followers.give_up_slow(Offset(10), at(3600), LAG);
+        assert!(followers.is_joining(NodeId(2)));
+        followers.outrun(Offset(10), at(3600));
+        assert!(followers.keeps_up(NodeId(2), Offset(11), at(3610), LAG));
+        // What comes next gives it no more time.
+        followers.outrun(Offset(11), at(3605));
+        assert!(!followers.keeps_up(NodeId(2), Offset(12), at(3611), LAG));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct FollowerProgress {
     pub reached: Option<Offset>,
     /// Records that the leader has and the follower is not known to have.
     pub lag: u64,
-    /// When it fetched last in this reign.
+    /// When it fetched last in this reign and had something to say, or the partition had moved.
     pub fetched_at: Option<Instant>,
 }
 

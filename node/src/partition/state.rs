@@ -197,12 +197,15 @@ impl State {
     }
 
     /// The log grew to `end`.
-    pub fn appended(&mut self, end: Offset) {
+    pub fn appended(&mut self, end: Offset, now: Instant) {
         assert!(
             end >= self.own.log_end,
             "a log grows at its end: {end} after {}",
             self.own.log_end
         );
+        if end > self.own.log_end {
+            self.followers.outrun(self.own.log_end, now);
+        }
         self.own.log_end = end;
         self.advance();
     }
@@ -267,7 +270,8 @@ impl State {
 
     /// Nobody is waited for any longer who does not keep up.
     pub fn give_up_slow(&mut self, now: Instant) {
-        self.followers.give_up_slow(now, self.rules.lag_max);
+        self.followers
+            .give_up_slow(self.own.log_end, now, self.rules.lag_max);
         self.advance();
     }
 

@@ -5,16 +5,21 @@
 //! sessions and in partitions; when full, a session that rested long enough makes room, and otherwise the client
 //! goes on without one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use headwater_protocol::ids::{LeaderEpoch, Offset, TopicId};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, Offset, TopicId};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::fetch::{FetchRequest, FetchTopic, ForgottenTopic};
 use headwater_protocol::primitives::Str;
 use indexmap::IndexMap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::partition::{Partition, Watermarks};
 use crate::sys::random::Random;
@@ -63,16 +68,30 @@ pub(super) struct Slot {
     /// A replica was given something it has to deal with: nothing more is said of the partition until the replica names
     /// it again. So it may ask for the others meanwhile, and nothing is sent twice.
     pub(super) resting: bool,
+    /// Dropping it ends the watch over the partition.
+    watched: Option<oneshot::Sender<Infallible>>,
 }
 
-/// What one consumer or replica fetches.
+/// A partition of a session.
+pub(super) type SlotKey = (TopicKey, i32);
+
+/// Ends with the slot when its partition moves; with None when nobody wants to know any more.
+type Watching = Pin<Box<dyn Future<Output = Option<SlotKey>> + Send>>;
+
+/// What one consumer or replica fetches. A fetch costs as much as there is to look at: what it names, and what moved.
 ///
 /// - `id` is 0 for a fetch without a session.
+/// - Between two fetches, every slot is due, watched, or rests until it is named.
 pub(super) struct FetchSession {
     pub(super) id: i32,
     epoch: i32,
     by_id: bool,
-    pub(super) slots: IndexMap<(TopicKey, i32), Slot>,
+    pub(super) slots: IndexMap<SlotKey, Slot>,
+    /// What the next fetch looks at, whether it moves or not.
+    due: BTreeSet<SlotKey>,
+    moving: FuturesUnordered<Watching>,
+    /// The incarnation of the replica that fetched last.
+    incarnation: Option<BrokerEpoch>,
     /// The slot that is served first: behind the last that gave records, so that a busy partition starves nobody.
     pub(super) first: usize,
 }
@@ -84,6 +103,9 @@ impl FetchSession {
             epoch: EPOCH_NEW,
             by_id,
             slots: IndexMap::new(),
+            due: BTreeSet::new(),
+            moving: FuturesUnordered::new(),
+            incarnation: None,
             first: 0,
         }
     }
@@ -112,12 +134,12 @@ impl FetchSession {
                     partition: None,
                     told: None,
                     resting: false,
+                    watched: None,
                 };
-                let slot = self
-                    .slots
-                    .entry((key.clone(), partition.partition))
-                    .or_insert_with(slot);
+                let key = (key.clone(), partition.partition);
+                let slot = self.slots.entry(key.clone()).or_insert_with(slot);
                 (slot.wanted, slot.resting) = (wanted, false);
+                self.due.insert(key);
             }
         }
     }
@@ -132,12 +154,88 @@ impl FetchSession {
         {
             let key = topic_key(self.by_id, topic, topic_id.into(), Keep::Briefly);
             for partition in partitions {
-                self.slots.swap_remove(&(key.clone(), partition));
+                let key = (key.clone(), partition);
+                self.slots.swap_remove(&key);
+                self.due.remove(&key);
             }
         }
         if self.first >= self.slots.len() {
             self.first = 0;
         }
+    }
+
+    /// Who fetches: another incarnation says all anew, even where nothing moved.
+    pub(super) fn fetches_as(&mut self, incarnation: Option<BrokerEpoch>) {
+        if self.incarnation != incarnation {
+            self.due.extend(self.slots.keys().cloned());
+            self.incarnation = incarnation;
+        }
+    }
+
+    /// The slots that are to be looked at now, in the order in which they are served.
+    pub(super) fn take_due(&mut self) -> Vec<usize> {
+        let (moving, due) = (&mut self.moving, &mut self.due);
+        let moved = async move {
+            while let Some(key) = moving.next().await {
+                due.extend(key);
+            }
+        };
+        // All that has moved by now, however much that is: the rest is not waited for.
+        let _ = tokio::task::unconstrained(moved).now_or_never();
+        let (count, first) = (self.slots.len(), self.first);
+        let mut due = Vec::with_capacity(self.due.len());
+        for key in std::mem::take(&mut self.due) {
+            let Some((at, _, slot)) = self.slots.get_full_mut(&key) else {
+                continue;
+            };
+            slot.watched = None;
+            if !slot.resting {
+                due.push(at);
+            }
+        }
+        due.sort_unstable_by_key(|at| (at + count - first) % count);
+        due
+    }
+
+    /// The next fetch looks at the slot.
+    pub(super) fn look_again(&mut self, at: usize) {
+        if let Some((key, _)) = self.slots.get_index(at) {
+            self.due.insert(key.clone());
+        }
+    }
+
+    /// The slot is looked at again when its partition moves.
+    pub(super) fn watch(&mut self, at: usize) {
+        let Some((key, slot)) = self.slots.get_index_mut(at) else {
+            return;
+        };
+        let (Some((_, watermarks)), None) = (&slot.partition, &slot.watched) else {
+            return;
+        };
+        let (mut watermarks, key) = (watermarks.clone(), key.clone());
+        let (watched, unwatched) = oneshot::channel();
+        slot.watched = Some(watched);
+        self.moving.push(Box::pin(async move {
+            tokio::select! {
+                biased;
+                _ = unwatched => None,
+                // The sender goes with the partition: that is news as well.
+                _ = watermarks.changed() => Some(key),
+            }
+        }));
+    }
+
+    /// The next slot whose partition moves. Cancel-safe.
+    pub(super) async fn moved(&mut self) -> usize {
+        while let Some(moved) = self.moving.next().await {
+            let slot = moved.and_then(|key| self.slots.get_full_mut(&key));
+            let Some((at, _, slot)) = slot else { continue };
+            slot.watched = None;
+            if !slot.resting {
+                return at;
+            }
+        }
+        std::future::pending().await
     }
 }
 
@@ -420,6 +518,30 @@ mod tests {
             fetch(&cache, request(id, 4, &[], &[]), now),
             Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)
         );
+    }
+
+    #[test]
+    fn a_fetch_looks_at_what_it_names_and_at_what_is_left_to_say() {
+        let now = Clock::manual(0).now();
+        let cache = Cache::new(2, Random::seeded(1));
+        let due = |mut request: FetchRequest, look_again: Option<usize>, incarnation: i64| {
+            let (mut lease, _) = cache.begin(&mut request, false, now).unwrap();
+            let session = lease.session();
+            session.fetches_as(Some(BrokerEpoch(incarnation)));
+            let due = session.take_due();
+            look_again.into_iter().for_each(|at| session.look_again(at));
+            (due, lease.give_back())
+        };
+        let (first, id) = due(request(0, 0, &[0, 1, 2, 3], &[]), None, 1);
+        assert_eq!(first, [0, 1, 2, 3]);
+        assert_eq!(due(request(id, 1, &[], &[]), None, 1).0, [0; 0]);
+        assert_eq!(due(request(id, 2, &[2], &[]), Some(1), 1).0, [2]);
+        assert_eq!(due(request(id, 3, &[3], &[]), Some(1), 1).0, [1, 3]);
+        // The last one took the place of the forgotten one.
+        assert_eq!(due(request(id, 4, &[], &[1]), None, 1).0, [0; 0]);
+        assert_eq!(due(request(id, 5, &[3], &[]), None, 1).0, [1]);
+        // Another incarnation of a replica says everything anew.
+        assert_eq!(due(request(id, 6, &[], &[]), None, 2).0, [0, 1, 2]);
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Actor {
         match &written {
             Ok(appended) => {
                 self.set_disk_full(false);
-                self.state.appended(appended.next);
+                self.state.appended(appended.next, self.shared.means.clock.now());
                 self.unsaved_bytes += bytes as u64;
                 self.unsynced_bytes += bytes as u64;
             }

@@ -94,6 +94,10 @@ impl Actor {
             epoch_start: self.state.epoch_start(),
             ..Live::clone(&old)
         }));
+        if *old.leadership != *self.state.leadership() {
+            // Whoever waits for the watermarks is served otherwise by now, or by somebody else.
+            self.watermarks.send_modify(|_| ());
+        }
         if !self.state.has_proposal() {
             self.proposal = None;
         }

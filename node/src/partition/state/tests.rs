@@ -87,7 +87,7 @@ fn one_replica_commits_what_is_synced_or_cached() {
             ..leadership(1, 0, &[1])
         };
         let mut state = State::new(NodeId(1), alone, found(0, 0, 0, -1), rules, now());
-        state.appended(Offset(7));
+        state.appended(Offset(7), now());
         assert_eq!(committed(&state), before);
         state.synced(Offset(5));
         assert_eq!(committed(&state), after);
@@ -136,7 +136,7 @@ fn a_proposed_set_counts_until_it_is_decided() {
     let members = state.propose(wanted);
     assert_eq!(members[2].broker_epoch, Some(BrokerEpoch(1)));
     assert_eq!(state.in_sync_wanted(now()), None, "one proposal at a time");
-    state.appended(Offset(20));
+    state.appended(Offset(20), now());
     state.synced(Offset(20));
     fetch(&mut state, 2, 20);
     assert_eq!(committed(&state), 10);
@@ -157,7 +157,7 @@ fn a_proposed_set_counts_until_it_is_decided() {
 fn one_that_does_not_keep_up_is_proposed_away_and_holds_the_watermark_until_then() {
     let mut state = leader(3, &[1, 2], 10);
     fetch(&mut state, 2, 10);
-    state.appended(Offset(20));
+    state.appended(Offset(20), now());
     state.synced(Offset(20));
     assert_eq!(state.in_sync_wanted(now() + LAG), None);
     let late = now() + LAG + Duration::from_millis(1);
@@ -178,7 +178,7 @@ fn one_that_does_not_keep_up_is_proposed_away_and_holds_the_watermark_until_then
 #[test]
 fn one_behind_the_beginning_of_the_reign_does_not_join() {
     let mut state = leader(4, &[1], 0);
-    state.appended(Offset(10));
+    state.appended(Offset(10), now());
     let mut state = {
         state.synced(Offset(10));
         state.lead(leadership(1, 5, &[1]), now());
@@ -203,7 +203,7 @@ fn nothing_is_committed_while_too_few_are_in_sync() {
     assert_eq!(committed(&state), 10);
     state.lead(leadership(1, 3, &[1]), now());
     assert!(!state.has_enough_in_sync());
-    state.appended(Offset(20));
+    state.appended(Offset(20), now());
     state.synced(Offset(20));
     fetch(&mut state, 2, 20);
     assert_eq!(committed(&state), 10);
@@ -253,7 +253,7 @@ fn a_follower_is_committed_as_far_as_its_log_reaches() {
     assert_eq!((state.role(), committed(&state)), (Role::Follower, 4));
     state.leader_committed(Offset(9));
     assert_eq!(committed(&state), 5);
-    state.appended(Offset(12));
+    state.appended(Offset(12), now());
     state.leader_committed(Offset(9));
     assert_eq!(committed(&state), 9);
     state.leader_committed(Offset(7));
@@ -328,7 +328,7 @@ proptest! {
         for step in steps {
             let before = state.watermarks();
             match step {
-                Step::Append(count) => state.appended(before.log_end.plus(count)),
+                Step::Append(count) => state.appended(before.log_end.plus(count), at),
                 Step::Sync => state.synced(before.log_end),
                 Step::Caching(on) => state.set_rules(if on { CACHED } else { DURABLE }),
                 Step::Trim => state.trimmed(before.high_watermark),

@@ -8,10 +8,9 @@
 mod gather;
 mod origin;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::fetch::{
@@ -53,13 +52,10 @@ pub(in crate::server) async fn handle(
     };
     let session = lease.session();
     let limits = limits(context, &request, origin);
-    let mut gather = Gather::new(context, limits, session.slots.len());
-    let count = session.slots.len();
-    for step in 0..count {
-        let at = (session.first + step) % count;
-        if !session.slots[at].resting {
-            gather.look(session, at, Look::First).await;
-        }
+    session.fetches_as(limits.origin.incarnation());
+    let mut gather = Gather::new(context, limits);
+    for at in session.take_due() {
+        gather.look(session, at, Look::First).await;
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     if gather.wants_more() && !wait.is_zero() {
@@ -106,25 +102,13 @@ async fn await_more(context: &Context, session: &mut FetchSession, gather: &mut 
     let mut pressed = context.caller.pressed.subscribe();
     let mut pressed = std::pin::pin!(pressed.wait_for(|pressed| *pressed));
     let mut told_soon = false;
-    let watch = |session: &FetchSession, at: usize| {
-        let (_, watermarks) = session.slots[at].partition.as_ref()?;
-        let mut watermarks = watermarks.clone();
-        Some(async move {
-            // The sender goes with the partition: that is news as well.
-            let _ = watermarks.changed().await;
-            at
-        })
-    };
-    let mut moving: FuturesUnordered<_> = (0..session.slots.len())
-        .filter(|at| !session.slots[*at].resting)
-        .filter_map(|at| watch(session, at))
-        .collect();
+    gather.looked_at().for_each(|at| session.watch(at));
     while gather.wants_more() {
         let moved = tokio::select! {
             biased;
             () = &mut hurry => return,
             _ = &mut pressed => return,
-            Some(at) = moving.next() => at,
+            at = session.moved() => at,
             () = &mut time_up => return,
         };
         gather.look(session, moved, Look::Again).await;
@@ -133,7 +117,7 @@ async fn await_more(context: &Context, session: &mut FetchSession, gather: &mut 
             told_soon = true;
             time_up.set(clock.sleep_until(deadline.min(clock.now() + TELL_WATERMARK)));
         }
-        moving.extend(watch(session, moved));
+        session.watch(moved);
     }
 }
 
@@ -142,14 +126,18 @@ fn answer(
     context: &Context,
     session: &mut FetchSession,
     scope: Scope,
-    found: Vec<Option<Found>>,
+    found: BTreeMap<usize, Found>,
 ) -> FetchResponse {
     let image = context.services().view.image();
     let mut topics: IndexMap<TopicKey, Vec<PartitionData>> = IndexMap::new();
     let mut last_with_records = None;
     let mut elsewhere = Vec::new();
-    for (at, found) in found.into_iter().enumerate() {
-        let Some(found) = found else { continue };
+    for (at, found) in found {
+        if found.is_to_be_looked_at_again() {
+            session.look_again(at);
+        } else if session.id != 0 && !found.is_to_be_dealt_with() {
+            session.watch(at);
+        }
         let ((key, index), slot) = session.slots.get_index_mut(at).expect("one result per slot");
         let told = Told {
             code: found.code,

@@ -820,7 +820,7 @@ export interface components {
         Follower: {
             /**
              * Format: int64
-             * @description How long ago it fetched last; null as above.
+             * @description How long ago it last fetched something new, or said that it has all there is; null as above.
              */
             fetched_ms_ago: number | null;
             in_sync: boolean;

@@ -2,6 +2,7 @@
 //!
 //! A partition that has nothing new is not read at all: its watermarks say so.
 
+use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -38,12 +39,20 @@ pub(super) struct Found {
     pub(super) preferred: Option<NodeId>,
     /// A replica has to act on it before it can go on.
     acts: bool,
+    /// There may be more, or something else to say, although the partition does not move.
+    again: bool,
 }
 
 impl Found {
     /// Whether a replica names the partition anew when it is done with what it got.
     pub(super) fn is_to_be_dealt_with(&self) -> bool {
         self.acts
+    }
+
+    /// Whether the next fetch looks at the partition even if it does not move meanwhile. One that is to be dealt with is
+    /// named before.
+    pub(super) fn is_to_be_looked_at_again(&self) -> bool {
+        self.again && !self.acts
     }
 }
 
@@ -58,8 +67,8 @@ pub(super) enum Look {
 pub(super) struct Gather<'a> {
     context: &'a Context,
     limits: Limits,
-    /// By slot; `None` where nobody looked.
-    found: Vec<Option<Found>>,
+    /// By slot, where somebody looked.
+    found: BTreeMap<usize, Found>,
     bytes: usize,
     /// Something is to be said at once: an error, or a parting of histories.
     urgent: bool,
@@ -69,12 +78,11 @@ pub(super) struct Gather<'a> {
 }
 
 impl<'a> Gather<'a> {
-    pub(super) fn new(context: &'a Context, limits: Limits, slots: usize) -> Self {
-        let found = std::iter::repeat_with(|| None).take(slots).collect();
+    pub(super) fn new(context: &'a Context, limits: Limits) -> Self {
         Self {
             context,
             limits,
-            found,
+            found: BTreeMap::new(),
             bytes: 0,
             urgent: false,
             permit: None,
@@ -90,13 +98,17 @@ impl<'a> Gather<'a> {
         self.bytes < self.limits.bytes_min && !self.urgent
     }
 
-    pub(super) fn finish(self) -> (Vec<Option<Found>>, Option<Permit>) {
+    pub(super) fn looked_at(&self) -> impl Iterator<Item = usize> {
+        self.found.keys().copied()
+    }
+
+    pub(super) fn finish(self) -> (BTreeMap<usize, Found>, Option<Permit>) {
         (self.found, self.permit)
     }
 
     /// Looks at one slot, for the first time or again.
     pub(super) async fn look(&mut self, session: &mut FetchSession, at: usize, look: Look) {
-        let before = self.found[at].take().map_or(0, |found| found.bytes);
+        let before = self.found.remove(&at).map_or(0, |found| found.bytes);
         self.bytes -= before;
         let (key, slot) = session
             .slots
@@ -114,11 +126,14 @@ impl<'a> Gather<'a> {
         self.bytes += found.bytes;
         let is_urgent = found.code != ErrorCode::NONE || found.diverging.is_some();
         self.urgent |= is_urgent || found.preferred.is_some();
+        found.again |= is_urgent || found.bytes > 0 || found.preferred.is_some();
         if self.limits.origin.is_replica() {
+            // What it asked before the partition moved says nothing of it as it is now: its next fetch does.
+            found.again |= look == Look::Again;
             found.acts = is_urgent || found.bytes > 0;
             self.watermark_to_tell |= told.is_some_and(|told| told.high_watermark < found.high_watermark);
         }
-        self.found[at] = Some(found);
+        self.found.insert(at, found);
     }
 
     async fn read(&mut self, key: &(TopicKey, i32), slot: &mut Slot, look: Look) -> Result<Found, ErrorCode> {
@@ -142,12 +157,13 @@ impl<'a> Gather<'a> {
                 none.insert((partition, watermarks))
             }
         };
+        // Seen before anything else is: what changes from here on is looked at again.
+        let marks = *watermarks.borrow_and_update();
         let is_led_here = partition.is_leader();
         if !is_led_here && !self.limits.origin.may_read_from_follower() {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         check_epoch(partition, wanted.current_epoch)?;
-        let marks = *watermarks.borrow_and_update();
         if let Some(preferred) = self
             .limits
             .origin
@@ -184,7 +200,7 @@ impl<'a> Gather<'a> {
             .saturating_sub(self.bytes)
             .min(wanted.bytes_max);
         if room == 0 && self.bytes > 0 {
-            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+            return Ok(self.later(marks));
         }
         let partition = partition.clone();
         self.read_paced(&partition, wanted, room, marks).await
@@ -205,7 +221,7 @@ impl<'a> Gather<'a> {
         let allowance = self.pace().allowance(rate, now);
         let room = room.min(usize::try_from(allowance).unwrap_or(usize::MAX));
         if room == 0 {
-            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+            return Ok(self.later(marks));
         }
         let found = self.read_log(partition, wanted, room, marks).await?;
         self.pace().spend(found.bytes as u64);
@@ -239,7 +255,7 @@ impl<'a> Gather<'a> {
         marks: Watermarks,
     ) -> Result<Found, ErrorCode> {
         let Some(mut permit) = self.ask(room).await else {
-            return Ok(self.nothing(ErrorCode::NONE, Some(marks)));
+            return Ok(self.later(marks));
         };
         let request = ReadRequest {
             from: wanted.offset,
@@ -322,6 +338,14 @@ impl<'a> Gather<'a> {
         })
     }
 
+    /// There is something, but no room for it in this answer.
+    fn later(&self, marks: Watermarks) -> Found {
+        Found {
+            again: true,
+            ..self.nothing(ErrorCode::NONE, Some(marks))
+        }
+    }
+
     fn nothing(&self, code: ErrorCode, marks: Option<Watermarks>) -> Found {
         let unknown = Offset(-1);
         Found {
@@ -335,6 +359,7 @@ impl<'a> Gather<'a> {
             isolation: self.limits.isolation,
             preferred: None,
             acts: false,
+            again: false,
         }
     }
 }

@@ -64,6 +64,14 @@ impl Origin {
         }
     }
 
+    /// Which incarnation of a replica it is, if it says so.
+    pub(super) fn incarnation(&self) -> Option<BrokerEpoch> {
+        match self {
+            Self::Replica { epoch, .. } => *epoch,
+            Self::Consumer | Self::RackAware(_) => None,
+        }
+    }
+
     /// Whether a partition that this node only follows may answer.
     pub(super) fn may_read_from_follower(&self) -> bool {
         match self {
