@@ -92,6 +92,31 @@ async fn a_consumer_is_sent_to_the_follower_in_its_rack_and_served_there() {
 }
 
 #[tokio::test]
+async fn a_session_hears_that_somebody_else_leads_though_no_record_came() {
+    let cluster = Cluster::new(1, 2, 1, &[]).await;
+    cluster.converged(0).await;
+    let mut stream = open(&cluster, 1, None);
+    let begin = FetchRequest {
+        session_epoch: 0,
+        ..request(0, "")
+    };
+    let id = fetch(&mut stream, &begin, 10).await.session_id;
+    assert_ne!(id, 0);
+    let next = |epoch| FetchRequest {
+        session_id: id,
+        session_epoch: epoch,
+        topics: Vec::new(),
+        ..request(0, "")
+    };
+    let response = fetch(&mut stream, &next(1), 10).await;
+    assert!(response.responses.is_empty(), "there is nothing to say");
+    cluster.elect(0, 2, &[1, 2]).await;
+    let response = fetch(&mut stream, &next(2), 10).await;
+    let told = response.responses[0].partitions[0].error_code;
+    assert_eq!(ErrorCode(told), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+}
+
+#[tokio::test]
 async fn nobody_is_a_replica_but_on_his_own_stream() {
     let cluster = Cluster::new(1, 2, 1, &[]).await;
     let as_replica = |node: i32, epoch: i64| FetchRequest {
