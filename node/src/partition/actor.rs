@@ -122,8 +122,8 @@ impl Actor {
                     let closed = self.change("close segment", move |log| log.close_segment(from));
                     let _ = reply.send(closed.await);
                 }
-                Command::Adopt { repaired, reply } => {
-                    let _ = reply.send(self.adopt(repaired).await);
+                Command::Adopt(adopt) => {
+                    let _ = adopt.reply.send(self.adopt(adopt.repaired).await);
                 }
                 Command::Review => self.review(),
                 Command::DeleteRecords { before, reply } => {

@@ -52,10 +52,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<Option<Offset>, LookupError>>,
     },
     /// Puts a repaired segment where it belongs.
-    Adopt {
-        repaired: Repaired,
-        reply: oneshot::Sender<Result<(), LookupError>>,
-    },
+    Adopt(Box<Adopt>),
     /// Looks whether the in-sync set should change.
     Review,
     Maintain,
@@ -81,6 +78,12 @@ pub(super) struct Replicate {
     /// None: no records.
     pub(super) admitted: Option<(Admitted, Permit)>,
     pub(super) reply: FollowReply,
+}
+
+/// A repaired segment.
+pub(super) struct Adopt {
+    pub(super) repaired: Repaired,
+    pub(super) reply: oneshot::Sender<Result<(), LookupError>>,
 }
 
 /// Batches that were let in.

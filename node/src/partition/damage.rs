@@ -4,7 +4,7 @@
 //! is there still, nor keep what the log has let go of.
 
 use super::Partition;
-use super::command::Command;
+use super::command::{Adopt, Command};
 use super::error::{LookupError, Unavailable};
 use super::shared::Shared;
 use crate::log::{self, Damaged, Repair, RepairError, Repaired};
@@ -79,7 +79,8 @@ impl Partition {
     /// Puts a repaired segment where it belongs. If the future is dropped, it may have happened.
     pub async fn adopt_repair(&self, repaired: Repaired) -> Result<(), HealError> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Command::Adopt { repaired, reply }).await?;
+        self.tell(Command::Adopt(Box::new(Adopt { repaired, reply })))
+            .await?;
         Ok(answer.await.map_err(|_| Unavailable::Stopped)??)
     }
 

@@ -381,7 +381,8 @@ impl Session {
                         next: at.next,
                         records: marks.high_watermark.since(at.next),
                     };
-                    let is_gaining = behind.is_gaining(slot.behind.replace(behind));
+                    let is_gaining = behind.is_gaining(slot.behind);
+                    self.slots.change(&key, |slot| slot.behind = Some(behind));
                     Work::Append {
                         marks,
                         records,

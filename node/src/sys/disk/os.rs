@@ -166,11 +166,11 @@ impl OsFile {
 const PAGE_BYTES: u64 = 4096;
 
 impl OsFile {
-    fn drop_cached(&self, at: u64, bytes: usize) {
+    fn drop_cached(file: &fs::File, at: u64, bytes: usize) {
         let from = at / PAGE_BYTES * PAGE_BYTES;
         let until = (at + bytes as u64).next_multiple_of(PAGE_BYTES);
         // Advice: if it is not taken, the read sees what the page cache has.
-        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(until - from), Advice::DontNeed);
+        let _ = rustix::fs::fadvise(file, from, NonZeroU64::new(until - from), Advice::DontNeed);
     }
 }
 
@@ -216,11 +216,12 @@ impl File for OsFile {
     }
 
     fn read_afresh(&self, at: u64, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<usize> {
-        let was_cached = self.is_cached(at)?;
-        self.drop_cached(at, bytes_max);
+        let file = self.handle.file()?;
+        let was_cached = Self::is_cached(&file, at)?;
+        Self::drop_cached(&file, at, bytes_max);
         let read = self.read_at(at, buffer, bytes_max)?;
         if !was_cached {
-            self.drop_cached(at, bytes_max);
+            Self::drop_cached(&file, at, bytes_max);
         }
         Ok(read)
     }
