@@ -177,6 +177,8 @@ pub struct Log {
     active: Active,
     /// Bytes that may be appended before room on the disk is looked at.
     unlooked_bytes: u64,
+    /// As it was opened: what of it is on the device is not known.
+    is_untouched: bool,
 }
 
 /// What only the owner knows of the segment it appends to.
@@ -353,6 +355,24 @@ impl Log {
         self.write(&stamped)
     }
 
+    /// Whether nothing was ever written to it. Its first record waits for the device.
+    pub fn is_new(&self) -> bool {
+        self.shared.flush.is_new()
+    }
+
+    /// Before the first change: an earlier process may have ended without syncing a name or an epoch, and neither is news
+    /// to this one.
+    fn touch(&mut self) -> std::io::Result<()> {
+        if self.is_untouched {
+            self.shared.flush.anchor()?;
+            if let Some(file) = self.epochs.renew()? {
+                self.shared.flush.epoch_begun(file);
+            }
+            self.is_untouched = false;
+        }
+        Ok(())
+    }
+
     fn look_for_room(&mut self, batches: &[BatchView]) -> Result<(), AppendError> {
         let logs = &self.shared.logs;
         let bytes = batches.iter().map(|batch| batch.bytes().len() as u64).sum();
@@ -426,12 +446,11 @@ impl Log {
 
     /// Makes everything durable and the next start instant. Waits for the device.
     pub fn close(self) -> Result<(), Arc<Broken>> {
-        let shared = &self.shared;
-        let before = shared.flush.checkpoint().content();
-        shared.flush.now()?;
-        if shared.flush.checkpoint().content() == before {
+        if self.is_untouched {
             return Ok(());
         }
+        let shared = &self.shared;
+        shared.flush.now()?;
         // Room that was reserved and not used goes back to the disk. Failing that, it is used next time.
         let segment = &self.active.segment;
         if self.active.reserved > segment.bytes() {
@@ -465,6 +484,10 @@ impl Log {
         if bytes > config::SEGMENT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes });
         }
+        self.touch().map_err(|cause| match disk::is_full(&cause) {
+            true => AppendError::Full { bytes },
+            false => self.shared.flush.break_by("first write", cause).into(),
+        })?;
         let rolled_at = match self.must_roll(&first.header, &last.header, bytes) {
             Some(base) => Some(self.roll(base, bytes)?),
             None => None,

@@ -96,16 +96,20 @@ impl CheckpointFile {
         }))
     }
 
-    /// Makes the file of a new log. It is durable after [`CheckpointFile::sync`] and a sync of the folder.
-    pub(super) fn create(disk: Arc<dyn Disk>, folder: &Path, content: Checkpoint) -> io::Result<Self> {
-        let path = folder.join(super::folder::CHECKPOINT);
-        let mut file = Self {
+    /// Of a new log: there is no file before the first [`CheckpointFile::write`].
+    pub(super) fn unwritten(disk: Arc<dyn Disk>, folder: &Path, content: Checkpoint) -> Self {
+        Self {
             disk,
-            path,
+            path: folder.join(super::folder::CHECKPOINT),
             file: None,
             sequence: 0,
             content,
-        };
+        }
+    }
+
+    /// Makes the file of a log. It is durable after [`CheckpointFile::sync`] and a sync of the folder.
+    pub(super) fn create(disk: Arc<dyn Disk>, folder: &Path, content: Checkpoint) -> io::Result<Self> {
+        let mut file = Self::unwritten(disk, folder, content);
         file.write(content)?;
         Ok(file)
     }

@@ -35,6 +35,8 @@ impl Log {
                 end,
             });
         }
+        let touched = self.touch();
+        touched.map_err(|cause| shared.flush.break_by("truncation", cause))?;
         // What stays is durable first: the books of the sync are closed with the cut.
         shared.flush.now()?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +80,8 @@ impl Log {
     pub fn restart_at(&mut self, offset: Offset) -> Result<(), ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
-        shared.flush.anchor()?;
+        let touched = self.touch();
+        touched.map_err(|cause| shared.flush.break_by("restart", cause))?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
         let _pause = shared.flush.pause();
         let done = self.empty(offset);
@@ -132,7 +135,6 @@ impl Log {
         if offset <= start {
             return Ok(());
         }
-        self.shared.flush.anchor()?;
         let broken = |cause| self.shared.flush.break_by("trim", cause);
         self.save_start(offset).map_err(broken)?;
         self.shared.start.store(offset.value(), Ordering::Release);

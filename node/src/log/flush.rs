@@ -16,7 +16,7 @@ use super::error::Broken;
 use super::segment::Segment;
 use crate::sys::disk::{Disk, File};
 use crate::sys::task::Tasks;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Syncs under way at once: enough to let the device merge them, few enough to stay cheap.
 const WORKERS_MAX: usize = 12;
@@ -136,7 +136,7 @@ struct State {
     /// The epoch file, when it has grown.
     epochs: Option<Arc<dyn File>>,
     folder_changed: bool,
-    /// The name of the folder itself is not durable yet.
+    /// There is no checkpoint, and none of the names is durable yet.
     is_new: bool,
     asked: bool,
     /// In the queue, or with a worker.
@@ -155,7 +155,6 @@ struct Work {
     sealed: Vec<Arc<Segment>>,
     epochs: Option<Arc<dyn File>>,
     folder_changed: bool,
-    is_new: bool,
 }
 
 /// Keeps syncs from running until dropped.
@@ -224,10 +223,30 @@ impl Flush {
         state.sealed.push(old);
     }
 
-    /// Notes that the folder was just made: none of its names is durable before the first sync.
-    pub(super) fn begun(&self) {
-        let mut state = lock(&self.state);
-        (state.is_new, state.folder_changed) = (true, true);
+    /// Notes that nothing was ever written to the log.
+    pub(super) fn note_new(&self) {
+        lock(&self.state).is_new = true;
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        lock(&self.state).is_new
+    }
+
+    /// Gives a new log its checkpoint, and returns once all its names are durable. Whatever is written before that counts
+    /// for nothing: a log without a checkpoint and without records is taken for new.
+    pub(super) fn anchor(&self) -> io::Result<()> {
+        if !self.is_new() {
+            return Ok(());
+        }
+        let above = self.folder.parent().unwrap_or_else(|| Path::new(""));
+        self.disk.sync_folder(above)?;
+        let mut checkpoint = self.checkpoint();
+        let content = checkpoint.content();
+        checkpoint.write(content)?;
+        checkpoint.sync()?;
+        self.disk.sync_folder(&self.folder)?;
+        lock(&self.state).is_new = false;
+        Ok(())
     }
 
     /// Adds segments that recovery has sealed.
@@ -262,18 +281,13 @@ impl Flush {
         let pause = self.pause();
         let work = self.take_work();
         if work.has_news(self.synced.borrow().offset) {
-            let done = work.sync(&*self.disk, &self.folder);
+            let anchored = self.anchor();
+            let done = anchored.and_then(|()| work.sync(&*self.disk, &self.folder));
             self.settle(&work, done)?;
         }
         self.save_progress(&work, 1);
         drop(pause);
         Ok(())
-    }
-
-    /// Returns once the names of a log that was just made are durable, for a change that is to be durable before any record.
-    pub(super) fn anchor(&self) -> Result<(), Arc<Broken>> {
-        let is_new = lock(&self.state).is_new;
-        if is_new { self.now() } else { Ok(()) }
     }
 
     /// Waits for a running sync to end and lets no other begin.
@@ -356,7 +370,6 @@ impl Flush {
             sealed: std::mem::take(&mut state.sealed),
             epochs: state.epochs.take(),
             folder_changed: std::mem::take(&mut state.folder_changed),
-            is_new: std::mem::take(&mut state.is_new),
         }
     }
 
@@ -431,10 +444,7 @@ impl Work {
     }
 
     /// Older segments first: what is durable is always a prefix.
-    fn sync(&self, disk: &dyn Disk, folder: &std::path::Path) -> io::Result<()> {
-        if self.is_new {
-            disk.sync_folder(folder.parent().unwrap_or_else(|| std::path::Path::new("")))?;
-        }
+    fn sync(&self, disk: &dyn Disk, folder: &Path) -> io::Result<()> {
         if self.folder_changed {
             disk.sync_folder(folder)?;
         }

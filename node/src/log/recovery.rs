@@ -74,8 +74,8 @@ struct Found {
     orphans: Vec<(Offset, Part)>,
     /// Segments that were repaired and did not take their place yet.
     repaired: Vec<Offset>,
-    /// The folder was not there before.
-    is_new: bool,
+    /// Without a checkpoint: nothing was ever written.
+    is_empty: bool,
 }
 
 /// What to think of offsets missing between two segments behind the recovery point. Appends leave none there.
@@ -110,12 +110,16 @@ impl Opening<'_> {
         }
         let loaded = CheckpointFile::load(Arc::clone(disk), self.folder);
         let loaded = loaded.map_err(|cause| self.failed("read the checkpoint of", cause))?;
+        let is_new = loaded.is_none() && found.is_empty;
         let (checkpoint, segments, gaps) = match loaded {
             Some(file) => {
                 let (file, segments) = self.existing(file, found.segments)?;
                 (file, segments, Gaps::AreLosses)
             }
-            None => (self.unknown(&found)?, found.segments, Gaps::AreBelieved),
+            None => {
+                let file = self.unknown(&found, is_new)?;
+                (file, found.segments, Gaps::AreBelieved)
+            }
         };
         let content = checkpoint.content();
         let recovered = self
@@ -128,8 +132,8 @@ impl Opening<'_> {
         let opened = self
             .assemble(checkpoint, recovered, snapshots)
             .map_err(|cause| self.failed("open", cause))?;
-        if found.is_new {
-            opened.log.shared.flush.begun();
+        if is_new {
+            opened.log.shared.flush.note_new();
         }
         Ok(opened)
     }
@@ -148,10 +152,7 @@ impl Opening<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let made = disk.create_folder(self.folder);
                 made.map_err(|cause| self.failed("make", cause))?;
-                return Ok(Found {
-                    is_new: true,
-                    ..Found::default()
-                });
+                Vec::new()
             }
             listed => listed.map_err(|cause| self.failed("list", cause))?,
         };
@@ -169,6 +170,14 @@ impl Opening<'_> {
         };
         found.segments.sort_unstable();
         found.snapshots = of(Part::Snapshot).collect();
+        found.is_empty = match found.segments.as_slice() {
+            [] => true,
+            [Offset::ZERO] => {
+                let bytes = disk.file_bytes(&folder::path(self.folder, Offset::ZERO, Part::Log));
+                bytes.is_ok_and(|bytes| bytes == 0)
+            }
+            _ => false,
+        };
         found.repaired = of(Part::Repaired).collect();
         let is_orphan = |(offset, part): &&(Offset, Part)| match part {
             Part::Index | Part::TimeIndex => found.segments.binary_search(offset).is_err(),
@@ -216,7 +225,7 @@ impl Opening<'_> {
 
     /// A new log, of which nothing need be durable before its first record is; or one whose checkpoint is lost: then
     /// everything is checked.
-    fn unknown(&self, found: &Found) -> Result<CheckpointFile, OpenError> {
+    fn unknown(&self, found: &Found, is_new: bool) -> Result<CheckpointFile, OpenError> {
         let disk = &self.logs.disk;
         let start = found.segments.first().copied().unwrap_or(Offset::ZERO);
         let content = Checkpoint {
@@ -224,11 +233,11 @@ impl Opening<'_> {
             recovered: RecoveryPoint::front_of(start),
             segments: SegmentsOnDisk::All,
         };
+        if is_new {
+            return Ok(CheckpointFile::unwritten(Arc::clone(disk), self.folder, content));
+        }
         let file = CheckpointFile::create(Arc::clone(disk), self.folder, content);
         let durable = file.and_then(|file| {
-            if found.is_new {
-                return Ok(file);
-            }
             file.sync()?;
             disk.sync_folder(self.folder)?;
             Ok(file)
@@ -503,6 +512,7 @@ impl Opening<'_> {
             snapshots,
             active,
             unlooked_bytes: 0,
+            is_untouched: !is_checked,
         };
         if is_checked {
             // What was found behind the recovery point is in the page cache, maybe not on the device.

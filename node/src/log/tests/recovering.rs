@@ -39,6 +39,22 @@ fn a_new_log_waits_for_the_device_with_its_first_record_and_not_before() {
 }
 
 #[test]
+fn what_a_killed_process_did_not_sync_is_synced_with_the_first_record_of_the_next() {
+    let bench = Bench::new(config());
+    let mut log = bench.log();
+    log.begin_epoch(LeaderEpoch(3)).unwrap();
+    drop(log);
+    bench.disk.kill();
+    let mut log = bench.log();
+    log.append(vec![batch(&[10])], LeaderEpoch(3)).unwrap();
+    log.close().unwrap();
+    bench.disk.crash();
+    let log = bench.log();
+    assert_eq!(log.end(), Offset(1));
+    assert_eq!(log.reader().epochs().epoch_at(Offset(0)), LeaderEpoch(3));
+}
+
+#[test]
 fn a_log_to_which_nothing_was_added_costs_nothing_to_close() {
     let bench = Bench::new(config());
     let mut log = bench.log();

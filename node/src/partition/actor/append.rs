@@ -262,7 +262,8 @@ impl Actor {
         bytes: usize,
         append: impl FnOnce(&mut Log) -> Result<log::Appended, log::AppendError> + Send + 'static,
     ) -> Result<log::Appended, AppendError> {
-        let written = if bytes >= ASIDE_BYTES {
+        let must_wait = self.log.as_ref().is_some_and(Log::is_new);
+        let written = if bytes >= ASIDE_BYTES || must_wait {
             self.with_log("write", append).await
         } else {
             self.log.as_mut().map(append)
