@@ -167,8 +167,7 @@ impl Model {
     }
 
     fn append_to_full_disk(&mut self, room: u16, sizes: &[usize]) {
-        let free = self.bench.disk.free_bytes(Path::new("")).unwrap();
-        self.bench.disk.set_capacity(u64::MAX - free + u64::from(room));
+        self.bench.disk.leave_room(u64::from(room));
         let (batch, epoch) = (batch_at(self.clock, sizes), LeaderEpoch(self.epoch));
         match self.log().append(vec![batch], epoch) {
             Ok(_) => self.note_last(),

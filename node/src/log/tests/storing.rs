@@ -89,8 +89,7 @@ fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
     let mut log = bench.log();
     log.append(vec![batch(&[300])], EPOCH).unwrap();
     log.flush_now().unwrap();
-    let used = u64::MAX - bench.disk.free_bytes(Path::new("")).unwrap();
-    bench.disk.set_capacity(used + 200);
+    bench.disk.leave_room(200);
     for sizes in [300, 900] {
         let refused = log.append(vec![batch(&[10]), batch(&[sizes])], EPOCH);
         assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
@@ -113,14 +112,13 @@ fn records_leave_room_that_other_writes_may_take() {
     bench.logs = Logs::new(&bench.sys, 1 << 20).sparing(10_000);
     let mut log = bench.log();
     log.append(vec![batch(&[300])], EPOCH).unwrap();
-    let used = u64::MAX - bench.disk.free_bytes(Path::new("")).unwrap();
-    bench.disk.set_capacity(used + 10_000);
+    bench.disk.leave_room(10_000);
     let large = || batch(&[300 << 10]);
     let refused = log.append(vec![large()], LeaderEpoch(EPOCH.value() + 1));
     assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
     log.begin_epoch(LeaderEpoch(EPOCH.value() + 1))
         .expect("room is left");
-    bench.disk.set_capacity(used + (1 << 20));
+    bench.disk.leave_room(1 << 20);
     log.append(vec![large()], LeaderEpoch(EPOCH.value() + 1)).unwrap();
     assert_eq!(log.end(), Offset(2));
 }
@@ -230,8 +228,7 @@ fn a_copy_that_does_not_fit_begins_no_epoch() {
     let mut log = bench.log();
     let at = |base: i64, epoch: i32, size| batch(&[size]).stamp(Offset(base), LeaderEpoch(epoch)).unwrap();
     log.append_copy(vec![at(0, 1, 10)], CopyEpochs::Keep).unwrap();
-    let free = bench.disk.free_bytes(Path::new("")).unwrap();
-    bench.disk.set_capacity(u64::MAX - free + 1_000);
+    bench.disk.leave_room(1_000);
     let refused = log.append_copy(vec![at(1, 1, 10), at(2, 5, 5_000)], CopyEpochs::Keep);
     assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
     // The leader sends less at once, up to where the next epoch begins.

@@ -170,6 +170,12 @@ impl MemoryDisk {
         locked(&self.state).capacity = bytes;
     }
 
+    /// From now on the disk holds so many bytes more than it does.
+    pub fn leave_room(&self, bytes: u64) {
+        let mut state = locked(&self.state);
+        state.capacity = state.used() + bytes;
+    }
+
     /// Makes the call of this kind fail, once, after `skip` more have gone well. A failed sync loses the
     /// bytes it should have kept.
     pub fn fail(&self, operation: Operation, skip: u64, kind: io::ErrorKind) {
@@ -242,6 +248,14 @@ impl State {
     fn change(&mut self, change: Change) {
         change.clone().apply(&mut self.names);
         self.changes.push(change);
+    }
+
+    fn free(&self) -> u64 {
+        if self.capacity == u64::MAX {
+            // Without a limit nothing is counted: whoever writes asks.
+            return u64::MAX;
+        }
+        self.capacity.saturating_sub(self.used())
     }
 
     fn used(&self) -> u64 {
@@ -436,7 +450,7 @@ impl Disk for MemoryDisk {
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         let state = locked(&self.state);
-        Ok(state.capacity.saturating_sub(state.used()))
+        Ok(state.free())
     }
 }
 
@@ -511,7 +525,7 @@ impl File for MemoryFile {
         }
         let at = at as usize;
         let grows = (at + bytes.len()).saturating_sub(locked(&self.inode.content).live.len());
-        let free = state.capacity.saturating_sub(state.used());
+        let free = state.free();
         let fits = bytes.len().saturating_sub(grows.saturating_sub(free as usize));
         let is_full = fits < bytes.len();
         bytes.truncate(fits);
