@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -268,7 +268,7 @@ impl Heartbeat {
             epoch: me.epoch,
             tasks: core.sys.tasks.clone(),
             told,
-            told_in: None,
+            told_at: None,
             controller: core.controller.clone(),
             view: core.view.clone(),
             clock: core.sys.clock.clone(),
@@ -302,8 +302,8 @@ struct Beat {
     tasks: Tasks,
     /// What this node says of itself.
     told: Node,
-    /// The reign of the quorum in which it said so again.
-    told_in: Option<u64>,
+    /// When it said so again.
+    told_at: Option<Instant>,
     controller: Controller,
     view: View,
     clock: Clock,
@@ -316,14 +316,15 @@ impl Beat {
         self.tasks.give_up(HEARTBEAT, reason);
     }
 
-    /// A controller of the first feature level takes no note of what a node supports, and may have forgotten it again
-    /// when it is upgraded. It is told once in each of its reigns.
+    /// A controller of the first feature level takes no note of what a node supports, and its successor does not know it.
+    /// Who leads by now is not known here: it is told until it knows.
     async fn tell_again(&mut self, taken_for: Level) {
-        let term = self.controller.quorum().term;
-        if taken_for == Supported::of(&self.told).level() || self.told_in == Some(term) {
+        let now = self.clock.now();
+        let is_early = self.told_at.is_some_and(|at| now.duration_since(at) < RETRY);
+        if taken_for == Supported::of(&self.told).level() || is_early {
             return;
         }
-        self.told_in = Some(term);
+        self.told_at = Some(now);
         let again = Change::RegisterNode(self.told.clone());
         if let Err(error) = self.controller.propose(again).await {
             tracing::warn!(%error, "the controller could not be told what this node supports");
