@@ -286,10 +286,18 @@ impl Quorum {
         self.raft.runtime_config().tick(keep);
     }
 
-    /// Returns when this node has folded everything that any leader before it had committed.
+    /// Returns when this node has folded everything that any leader before it had committed. A leader that comes back in
+    /// its own term does not know what it had committed: that may be all it has.
     pub(super) async fn caught_up(&self) -> Result<(), SubmitError> {
+        let has = self.raft.metrics().borrow().last_log_index;
         match self.raft.ensure_linearizable().await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let folded = self.raft.metrics().borrow().last_applied;
+                match folded.map(|folded| folded.index) >= has {
+                    true => Ok(()),
+                    false => Err(SubmitError::NotLeader),
+                }
+            }
             Err(RaftError::APIError(_)) => Err(SubmitError::NotLeader),
             Err(RaftError::Fatal(error)) => Err(SubmitError::Broken(error.to_string())),
         }
