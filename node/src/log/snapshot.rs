@@ -37,7 +37,7 @@ impl Snapshots {
         }
     }
 
-    /// Keeps a snapshot, and drops older ones that none of `segments` begins with.
+    /// Keeps a snapshot, and drops older ones that none of `segments`, in rising order, begins with.
     pub(super) fn store(&mut self, offset: Offset, content: &[u8], segments: &[Offset]) -> io::Result<()> {
         let path = folder::path(&self.folder, offset, Part::Snapshot);
         let new = path.with_extension("snapshot.new");
@@ -50,7 +50,7 @@ impl Snapshots {
             self.offsets.insert(at, offset);
         }
         let newest = self.offsets.len().saturating_sub(KEPT);
-        let is_kept = |at: usize, offset: Offset| at >= newest || segments.contains(&offset);
+        let is_kept = |at: usize, offset: Offset| at >= newest || segments.binary_search(&offset).is_ok();
         let old = self
             .offsets
             .iter()
