@@ -39,6 +39,8 @@ pub struct Scrub {
     /// Of the batch before the place.
     epoch: LeaderEpoch,
     is_begun: bool,
+    /// The log's end when it began: what is appended later may come faster than it is read.
+    until: Offset,
 }
 
 /// What one step found.
@@ -53,23 +55,36 @@ pub struct Scrubbed {
 }
 
 impl Scrub {
-    /// Begins at the log's front.
-    pub const START: Self = Self::at(Offset(0), false);
-
-    const fn at(segment: Offset, is_begun: bool) -> Self {
+    /// The same one, at the front of a segment.
+    fn at(self, segment: Offset) -> Self {
         Self {
             segment,
-            position: 0,
             next: segment,
+            is_begun: true,
+            ..Self::until(self.until)
+        }
+    }
+
+    fn until(until: Offset) -> Self {
+        Self {
+            segment: Offset::ZERO,
+            position: 0,
+            next: Offset::ZERO,
             max_timestamp: NO_TIMESTAMP,
             entries: 0,
             epoch: LeaderEpoch::NONE,
-            is_begun,
+            is_begun: false,
+            until,
         }
     }
 }
 
 impl LogReader {
+    /// Begins at the log's front, to read what is there now.
+    pub fn begin_scrub(&self) -> Scrub {
+        Scrub::until(self.end())
+    }
+
     /// Reads about a MiB on. Waits for the device. What cannot be read for want of a file or of good bytes is damage;
     /// an error is a device that fails.
     pub fn scrub(&self, mut at: Scrub) -> Result<Scrubbed, ReadError> {
@@ -84,13 +99,13 @@ impl LogReader {
         {
             return Ok(Scrubbed {
                 damaged: Some(lost),
-                next: Some(Scrub::at(segment.base(), true)),
+                next: Some(at.at(segment.base())),
                 ..Scrubbed::default()
             });
         }
         if at.segment != segment.base() || at.position > segment.bytes() {
             // It was let go of, or cut.
-            at = Scrub::at(segment.base(), true);
+            at = at.at(segment.base());
         }
         at.is_begun = true;
         let following = segments.get(index + 1);
@@ -107,6 +122,7 @@ impl LogReader {
         if scrubbed.damaged.is_some() && !self.shared.segments.load().iter().any(is_there) {
             scrubbed.damaged = None;
         }
+        scrubbed.next = scrubbed.next.filter(|next| next.next < next.until);
         Ok(scrubbed)
     }
 
@@ -141,13 +157,13 @@ impl Walk<'_> {
         let file = match self.segment.open_again() {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(self.found(0, damaged(self.segment, (0, "the file is missing"))));
+                return Ok(self.found(at, 0, damaged(self.segment, (0, "the file is missing"))));
             }
             Err(error) => return Err(error),
         };
         if file.bytes()? < end {
             let reason = "the file is shorter than what was written";
-            return Ok(self.found(0, damaged(self.segment, (file.bytes()?, reason))));
+            return Ok(self.found(at, 0, damaged(self.segment, (file.bytes()?, reason))));
         }
         // What is appended to is in the page cache for those who read it there.
         let trust = match self.following {
@@ -161,7 +177,7 @@ impl Walk<'_> {
             let batch = match found.and_then(|batch| self.check(batch, now.epoch)) {
                 Ok(batch) => batch,
                 Err(damage) => {
-                    return Ok(self.found(now.position - at.position, damaged(self.segment, damage)));
+                    return Ok(self.found(at, now.position - at.position, damaged(self.segment, damage)));
                 }
             };
             placed.push((batch, now.max_timestamp));
@@ -179,7 +195,7 @@ impl Walk<'_> {
         };
         if now.position >= end {
             scrubbed.damaged = self.end(&now);
-            scrubbed.next = self.next_segment();
+            scrubbed.next = self.next_segment(now);
             if scrubbed.damaged.is_none() && self.following.is_some() {
                 self.segment.remove_part(Part::Damaged)?;
             }
@@ -188,17 +204,17 @@ impl Walk<'_> {
     }
 
     /// Damage ends the walk through a segment: all of it is repaired.
-    fn found(&self, bytes: u64, damaged: Damaged) -> Scrubbed {
+    fn found(&self, at: Scrub, bytes: u64, damaged: Damaged) -> Scrubbed {
         Scrubbed {
             bytes,
             damaged: Some(damaged),
             indexes_rebuilt: 0,
-            next: self.next_segment(),
+            next: self.next_segment(at),
         }
     }
 
-    fn next_segment(&self) -> Option<Scrub> {
-        self.following.map(|next| Scrub::at(next.base(), true))
+    fn next_segment(&self, now: Scrub) -> Option<Scrub> {
+        self.following.map(|next| now.at(next.base()))
     }
 
     /// What the checksum does not cover.

@@ -6,7 +6,7 @@
 
 use super::{Options, Partition, Registry};
 use crate::config::BrokerConfig;
-use crate::log::{LogReader, Scrub};
+use crate::log::LogReader;
 use crate::metadata::View;
 use crate::sys::clock::Clock;
 use crate::sys::task::Tasks;
@@ -168,7 +168,7 @@ impl Scrubber {
             return Next::Go;
         };
         self.last_ms.insert(key, self.clock.unix_ms());
-        let mut at = Some(Scrub::START);
+        let mut at = Some(reader.begin_scrub());
         while let Some(from) = at {
             let step = reader.clone();
             let step = self.tasks.blocking("scrub", move || step.scrub(from)).await;
