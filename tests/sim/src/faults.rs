@@ -9,7 +9,6 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use headwater::node::Core;
-use headwater::sys::disk::Disk;
 use headwater::sys::disk::memory::Operation;
 use headwater::sys::net::simulated::{Crash, Fabric, Link};
 use headwater::sys::random::Random;
@@ -25,8 +24,8 @@ use crate::trace::Trace;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Repair {
     Boot(usize),
-    /// A machine that was asked to stop and should have by now.
-    Stopped(usize),
+    /// A machine that should have stopped by now, in this of its lives.
+    Stopped(usize, u64),
     Heal(String, String),
     Quicken(String, String),
     MakeRoom(usize),
@@ -154,7 +153,11 @@ impl Faults {
                     summary.count("boots");
                     machines[index].boot(now);
                 }
-                Repair::Stopped(index) => self.cut_short(now, index, machines, summary),
+                Repair::Stopped(index, life) => {
+                    if machines[index].lives() == life {
+                        self.cut_short(now, index, machines, summary);
+                    }
+                }
                 Repair::Heal(from, to) => self.fabric.heal(&from, &to),
                 Repair::Quicken(from, to) => self.fabric.set_link(&from, &to, None),
                 Repair::MakeRoom(index) => machines[index].disk.set_capacity(u64::MAX),
@@ -272,8 +275,8 @@ impl Faults {
     pub(crate) fn stop_one(&mut self, now: Duration, index: usize, machines: &mut [Machine]) {
         if matches!(machines[index].status(), Status::Running(_)) {
             machines[index].stop();
-            self.repairs
-                .push((now + Duration::from_secs(20), Repair::Stopped(index)));
+            let late = Repair::Stopped(index, machines[index].lives());
+            self.repairs.push((now + Duration::from_secs(20), late));
         }
     }
 
@@ -357,8 +360,8 @@ impl Faults {
         ));
         machines[index].disk.fail(operation, skip, ErrorKind::Other);
         // A node whose partitions are offline has to be restarted by somebody.
-        self.repairs
-            .push((now + self.ms(500, 6_000), Repair::Stopped(index)));
+        let soon = Repair::Stopped(index, machines[index].lives());
+        self.repairs.push((now + self.ms(500, 6_000), soon));
     }
 
     fn disk_full(&mut self, now: Duration, machines: &mut [Machine], summary: &mut Summary) {
@@ -372,10 +375,7 @@ impl Faults {
             self.repairs.push((now + self.ms(10, 500), Repair::Boot(index)));
         }
         let disk = &machines[index].disk;
-        disk.set_capacity(u64::MAX);
-        let free = disk.free_bytes(std::path::Path::new("")).unwrap_or(u64::MAX);
-        let room = self.random.below(20_000);
-        disk.set_capacity(u64::MAX - free + room);
+        disk.leave_room(self.random.below(20_000));
         self.trace
             .say(format_args!("disk of {} is full", machines[index].name));
         self.repairs

@@ -14,6 +14,9 @@ use crate::machine::Machine;
 use crate::summary::Summary;
 use crate::trace::Trace;
 
+/// Of one log, about as many segments are damaged at most.
+const STRUCK_MAX: u64 = 25;
+
 /// What was there before, to be there again.
 #[derive(Debug, Default)]
 pub(crate) struct Rot {
@@ -43,9 +46,11 @@ impl Rot {
             let safe = safe.take_while(|(_, next)| base_of(next) <= safe_until);
             let safe: Vec<&PathBuf> = safe.map(|(file, _)| file).collect();
             let whole = joined(machine, safe.iter().copied());
+            // Every other one, or as many as are repaired in time.
+            let one_in = (safe.len() as u64 / STRUCK_MAX).max(2);
             let mut is_struck = false;
             for file in safe {
-                if random.one_in(2) {
+                if random.one_in(one_in) {
                     is_struck = true;
                     damage(random, machine, file, trace, summary);
                 }
