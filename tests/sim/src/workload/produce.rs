@@ -37,6 +37,10 @@ pub(crate) struct Producer {
     pub(crate) control: Arc<Control>,
 }
 
+/// A producer that has sent so many records takes its time from then on: more of them show nothing new, and cost much.
+const EAGER_RECORDS: u64 = 10_000;
+const PATIENT_MS: u64 = 60;
+
 /// What comes next in one partition.
 #[derive(Debug, Default, Clone, Copy)]
 struct Next {
@@ -58,6 +62,7 @@ impl Producer {
         }
         let Some(id) = self.identity().await else { return };
         let mut next: BTreeMap<Partition, Next> = BTreeMap::new();
+        let mut sent = 0;
         while !self.is_over() {
             let index = self.client.random.below(self.habits.partitions.len() as u64) as usize;
             let partition = self.habits.partitions[index].clone();
@@ -84,7 +89,14 @@ impl Producer {
             self.oracle.acked(&partition, first, &marks);
             at.number += count;
             at.sequence += i32::try_from(count).expect("a batch is small");
-            self.client.pause_ms(self.habits.pause_ms_max).await;
+            sent += u64::from(count);
+            let usual = self.habits.pause_ms_max;
+            let pause = if sent < EAGER_RECORDS {
+                usual
+            } else {
+                usual.max(PATIENT_MS)
+            };
+            self.client.pause_ms(pause).await;
         }
     }
 
