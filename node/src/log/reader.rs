@@ -63,6 +63,12 @@ impl LogReader {
         self.shared.flush.synced()
     }
 
+    /// Where the segment begins in which checking begins when the log is opened after a crash. What lies before it is
+    /// durable, and damage there is told from a torn tail.
+    pub fn recovery_point(&self) -> Offset {
+        self.shared.flush.checkpoint().content().recovered.segment
+    }
+
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         self.shared

@@ -188,6 +188,11 @@ impl Partition {
         }
     }
 
+    /// Before this offset nothing is checked when the partition is opened after a crash; see [`LogReader::recovery_point`].
+    pub fn recovery_point(&self) -> Result<Offset, Unavailable> {
+        self.readable().map(LogReader::recovery_point)
+    }
+
     /// The log, unless it could not even be opened.
     pub(super) fn readable(&self) -> Result<&LogReader, Unavailable> {
         self.shared.reader.as_ref().ok_or_else(|| Unavailable::Offline {

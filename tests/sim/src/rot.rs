@@ -41,7 +41,7 @@ impl Rot {
             let (victim, safe_until) = holders[random.below(holders.len() as u64) as usize];
             let machine = &machines[victim];
             let all = files(machine, &folder);
-            // Only what is closed, committed and durable: the next segment begins below.
+            // Only what is closed, committed and known to be durable: the next segment begins below.
             let safe = all.iter().zip(all.iter().skip(1));
             let safe = safe.take_while(|(_, next)| base_of(next) <= safe_until);
             let safe: Vec<&PathBuf> = safe.map(|(file, _)| file).collect();
@@ -149,7 +149,8 @@ fn folders(machines: &[Machine]) -> BTreeMap<PathBuf, Vec<(usize, i64)>> {
         for partition in core.registry.list() {
             let (name, marks) = (partition.name(), *partition.watermarks().borrow());
             let folder = Path::new("topics").join(format!("{}-{}", name.topic_id, name.index));
-            let safe_until = marks.synced.min(marks.high_watermark).value();
+            let Ok(known) = partition.recovery_point() else { continue };
+            let safe_until = known.min(marks.synced).min(marks.high_watermark).value();
             found.entry(folder).or_default().push((at, safe_until));
         }
     }
