@@ -15,7 +15,7 @@ use crate::summary::Summary;
 use crate::trace::Trace;
 
 /// Of one log, about as many segments are damaged at most.
-const STRUCK_MAX: u64 = 25;
+const STRUCK_MAX: u64 = 8;
 
 /// What was there before, to be there again.
 #[derive(Debug, Default)]
