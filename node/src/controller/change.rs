@@ -2,7 +2,7 @@
 
 use crate::metadata::features::{Level, Way};
 use crate::metadata::{Link, MirrorSource, Module, Node, Site, Transform, Upstream};
-use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId, PartitionIndex, TopicId};
+use headwater_protocol::ids::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -88,9 +88,12 @@ pub enum Change {
         epoch: BrokerEpoch,
         partitions: Vec<PartitionRef>,
     },
-    /// A node that holds nothing and has no vote leaves the cluster.
+    /// A node that holds nothing and has no vote leaves the cluster. `as_of` is the metadata by which that was asked: one that
+    /// came later, under the same number, stays.
     UnregisterNode {
         node: NodeId,
+        #[serde(default)]
+        as_of: Option<Offset>,
     },
     AlterInSync(InSyncChange),
     /// Moves the replicas of one partition (KIP-455).

@@ -118,7 +118,7 @@ pub(super) fn decide(change: Change, image: &Image, context: &Context) -> Result
         Change::FenceNode { node, epoch } => nodes::fence(node, epoch, image, context),
         Change::UnfenceNode { node, epoch } => nodes::unfence(node, epoch, image, context),
         Change::ShutDownNode { node, epoch } => nodes::shut_down(node, epoch, image, context),
-        Change::UnregisterNode { node } => nodes::unregister(node, image, context),
+        Change::UnregisterNode { node, as_of } => nodes::unregister(node, as_of, image, context),
         Change::ReplicasFailed {
             node,
             epoch,

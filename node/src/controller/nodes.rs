@@ -8,7 +8,7 @@ use super::features;
 use crate::config::TopicConfig;
 use crate::metadata::features::Level;
 use crate::metadata::{Image, Node, NodeState, PartitionState, Record, Topic};
-use headwater_protocol::ids::{BrokerEpoch, NodeId, PartitionIndex};
+use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, PartitionIndex};
 
 /// A process tells that it is this node from now on.
 pub(super) fn register(mut node: Node, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
@@ -118,9 +118,18 @@ pub(super) fn shut_down(
 }
 
 /// A node leaves the cluster. Nothing is lost by it: it holds nothing.
-pub(super) fn unregister(id: NodeId, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
-    if !image.nodes.contains_key(&id) {
-        return Err(unknown(id));
+pub(super) fn unregister(
+    id: NodeId,
+    as_of: Option<Offset>,
+    image: &Image,
+    context: &Context,
+) -> Result<Decision, ProposeError> {
+    let node = image.nodes.get(&id).ok_or_else(|| unknown(id))?;
+    // The epoch is the entry by which it registered.
+    if as_of.is_some_and(|as_of| node.epoch.value() > as_of.value()) {
+        return Err(ProposeError::Refused(format!(
+            "node {id} has registered since this was asked"
+        )));
     }
     if context.voters.contains(&id) {
         return Err(ProposeError::Refused(format!(

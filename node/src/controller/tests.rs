@@ -734,7 +734,11 @@ fn replicas_are_moved_and_the_reason_is_told_where_they_are_not() {
 #[test]
 fn a_node_leaves_when_it_holds_nothing_and_has_no_vote() {
     let mut cluster = replicated(4);
-    let leave = |id| Change::UnregisterNode { node: NodeId(id) };
+    let leave_as_of = |id, as_of| Change::UnregisterNode {
+        node: NodeId(id),
+        as_of,
+    };
+    let leave = |id| leave_as_of(id, None);
     let holder = cluster.image.topics["t"].partitions[0].replicas[1].value();
     for (id, reason) in [
         (9, "node \"9\" is not known"),
@@ -757,5 +761,13 @@ fn a_node_leaves_when_it_holds_nothing_and_has_no_vote() {
     // It may come back, on another data directory even.
     let mut process = cluster.process(1, "new");
     (process.id, process.directory) = (NodeId(free), "other".to_owned());
+    let before = cluster.image.offset;
     cluster.ask(Change::RegisterNode(process)).expect("it joins anew");
+    // Who asked before that meant another one.
+    assert_eq!(
+        cluster.refuse(leave_as_of(free, Some(before))),
+        format!("node {free} has registered since this was asked")
+    );
+    let after = Some(cluster.image.offset);
+    cluster.ask(leave_as_of(free, after)).expect("it may go again");
 }

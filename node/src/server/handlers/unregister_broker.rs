@@ -17,11 +17,11 @@ pub(in crate::server) async fn handle(
         error_message: None,
         ..UnregisterBrokerResponse::default()
     };
-    let proposed = context
-        .services()
-        .controller
-        .propose(Change::UnregisterNode { node })
-        .await;
+    let services = context.services();
+    // It may be decided long after its client gave up, and another node have that number by then.
+    let as_of = Some(services.view.image().offset);
+    let leave = Change::UnregisterNode { node, as_of };
+    let proposed = services.controller.propose(leave).await;
     if let Err(error) = proposed {
         let is_unknown = matches!(error, ProposeError::Unknown { .. });
         let mut refusal = Refusal::from(error);
