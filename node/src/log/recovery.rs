@@ -468,18 +468,9 @@ impl Opening<'_> {
         // Records may have been deleted up to an end that then was lost.
         let end = active.next().max(start);
         active.begin_at(active.bytes(), end, active.max_timestamp()?);
-        let mut epochs = EpochFile::load(Arc::clone(&logs.disk), self.folder)?;
-        // An epoch that began at the end and wrote nothing stays: it was promised.
-        epochs.cut(start, end.plus(1))?;
-        let mut grown = None;
-        for (epoch, begins) in met {
-            grown = epochs.begin(epoch, begins)?.or(grown);
-        }
-        snapshots.cut(start, end)?;
         let is_checked = recovery.checked_bytes > 0 || recovery.cut.is_some() || !recovery.lost.is_empty();
-        if is_checked {
-            grown = epochs.renew()?.or(grown);
-        }
+        let (epochs, grown) = self.epochs(start, end, met, is_checked)?;
+        snapshots.cut(start, end)?;
         let synced = if is_checked {
             content.recovered.next.clamp(start, end)
         } else {
@@ -519,6 +510,27 @@ impl Opening<'_> {
             log.flush();
         }
         Ok(Opened { log, recovery })
+    }
+
+    /// The history as far as the log reaches, with what was met while checking; and its file, if that has to be synced.
+    fn epochs(
+        &self,
+        start: Offset,
+        end: Offset,
+        met: Vec<(LeaderEpoch, Offset)>,
+        is_checked: bool,
+    ) -> io::Result<(EpochFile, Option<Arc<dyn File>>)> {
+        let mut epochs = EpochFile::load(Arc::clone(&self.logs.disk), self.folder)?;
+        // An epoch that began at the end and wrote nothing stays: it was promised.
+        epochs.cut(start, end.plus(1))?;
+        let mut grown = None;
+        for (epoch, begins) in met {
+            grown = epochs.begin(epoch, begins)?.or(grown);
+        }
+        if is_checked {
+            grown = epochs.renew()?.or(grown);
+        }
+        Ok((epochs, grown))
     }
 
     fn flush(
