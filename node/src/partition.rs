@@ -178,6 +178,19 @@ impl Partition {
         self.ask(|reply| Command::DeleteRecords { before, reply }).await?
     }
 
+    /// As `delete_records`, for whoever has written all of it: of a topic with any `cleanup.policy`.
+    pub async fn forget(&self, before: Offset) -> Result<Offset, LookupError> {
+        self.ask(|reply| Command::Forget { before, reply }).await?
+    }
+
+    /// Returns when what the metadata said up to now has come to the partition: whether it leads, and in which epoch.
+    pub async fn settled(&self) -> Result<(), Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shared.mailbox.send(Command::Settle { reply }).await;
+        sent.map_err(|_| Unavailable::Stopped)?;
+        answer.await.map_err(|_| Unavailable::Stopped)
+    }
+
     /// Empties a mirror and begins it anew at `offset`, durably. If the future is dropped, it may have happened.
     pub async fn restart_at(&self, offset: Offset) -> Result<(), LookupError> {
         self.ask(|reply| Command::RestartAt { offset, reply }).await?

@@ -130,11 +130,16 @@ impl Actor {
                     let result = self.delete_records(before).await;
                     let _ = reply.send(result);
                 }
+                Command::Forget { before, reply } => {
+                    let result = self.forget(before).await;
+                    let _ = reply.send(result);
+                }
                 Command::RestartAt { offset, reply } => {
                     let result = self.restart_at(offset).await;
                     let _ = reply.send(result);
                 }
                 Command::Maintain => self.maintain().await,
+                Command::Settle { reply } => drop(reply.send(())),
                 Command::Close { reply } => {
                     let _ = reply.send(self.close().await);
                     return Next::End;

@@ -20,6 +20,10 @@ pub(super) enum Command {
         before: Option<Offset>,
         reply: oneshot::Sender<Result<Offset, LookupError>>,
     },
+    Forget {
+        before: Offset,
+        reply: oneshot::Sender<Result<Offset, LookupError>>,
+    },
     RestartAt {
         offset: Offset,
         reply: oneshot::Sender<Result<(), LookupError>>,
@@ -56,6 +60,10 @@ pub(super) enum Command {
     /// Looks whether the in-sync set should change.
     Review,
     Maintain,
+    /// Answered when everything before it has been dealt with.
+    Settle {
+        reply: oneshot::Sender<()>,
+    },
     /// Syncs and closes; answers whether everything is on disk.
     Close {
         reply: oneshot::Sender<bool>,

@@ -12,17 +12,22 @@ use std::sync::atomic::Ordering;
 
 impl Actor {
     pub(super) async fn delete_records(&mut self, before: Option<Offset>) -> Result<Offset, LookupError> {
-        let Watermarks {
-            log_start,
-            high_watermark,
-            ..
-        } = self.state.watermarks();
-        let before = before.unwrap_or(high_watermark);
         if !self.shared.live.load().config.deleted_by_retention {
             return Err(LookupError::Refused(
                 "records are deleted from topics with cleanup.policy=delete only",
             ));
         }
+        let high_watermark = self.state.watermarks().high_watermark;
+        self.forget(before.unwrap_or(high_watermark)).await
+    }
+
+    /// Whoever writes a compacted topic of the node's own knows what it still needs.
+    pub(super) async fn forget(&mut self, before: Offset) -> Result<Offset, LookupError> {
+        let Watermarks {
+            log_start,
+            high_watermark,
+            ..
+        } = self.state.watermarks();
         if before > high_watermark || before < Offset::ZERO {
             return Err(LookupError::OutOfRange {
                 asked: before,
