@@ -5,12 +5,14 @@
 //! itself: `main` hands the text in.
 
 pub mod file;
+mod group;
 pub mod properties;
 pub mod server;
 mod throttled;
 pub mod topic;
 pub mod units;
 
+pub use group::GroupConfig;
 pub use server::{
     Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
     Voter,

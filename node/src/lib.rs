@@ -16,6 +16,7 @@ pub mod controller;
 pub mod partition;
 pub mod replication;
 // L5: services.
+pub mod group;
 pub mod link;
 pub mod transform;
 // L6: the edge.

@@ -12,6 +12,7 @@ pub use listen::ListenError;
 
 use crate::config::NodeConfig;
 use crate::controller::{self, Controller, ProposeError};
+use crate::group::{self, Groups};
 use crate::http;
 use crate::link::{self, Links};
 use crate::metadata::View;
@@ -61,6 +62,7 @@ pub struct Node {
     data_dir: DataDir,
     bound: Bound,
     server: Server,
+    groups: Groups,
     transforms: Transforms,
     replication: Replication,
     heartbeat: cluster::Heartbeat,
@@ -113,7 +115,8 @@ impl Node {
 
         let sockets = listen::bind(&core.config, &core.sys, &core.view, &data_dir.cluster_id).await?;
         let bound = sockets.bound;
-        let (sites, server) = listen_to_peers(&core, sockets.quic);
+        let groups = coordinate(&core);
+        let (sites, server) = listen_to_peers(&core, groups.clone(), sockets.quic);
         let me = cluster::describe(&core, bound, &data_dir.directory);
         let told = me.clone();
         let me = cluster::register(&core, me).await.map_err(StartError::Register)?;
@@ -162,6 +165,7 @@ impl Node {
             data_dir,
             bound,
             server,
+            groups,
             transforms,
             replication,
             heartbeat,
@@ -199,6 +203,7 @@ impl Node {
             core,
             data_dir,
             server,
+            groups,
             transforms,
             replication,
             heartbeat,
@@ -210,6 +215,7 @@ impl Node {
         // Before the others find nobody who listens to what they propose.
         core.controller.abdicate().await;
         server.drain(patience).await;
+        groups.stop(patience).await;
         if let Err(error) = transforms.stop(patience).await {
             // What they did not commit they do again: nothing is lost by it.
             tracing::warn!(%error, "transforms are cut short");
@@ -282,8 +288,22 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
     })
 }
 
+/// The groups of this node: there are none before it is told what it leads.
+fn coordinate(core: &Core) -> Groups {
+    Groups::start(group::Parts {
+        me: core.config.node_id,
+        config: core.config.group.clone(),
+        voters: core.config.voters.len(),
+        sys: core.sys.clone(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+        metrics: core.metrics.clone(),
+    })
+}
+
 /// The edge towards the other nodes, without which no quorum comes about; clients wait.
-fn listen_to_peers(core: &Core, quic: Option<Listener>) -> (Arc<listen::Sites>, Server) {
+fn listen_to_peers(core: &Core, groups: Groups, quic: Option<Listener>) -> (Arc<listen::Sites>, Server) {
     let services = Services {
         config: Arc::clone(&core.config),
         sys: core.sys.clone(),
@@ -291,6 +311,7 @@ fn listen_to_peers(core: &Core, quic: Option<Listener>) -> (Arc<listen::Sites>, 
         view: core.view.clone(),
         controller: core.controller.clone(),
         registry: core.registry.clone(),
+        groups,
     };
     let sites = listen::Sites::new(&core.sys.tasks, core.peers.clone());
     let server = Server::new(services, Some(Arc::clone(&sites) as Arc<dyn SessionSink>));

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{BrokerConfig, NodeConfig};
 use crate::controller::Controller;
+use crate::group::Groups;
 use crate::metadata::{Image, View};
 use crate::partition::Registry;
 use crate::sys::Sys;
@@ -51,6 +52,7 @@ pub struct Services {
     pub view: View,
     pub controller: Controller,
     pub registry: Registry,
+    pub groups: Groups,
 }
 
 impl Services {

@@ -1,5 +1,6 @@
 //! The properties of a node, by Kafka's server property names where Kafka has one, and their typed tree.
 
+use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
 use super::topic::{self, Source};
 use headwater_protocol::ids::NodeId;
@@ -24,7 +25,12 @@ pub enum When {
     Live,
 }
 
-const fn node(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ServerProperty {
+pub(super) const fn node(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> ServerProperty {
     ServerProperty {
         property: Property {
             name,
@@ -48,10 +54,10 @@ const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'stat
     }
 }
 
-const INT_MAX: i64 = i32::MAX as i64;
+pub(super) const INT_MAX: i64 = i32::MAX as i64;
 
-/// Every property of a node, besides the defaults for topics that `topic::PROPERTIES` names.
-pub const PROPERTIES: &[ServerProperty] = &[
+/// The properties of a node, besides those of its groups and the defaults for topics that `topic::PROPERTIES` names.
+const PROPERTIES: &[ServerProperty] = &[
     node(
         "node.id",
         Kind::Number { min: 0, max: INT_MAX },
@@ -370,6 +376,11 @@ pub const PROPERTIES: &[ServerProperty] = &[
     ),
 ];
 
+/// Every property that is a node's own: all but the defaults for topics.
+fn own() -> impl Iterator<Item = &'static ServerProperty> {
+    PROPERTIES.iter().chain(group::PROPERTIES)
+}
+
 /// Properties whose values nobody is shown.
 pub fn is_secret(name: &str) -> bool {
     name == "cluster.secret"
@@ -380,7 +391,7 @@ pub type Values = BTreeMap<String, String>;
 
 /// Finds a server property, topic defaults included, or says which one may have been meant.
 pub fn find(name: &str) -> Result<ServerProperty, PropertyError> {
-    if let Some(known) = PROPERTIES.iter().find(|known| known.property.name == name) {
+    if let Some(known) = own().find(|known| known.property.name == name) {
         return Ok(*known);
     }
     let mut defaults = topic::PROPERTIES.iter();
@@ -394,7 +405,7 @@ pub fn find(name: &str) -> Result<ServerProperty, PropertyError> {
             change: When::Live,
         });
     }
-    let names = PROPERTIES.iter().map(|known| known.property.name);
+    let names = own().map(|known| known.property.name);
     let defaults = topic::PROPERTIES.iter().filter_map(|known| known.broker);
     Err(PropertyError::Unknown {
         key: name.to_owned(),
@@ -444,6 +455,7 @@ pub struct NodeConfig {
     pub telemetry: Telemetry,
     pub server: ServerLimits,
     pub replication: Replication,
+    pub group: GroupConfig,
     pub retention_check_interval_ms: i64,
     pub shutdown_timeout_ms: i64,
     /// By feature, the highest level that this node owns up to: an older binary, to simulations of upgrades. No property
@@ -629,7 +641,7 @@ impl BrokerConfig {
         self.number("producer.id.expiration.ms")
     }
 
-    fn number(&self, name: &str) -> i64 {
+    pub(super) fn number(&self, name: &str) -> i64 {
         let known = find(name).expect("only declared properties are asked for");
         self.value(name)
             .parse()
@@ -640,11 +652,7 @@ impl BrokerConfig {
     /// All server properties with their values, for DescribeConfigs on a broker.
     pub fn describe(&self) -> Vec<topic::Described> {
         let defaults = topic::PROPERTIES.iter().filter_map(|known| known.broker);
-        let mut names: Vec<_> = PROPERTIES
-            .iter()
-            .map(|known| known.property.name)
-            .chain(defaults)
-            .collect();
+        let mut names: Vec<_> = own().map(|known| known.property.name).chain(defaults).collect();
         names.sort_unstable();
         names.dedup();
         names.into_iter().map(|name| self.describe_one(name)).collect()
@@ -736,6 +744,7 @@ impl NodeConfig {
                 backoff_max: ms("replica.fetch.backoff.ms"),
                 catch_up_percent: u32::try_from(broker.number("replica.catch.up.percent")).unwrap_or(100),
             },
+            group: GroupConfig::of(&broker),
             retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
             shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),
             feature_levels_max: BTreeMap::new(),

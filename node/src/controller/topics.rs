@@ -6,7 +6,7 @@ use super::error::ProposeError;
 use super::placement;
 use crate::config::properties::{Kind, PropertyError, list_items};
 use crate::config::{BrokerConfig, server, topic};
-use crate::metadata::topic::NAME_BYTES_MAX;
+use crate::metadata::topic::{NAME_BYTES_MAX, OFFSETS_TOPIC, is_reserved};
 use crate::metadata::{Image, MirrorSource, PartitionState, Record, Topic};
 use headwater_protocol::ids::{NodeId, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,12 @@ pub fn check_name(name: &str) -> Result<(), ProposeError> {
 
 pub(super) fn create(new: NewTopic, image: &Image, context: &Context) -> Result<Decision, ProposeError> {
     check_name(&new.name)?;
+    if is_reserved(&new.name) && !new.internal {
+        return Err(ProposeError::InvalidTopicName {
+            name: new.name,
+            reason: "the cluster makes it by itself when it is needed".into(),
+        });
+    }
     if image.topic(&new.name).is_some() {
         return Err(ProposeError::TopicExists(new.name));
     }
@@ -182,6 +188,11 @@ pub(super) fn add_partitions(
     image: &Image,
 ) -> Result<Decision, ProposeError> {
     let topic = known(name, image)?;
+    if name == OFFSETS_TOPIC {
+        return Err(ProposeError::InvalidPartitions(format!(
+            "{count}: a group finds its partition by their number, which stays as it is"
+        )));
+    }
     let present = i32::try_from(topic.partitions.len()).expect("bounded by PARTITIONS_MAX");
     if count <= present {
         return Err(ProposeError::InvalidPartitions(format!(

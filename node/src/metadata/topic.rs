@@ -9,6 +9,14 @@ use std::sync::Arc;
 /// The longest name a topic may have, as in Kafka: it becomes a folder's name.
 pub const NAME_BYTES_MAX: usize = 249;
 
+/// Where consumer groups keep what they commit.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Whether only the nodes themselves make a topic of this name.
+pub fn is_reserved(name: &str) -> bool {
+    name == OFFSETS_TOPIC
+}
+
 /// A topic as the image holds it.
 ///
 /// - `partitions` has one entry per partition, in the order of their indexes, without gaps.

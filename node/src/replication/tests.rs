@@ -5,6 +5,7 @@ mod cluster;
 mod damage;
 mod failover;
 mod followers;
+mod groups;
 mod histories;
 mod throttle;
 

@@ -188,6 +188,15 @@ macro_rules! apis {
 apis! {
     ListOffsets => list_offsets late;
     Metadata => metadata early;
+    OffsetCommit => offset_commit late;
+    OffsetFetch => offset_fetch late;
+    FindCoordinator => find_coordinator late;
+    JoinGroup => join_group late;
+    Heartbeat => heartbeat late;
+    LeaveGroup => leave_group late;
+    SyncGroup => sync_group late;
+    DescribeGroups => describe_groups late;
+    ListGroups => list_groups late;
     ApiVersions => api_versions early;
     CreateTopics => create_topics late;
     DeleteTopics => delete_topics late;
@@ -198,10 +207,12 @@ apis! {
     AlterConfigs => alter_configs late;
     DescribeLogDirs => describe_log_dirs late;
     CreatePartitions => create_partitions late;
+    DeleteGroups => delete_groups late;
     IncrementalAlterConfigs => incremental_alter_configs late;
     ElectLeaders => elect_leaders late;
     AlterPartitionReassignments => alter_partition_reassignments late;
     ListPartitionReassignments => list_partition_reassignments late;
+    OffsetDelete => offset_delete late;
     DescribeQuorum => describe_quorum late;
     UpdateFeatures => update_features late;
     DescribeCluster => describe_cluster late;

@@ -4,6 +4,7 @@ use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::ErrorCode;
 
 use crate::controller::ProposeError;
+use crate::group::GroupError;
 use crate::metadata::{Topic, View};
 use crate::partition::{AppendError, EpochError, LookupError, ReadError, TicketError, Unavailable};
 
@@ -116,5 +117,29 @@ pub(super) fn of_propose(error: &ProposeError) -> ErrorCode {
         ProposeError::StaleLeader { .. } => ErrorCode::FENCED_LEADER_EPOCH,
         ProposeError::StalePartition { .. } => ErrorCode::INVALID_UPDATE_VERSION,
         ProposeError::IneligibleReplica(_) => ErrorCode::INELIGIBLE_REPLICA,
+    }
+}
+
+pub(super) fn of_group(error: &GroupError) -> ErrorCode {
+    match error {
+        GroupError::NotCoordinator => ErrorCode::NOT_COORDINATOR,
+        GroupError::Loading => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+        GroupError::NotAvailable => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        GroupError::InvalidGroupId => ErrorCode::INVALID_GROUP_ID,
+        GroupError::NameTooLong { .. } => ErrorCode::INVALID_REQUEST,
+        GroupError::InvalidSessionTimeout => ErrorCode::INVALID_SESSION_TIMEOUT,
+        GroupError::UnknownMember => ErrorCode::UNKNOWN_MEMBER_ID,
+        GroupError::FencedInstance => ErrorCode::FENCED_INSTANCE_ID,
+        GroupError::IllegalGeneration => ErrorCode::ILLEGAL_GENERATION,
+        GroupError::RebalanceInProgress => ErrorCode::REBALANCE_IN_PROGRESS,
+        GroupError::InconsistentProtocol => ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
+        GroupError::MemberIdRequired(_) => ErrorCode::MEMBER_ID_REQUIRED,
+        GroupError::GroupFull => ErrorCode::GROUP_MAX_SIZE_REACHED,
+        GroupError::GroupNotFound => ErrorCode::GROUP_ID_NOT_FOUND,
+        GroupError::NonEmptyGroup => ErrorCode::NON_EMPTY_GROUP,
+        GroupError::SubscribedToTopic => ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC,
+        GroupError::MetadataTooLarge => ErrorCode::OFFSET_METADATA_TOO_LARGE,
+        GroupError::CommitTooLarge => ErrorCode::INVALID_COMMIT_OFFSET_SIZE,
+        GroupError::GroupTooLarge => ErrorCode::UNKNOWN_SERVER_ERROR,
     }
 }

@@ -10,24 +10,36 @@ pub(super) mod api_versions;
 mod configs;
 pub(super) mod create_partitions;
 pub(super) mod create_topics;
+pub(super) mod delete_groups;
 pub(super) mod delete_records;
 pub(super) mod delete_topics;
 pub(super) mod describe_cluster;
 pub(super) mod describe_configs;
+pub(super) mod describe_groups;
 pub(super) mod describe_log_dirs;
 pub(super) mod describe_quorum;
 pub(super) mod describe_topic_partitions;
 pub(super) mod elect_leaders;
 pub(super) mod fetch;
+pub(super) mod find_coordinator;
+mod groups;
+pub(super) mod heartbeat;
 pub(super) mod incremental_alter_configs;
 pub(super) mod init_producer_id;
+pub(super) mod join_group;
+pub(super) mod leave_group;
+pub(super) mod list_groups;
 pub(super) mod list_offsets;
 pub(super) mod list_partition_reassignments;
 pub(super) mod metadata;
+pub(super) mod offset_commit;
+pub(super) mod offset_delete;
+pub(super) mod offset_fetch;
 pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
 mod refusal;
 pub(super) mod remove_raft_voter;
+pub(super) mod sync_group;
 pub(super) mod unregister_broker;
 pub(super) mod update_features;
 mod voters;
@@ -43,6 +55,8 @@ use crate::partition::{Isolation, Partition};
 const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 /// Every operation on a topic, and on the cluster, as bits: nothing is refused while there are no ACLs.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Read, delete and describe.
+const GROUP_OPERATIONS: i32 = 0b1_0100_1000;
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// An epoch as requests carry it: below zero, the client knows none.

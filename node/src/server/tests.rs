@@ -4,6 +4,7 @@
 mod admin;
 mod cluster;
 mod flow;
+mod groups;
 mod hostile;
 mod journeys;
 
@@ -29,6 +30,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Server, Services};
 use crate::config::{BrokerConfig, NodeConfig};
 use crate::controller::{self, Change, NewTopic, Outcome};
+use crate::group::{self, Groups};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node, Topic, features};
 use crate::partition::{FixedSets, Registry, registry};
@@ -106,6 +108,16 @@ impl Edge {
         let mut me = Node::new(config.node_id, addresses, Some("shelf".to_owned()));
         me.features = features::Supported::default().registered();
         controller.propose(Change::RegisterNode(me)).await.unwrap();
+        let groups = Groups::start(group::Parts {
+            me: config.node_id,
+            config: config.group.clone(),
+            voters: 0,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            metrics: metrics.clone(),
+        });
         let services = Services {
             config: std::sync::Arc::new(config),
             sys,
@@ -113,6 +125,7 @@ impl Edge {
             view,
             controller,
             registry,
+            groups,
         };
         let server = Server::new(services.clone(), None);
         server.open();

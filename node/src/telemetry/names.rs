@@ -49,6 +49,13 @@ families! {
     Gauge START_TIME "headwater_start_time_seconds" [] "When the node was started, since 1970.";
     Gauge READY "headwater_ready" [] "1 while the node accepts requests.";
 
+    // Consumer groups.
+    Gauge GROUP_COORDINATORS "headwater_group_coordinators" [] "Partitions of the offsets topic whose groups this node coordinates.";
+    Gauge GROUPS "headwater_groups" [] "Groups that this node coordinates.";
+    Counter GROUP_COMMITS "headwater_group_commits_total" [] "Requests to commit offsets.";
+    Counter GROUP_LOADS "headwater_group_loads_total" [] "Partitions of the offsets topic that were read to coordinate their groups.";
+    Counter GROUP_REWRITES "headwater_group_rewrites_total" [] "Times that a partition of the offsets topic was written anew, without its history.";
+
     // The Kafka edge.
     Gauge CONNECTIONS "headwater_connections" ["transport"] "Open connections.";
     Counter CONNECTIONS_REFUSED "headwater_connections_refused_total" [] "Connections turned away or not accepted.";

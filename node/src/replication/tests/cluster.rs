@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
 use crate::controller;
+use crate::group::{self, Groups};
 use crate::metadata::image::Addresses;
+use crate::metadata::topic::OFFSETS_TOPIC;
 use crate::metadata::{Image, Node as NodeEntry, PartitionState, Publisher, Record, View};
 use crate::partition::{
     Acks, AppendOptions, Appended, InSyncChange, InSyncRefused, InSyncSets, Isolation, Origin, Partition,
@@ -180,6 +182,7 @@ pub(super) fn peer(node: Option<NodeId>) -> Peer {
 pub(super) struct Member {
     pub(super) registry: Registry,
     pub(super) server: Server,
+    pub(super) groups: Groups,
     pub(super) sys: Sys,
     down: CancellationToken,
     _replication: Replication,
@@ -235,7 +238,24 @@ impl Cluster {
         Self::paced(seed, nodes, partitions, configs, SLOW).await
     }
 
+    /// As `new`, with the topic in which consumer groups keep their offsets.
+    pub(super) async fn of_groups(seed: u64, nodes: i32, partitions: i32) -> Self {
+        let configs = [("cleanup.policy", "compact"), ("segment.bytes", "16384")];
+        Self::with_topic(OFFSETS_TOPIC, seed, nodes, partitions, &configs, SLOW).await
+    }
+
     pub(super) async fn paced(
+        seed: u64,
+        nodes: i32,
+        partitions: i32,
+        configs: &[(&str, &str)],
+        pace: Pace,
+    ) -> Self {
+        Self::with_topic("t", seed, nodes, partitions, configs, pace).await
+    }
+
+    async fn with_topic(
+        name: &str,
         seed: u64,
         nodes: i32,
         partitions: i32,
@@ -271,8 +291,8 @@ impl Cluster {
         }
         let mut records = vec![Record::Topic {
             id: TOPIC,
-            name: "t".to_owned(),
-            internal: false,
+            name: name.to_owned(),
+            internal: name == OFFSETS_TOPIC,
             mirror: None,
         }];
         records.extend(configs.iter().map(|(key, value)| Record::TopicConfig {
@@ -347,6 +367,16 @@ impl Cluster {
             controller::start(controller::Options::alone("lab", config.broker.clone(), &machine))
                 .await
                 .unwrap();
+        let groups = Groups::start(group::Parts {
+            me: id,
+            config: config.group.clone(),
+            voters: 0,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            metrics: metrics.clone(),
+        });
         let server = Server::new(
             Services {
                 config: Arc::new(config),
@@ -355,6 +385,7 @@ impl Cluster {
                 view,
                 controller,
                 registry: registry.clone(),
+                groups: groups.clone(),
             },
             None,
         );
@@ -364,6 +395,7 @@ impl Cluster {
         let member = Member {
             registry,
             server,
+            groups,
             sys,
             down,
             _replication: replication,

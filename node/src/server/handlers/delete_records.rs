@@ -8,6 +8,7 @@ use headwater_protocol::kafka::delete_records::{
 };
 
 use super::partition;
+use crate::metadata::topic::is_reserved;
 use crate::server::errors;
 use crate::server::request::Context;
 
@@ -43,6 +44,8 @@ async fn delete(
 ) -> DeleteRecordsPartitionResult {
     let done = match partition(context, topic, wanted.partition_index) {
         Err(code) => Err(code),
+        // What coordinators still need is theirs to know.
+        Ok(_) if is_reserved(topic) => Err(ErrorCode::INVALID_TOPIC_EXCEPTION),
         Ok(_) if wanted.offset < TO_HIGH_WATERMARK => Err(ErrorCode::OFFSET_OUT_OF_RANGE),
         Ok(partition) => {
             let before = (wanted.offset != TO_HIGH_WATERMARK).then_some(Offset(wanted.offset));

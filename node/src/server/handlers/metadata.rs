@@ -12,6 +12,7 @@ use headwater_protocol::primitives::Str;
 
 use super::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, addresses};
 use crate::controller::{Change, NewTopic, ProposeError};
+use crate::metadata::topic::is_reserved;
 use crate::metadata::{Image, Node, Topic};
 use crate::server::errors;
 use crate::server::request::Context;
@@ -48,6 +49,7 @@ pub(in crate::server) async fn handle(context: &Context, request: MetadataReques
                 let mut found = lookup(&image, &wanted, operations);
                 if let (Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), true, Some(name)) =
                     (&found, may_create, &wanted.name)
+                    && !is_reserved(name)
                     && services.broker(&image).auto_create_topics()
                 {
                     let created = create(context, name).await;

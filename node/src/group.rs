@@ -1,0 +1,275 @@
+//! Consumer groups by Kafka's classic protocol: who is in a group, who gets which partitions, what was committed.
+//!
+//! Owns the topic `__consumer_offsets` and, for each of its partitions that this node leads, the groups that belong to
+//! it. It decides nothing about the topics that are consumed. A group is only ever answered for by the leader of its
+//! partition, and nothing is acknowledged before all in-sync replicas have it.
+//!
+//! ```text
+//! group        the handle: which partition a group belongs to, who coordinates it
+//! deploy       the reconciler: metadata -> one coordinator for each partition led here
+//! coordinator  the task: reads its partition, works requests off, writes, answers
+//! state        the rules, pure      store   the records, pure
+//! ```
+
+mod coordinator;
+mod deploy;
+mod error;
+mod request;
+mod state;
+mod store;
+mod topic;
+
+pub use error::GroupError;
+pub use request::{
+    Commit, Committed, DescribedMember, Description, Generation, Heartbeat, Identity, Join, Joined,
+    JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets, PerPartition, Protocol, Stage, SyncGroup,
+    Synced, TopicPartition, name,
+};
+
+use crate::config::GroupConfig;
+use crate::controller::Controller;
+use crate::metadata::View;
+use crate::metadata::topic::OFFSETS_TOPIC;
+use crate::partition::Registry;
+use crate::sys::Sys;
+use crate::sys::task::{Kind, Tasks};
+use crate::telemetry::{Metrics, names};
+use arc_swap::ArcSwap;
+use coordinator::{Handle, Letter};
+use deploy::Reconciler;
+use headwater_protocol::ids::{NodeId, PartitionIndex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long whoever looks for a coordinator waits at most for one that is about to be there.
+const OPENING: Duration = Duration::from_secs(1);
+
+/// What the groups of a node are made of.
+pub struct Parts {
+    pub me: NodeId,
+    pub config: GroupConfig,
+    /// How many nodes the quorum is meant to have.
+    pub voters: usize,
+    pub sys: Sys,
+    pub view: View,
+    pub controller: Controller,
+    pub registry: Registry,
+    pub metrics: Metrics,
+}
+
+/// The groups of this node. Cheap to clone.
+///
+/// - A call that is dropped may have happened; a member that joins and is gone stays until its session ends.
+#[derive(Clone)]
+pub struct Groups {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    me: NodeId,
+    config: GroupConfig,
+    voters: usize,
+    sys: Sys,
+    view: View,
+    controller: Controller,
+    registry: Registry,
+    tasks: Tasks,
+    /// The coordinators that run here, by partition of the offsets topic.
+    coordinators: ArcSwap<BTreeMap<PartitionIndex, Handle>>,
+    /// Counts coordinators that have read their groups.
+    opened: watch::Sender<u64>,
+}
+
+impl Groups {
+    /// Begins to coordinate what this node leads. Ends with its scope of `parts.sys.tasks`.
+    pub fn start(parts: Parts) -> Self {
+        let tasks = parts.sys.tasks.child("group");
+        let groups = Self {
+            shared: Arc::new(Shared {
+                me: parts.me,
+                config: parts.config,
+                voters: parts.voters,
+                sys: parts.sys,
+                view: parts.view,
+                controller: parts.controller,
+                registry: parts.registry,
+                tasks: tasks.clone(),
+                coordinators: ArcSwap::default(),
+                opened: watch::Sender::new(0),
+            }),
+        };
+        let shared = Arc::clone(&groups.shared);
+        parts.metrics.on_scrape(move |scrape| {
+            let coordinators = shared.coordinators.load();
+            let count = coordinators.values().map(Handle::group_count).sum::<usize>();
+            scrape.value(&names::GROUP_COORDINATORS, &[], coordinators.len() as u64);
+            scrape.value(&names::GROUPS, &[], count as u64);
+        });
+        let reconciler = Reconciler::new(groups.shared.me, Arc::clone(&groups.shared), &parts.metrics);
+        drop(tasks.spawn("reconcile", Kind::Critical, reconciler.run()));
+        groups
+    }
+
+    /// Ends all coordinators. What they were asked and have not answered is answered `NotCoordinator`.
+    pub async fn stop(&self, patience: Duration) {
+        let shared = &self.shared;
+        if let Err(error) = shared.tasks.stop(&shared.sys.clock, patience).await {
+            tracing::warn!(%error, "group coordinators are cut short");
+        }
+    }
+
+    /// The node that coordinates a group. Makes the offsets topic if there is none yet.
+    pub async fn coordinator_of(&self, group: &str) -> Result<NodeId, GroupError> {
+        let topic = topic::ensure(&self.shared).await?;
+        let index = topic::partition_of(group, topic.partitions.len());
+        let leader = topic.partition(index).map_or(NodeId::NONE, |state| state.leader);
+        if leader == NodeId::NONE {
+            return Err(GroupError::NotAvailable);
+        }
+        if leader == self.shared.me {
+            // Whoever is sent here asks at once: a coordinator that is about to be there saves it a refusal and a pause.
+            let clock = &self.shared.sys.clock;
+            let _ = clock.timeout(OPENING, self.shared.opened(index)).await;
+        }
+        Ok(leader)
+    }
+
+    /// Joins a group; returns when its next generation begins. `JoinGroup` in Kafka.
+    pub async fn join(&self, join: Join) -> Result<Joined, GroupError> {
+        check_group(&join.who.group)?;
+        let group = join.who.group.clone();
+        self.ask(&group, |reply| Letter::Join { join, reply }).await?
+    }
+
+    /// Asks for the member's assignment; returns when the leader has given it. `SyncGroup` in Kafka.
+    pub async fn sync(&self, sync: SyncGroup) -> Result<Synced, GroupError> {
+        check_group(&sync.who.group)?;
+        let group = sync.who.group.clone();
+        match self.ask(&group, |reply| Letter::Sync { sync, reply }).await {
+            // What was agreed on is lost: the member has to join again, and older clients expect nothing else here.
+            Err(GroupError::Loading) => Err(GroupError::RebalanceInProgress),
+            answer => answer?,
+        }
+    }
+
+    pub async fn heartbeat(&self, beat: Heartbeat) -> Result<(), GroupError> {
+        check_group(&beat.who.group)?;
+        let group = beat.who.group.clone();
+        match self.ask(&group, |reply| Letter::Heartbeat { beat, reply }).await {
+            // Its session begins when the group has been read.
+            Err(GroupError::Loading) => Ok(()),
+            answer => answer?,
+        }
+    }
+
+    /// Takes members out of a group: each by its id, or by its instance id alone. Their results are in the same order.
+    pub async fn leave(
+        &self,
+        group: Name,
+        members: Vec<Identity>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        check_group(&group)?;
+        let name = group.clone();
+        let letter = |reply| Letter::Leave {
+            group,
+            members,
+            reply,
+        };
+        self.ask(&name, letter).await?
+    }
+
+    /// Commits offsets; when it returns they are on all in-sync replicas.
+    pub async fn commit(&self, commit: Commit) -> Result<PerPartition, GroupError> {
+        let group = commit.who.group.clone();
+        self.ask(&group, |reply| Letter::Commit { commit, reply }).await?
+    }
+
+    /// What a group has committed; `wanted` None: of all partitions.
+    pub async fn offsets(
+        &self,
+        group: Name,
+        wanted: Option<Vec<TopicPartition>>,
+    ) -> Result<Offsets, GroupError> {
+        let name = group.clone();
+        let letter = |reply| Letter::Offsets { group, wanted, reply };
+        self.ask(&name, letter).await
+    }
+
+    pub async fn delete_offsets(
+        &self,
+        group: Name,
+        wanted: Vec<TopicPartition>,
+    ) -> Result<PerPartition, GroupError> {
+        let name = group.clone();
+        let letter = |reply| Letter::DeleteOffsets { group, wanted, reply };
+        self.ask(&name, letter).await?
+    }
+
+    /// Deletes a group without members, and all it has committed.
+    pub async fn delete(&self, group: Name) -> Result<(), GroupError> {
+        let name = group.clone();
+        self.ask(&name, |reply| Letter::DeleteGroup { group, reply })
+            .await?
+    }
+
+    /// None: there is no such group.
+    pub async fn describe(&self, group: Name) -> Result<Option<Description>, GroupError> {
+        let name = group.clone();
+        self.ask(&name, |reply| Letter::Describe { group, reply }).await
+    }
+
+    /// The groups that this node coordinates, and an error beside those if it does not know all of them yet.
+    pub async fn list(&self) -> (Vec<Listed>, Result<(), GroupError>) {
+        let coordinators = self.shared.coordinators.load_full();
+        let (mut groups, mut complete) = (Vec::new(), Ok(()));
+        for handle in coordinators.values() {
+            match handle.ask(|reply| Letter::List { reply }).await {
+                Ok(listed) => groups.extend(listed),
+                Err(GroupError::Loading) => complete = Err(GroupError::Loading),
+                // It is another node's by now, which lists it.
+                Err(_) => {}
+            }
+        }
+        (groups, complete)
+    }
+
+    async fn ask<T>(
+        &self,
+        group: &str,
+        letter: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Letter,
+    ) -> Result<T, GroupError> {
+        let topic = self
+            .shared
+            .view
+            .topic(OFFSETS_TOPIC)
+            .ok_or(GroupError::NotCoordinator)?;
+        let index = topic::partition_of(group, topic.partitions.len());
+        let handle = self.shared.coordinators.load().get(&index).cloned();
+        handle.ok_or(GroupError::NotCoordinator)?.ask(letter).await
+    }
+}
+
+impl Shared {
+    /// Returns when the groups of a partition are read.
+    async fn opened(&self, index: PartitionIndex) {
+        let mut opened = self.opened.subscribe();
+        loop {
+            opened.borrow_and_update();
+            let is_open = self.coordinators.load().get(&index).is_some_and(Handle::is_open);
+            // The sender lives in this struct, so waiting cannot fail.
+            if is_open || opened.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Groups that have members have a name. Offsets alone may belong to the nameless one, as old clients expect.
+fn check_group(group: &str) -> Result<(), GroupError> {
+    if group.is_empty() {
+        return Err(GroupError::InvalidGroupId);
+    }
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! The coordinator of one partition of the offsets topic, for one reign of this node over it: reads the groups back, works
+//! requests off one by one, writes, and answers when what it wrote is on all in-sync replicas.
+//!
+//! It owns the state of its groups. What ends it is losing the partition, or not knowing any more what the log holds: then
+//! everybody who waits is told to look for the coordinator again, and the next one reads the log anew.
+
+mod letters;
+mod log;
+
+pub(super) use letters::{Handle, Letter};
+
+use super::error::AppendRefused;
+use super::state::{CallId, Effect, Now, Settings, State, WriteId};
+use super::store::Replay;
+use crate::config::GroupConfig;
+use crate::metadata::View;
+use crate::partition::{AppendError, Partition};
+use crate::sys::Sys;
+use crate::sys::mailbox::{Mailbox, mailbox};
+use crate::telemetry::{Counter, Metrics, names};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+use letters::{Reply, Status};
+use log::Log;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Requests that wait for a coordinator; those who send more wait.
+const LETTERS_MAX: usize = 256;
+/// Writes on their way; while there are as many nothing new is begun.
+const WRITES_MAX: usize = 1024;
+
+/// The counters that all coordinators of a node feed.
+#[derive(Clone)]
+pub(super) struct Meters {
+    commits: Counter,
+    loads: Counter,
+    rewrites: Counter,
+}
+
+impl Meters {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            commits: metrics.counter(&names::GROUP_COMMITS, &[]),
+            loads: metrics.counter(&names::GROUP_LOADS, &[]),
+            rewrites: metrics.counter(&names::GROUP_REWRITES, &[]),
+        }
+    }
+}
+
+/// What all coordinators of a node work with.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub(super) sys: Sys,
+    pub(super) view: View,
+    pub(super) meters: Meters,
+    /// Counted up by each that has read its groups.
+    pub(super) opened: watch::Sender<u64>,
+}
+
+/// Why a coordinator ends before its reign does.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("the partition cannot be read: {0}")]
+    Read(String),
+    #[error("what the log holds is not known any more: {0}")]
+    Write(AppendError),
+    #[error("the partition is not led here in this epoch")]
+    NotLeader,
+}
+
+/// What has come to its end in the log.
+enum Written {
+    Records {
+        write: WriteId,
+        result: Result<(), AppendError>,
+    },
+    /// All that is alive, once more; from where on.
+    Everything(Result<Offset, AppendError>),
+}
+
+pub(super) struct Coordinator {
+    log: Log,
+    epoch: LeaderEpoch,
+    sys: Sys,
+    view: View,
+    meters: Meters,
+    status: Arc<Status>,
+    letters: Mailbox<Letter>,
+    state: State,
+    /// Who waits for an answer.
+    waiting: BTreeMap<CallId, Reply>,
+    next_call: u64,
+    writes: FuturesOrdered<BoxFuture<'static, Written>>,
+    /// The log is to be written anew as soon as nothing is on its way.
+    is_rewrite_due: bool,
+    /// The size from which on it is written anew; none while it must not be.
+    rewrite_from: Option<u64>,
+}
+
+impl Coordinator {
+    pub(super) fn new(
+        partition: Partition,
+        epoch: LeaderEpoch,
+        config: &GroupConfig,
+        means: Means,
+    ) -> (Self, Handle) {
+        let Means {
+            sys,
+            view,
+            meters,
+            opened,
+        } = means;
+        let (sender, letters) = mailbox(LETTERS_MAX);
+        let status = Arc::new(Status::new(opened));
+        let coordinator = Self {
+            log: Log::new(partition, epoch),
+            epoch,
+            sys,
+            view,
+            meters,
+            status: Arc::clone(&status),
+            letters,
+            state: State::new(settings(config)),
+            waiting: BTreeMap::new(),
+            next_call: 0,
+            writes: FuturesOrdered::new(),
+            is_rewrite_due: false,
+            rewrite_from: Some(0),
+        };
+        (coordinator, Handle::new(sender, status))
+    }
+
+    /// Returns when the reign is over, or when the log has to be read anew. May be dropped at any await.
+    pub(super) async fn run(mut self) {
+        let partition = self.log.name();
+        if let Err(lost) = self.load().await {
+            tracing::warn!(%partition, epoch = %self.epoch, reason = %lost, "groups could not be read");
+            return;
+        }
+        let Err(lost) = self.serve().await else { return };
+        tracing::warn!(%partition, epoch = %self.epoch, reason = %lost, "groups will be read anew");
+    }
+
+    /// Reads the groups back. What this node's log holds is committed sooner or later; nothing is answered before.
+    async fn load(&mut self) -> Result<(), Lost> {
+        let began = self.sys.clock.now();
+        let mut replay = Replay::default();
+        self.log.read(&mut replay).await?;
+        let (groups, unknown) = replay.finish();
+        if unknown > 0 {
+            let partition = self.log.name();
+            tracing::warn!(%partition, unknown, "records are not understood, and kept: a newer version wrote them");
+            self.rewrite_from = None;
+        }
+        let count = groups.len();
+        self.state.restore(groups, self.now());
+        let image = self.view.image();
+        self.state.forget_topics(|topic| image.topic(topic).is_some());
+        self.meters.loads.increment();
+        self.status.show_groups(count);
+        self.status.open();
+        let took_ms = self.sys.clock.now().duration_since(began).as_millis();
+        tracing::debug!(partition = %self.log.name(), epoch = %self.epoch, groups = count, took_ms, "groups are read");
+        Ok(())
+    }
+
+    /// Ends well when nobody can ask any more.
+    async fn serve(&mut self) -> Result<(), Lost> {
+        loop {
+            self.carry_out().await?;
+            let may_begin = !self.is_rewrite_due && self.writes.len() < WRITES_MAX;
+            let deadline = self.state.next_deadline().filter(|_| may_begin);
+            let clock = self.sys.clock.clone();
+            tokio::select! {
+                biased;
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.note(written).await?,
+                letter = self.letters.recv(), if may_begin => match letter {
+                    Some(letter) => self.handle(letter),
+                    None => return Ok(()),
+                },
+                () = sleep_until(&clock, deadline) => {
+                    let now = self.now();
+                    self.state.tick(now);
+                }
+            }
+            if self.is_rewrite_due && self.writes.is_empty() && self.state.is_settled() {
+                self.rewrite().await;
+            }
+        }
+    }
+
+    /// Does what the state wants done.
+    async fn carry_out(&mut self) -> Result<(), Lost> {
+        for effect in self.state.take_effects() {
+            match effect {
+                Effect::Answer { call, answer } => {
+                    if let Some(reply) = self.waiting.remove(&call) {
+                        reply.give(answer);
+                    }
+                }
+                Effect::Write { write, records } => {
+                    let appended = self.log.append(records, self.sys.clock.unix_ms()).await;
+                    // A refusal keeps its place: the state hears of writes in their order.
+                    self.writes.push_back(Box::pin(async move {
+                        let result = match appended {
+                            Ok(pending) => pending.await.map(|_| ()),
+                            Err(error) => Err(error),
+                        };
+                        Written::Records { write, result }
+                    }));
+                }
+            }
+        }
+        self.status.show_groups(self.state.group_count());
+        Ok(())
+    }
+
+    async fn note(&mut self, written: Written) -> Result<(), Lost> {
+        match written {
+            Written::Records { write, result } => {
+                let result = match result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(judge(error)?),
+                };
+                let now = self.now();
+                self.state.appended(write, result, now);
+                self.look_at_size();
+            }
+            Written::Everything(Ok(from)) => {
+                self.log.forget(from).await;
+                self.meters.rewrites.increment();
+                self.rest_from_rewriting();
+            }
+            Written::Everything(Err(error)) => {
+                // Some of it may be in the log: the same again, which changes nothing.
+                tracing::warn!(partition = %self.log.name(), %error, "the offsets could not be written anew");
+            }
+        }
+        Ok(())
+    }
+
+    /// The log is mostly history once it is several times as large as what is alive. A segment goes as a whole only.
+    fn look_at_size(&mut self) {
+        let live = u64::try_from(self.state.live_bytes()).unwrap_or(u64::MAX);
+        let size = self.log.size_bytes();
+        let limit = live
+            .saturating_mul(4)
+            .saturating_add(2 * self.log.segment_bytes());
+        self.is_rewrite_due = self.rewrite_from.is_some_and(|from| size > limit.max(from));
+    }
+
+    /// Writes everything that is alive once more, so that what lies before it can go. A cleaner would do the same for
+    /// `cleanup.policy=compact`.
+    async fn rewrite(&mut self) {
+        self.is_rewrite_due = false;
+        self.rest_from_rewriting();
+        let now_ms = self.sys.clock.unix_ms();
+        let appended = self.log.append_all(self.state.snapshot(), now_ms).await;
+        if appended.is_empty() {
+            // Nothing is on its way and nothing is alive: all of it is history.
+            let end = self.log.committed_end();
+            self.log.forget(end).await;
+            self.rest_from_rewriting();
+            return;
+        }
+        self.writes.push_back(Box::pin(async move {
+            let mut from = None;
+            for pending in appended {
+                let done = match pending {
+                    Ok(pending) => pending.await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    Ok(done) => {
+                        from.get_or_insert(done.base_offset);
+                    }
+                    Err(error) => return Written::Everything(Err(error)),
+                }
+            }
+            Written::Everything(from.ok_or(AppendError::Stopped))
+        }));
+    }
+
+    /// The next time is when another segment is full, whatever came of this one.
+    fn rest_from_rewriting(&mut self) {
+        self.rewrite_from = Some(self.log.size_bytes() + self.log.segment_bytes());
+    }
+
+    fn call(&mut self, reply: Reply) -> CallId {
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        self.waiting.insert(call, reply);
+        call
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            at: self.sys.clock.now(),
+            unix_ms: self.sys.clock.unix_ms(),
+        }
+    }
+}
+
+/// Whether nothing was appended for certain; everything else the log alone can tell.
+fn judge(error: AppendError) -> Result<AppendRefused, Lost> {
+    match error {
+        AppendError::NotEnoughReplicas { .. } | AppendError::DiskFull => Ok(AppendRefused::NotNow),
+        AppendError::TooLarge { .. } => Ok(AppendRefused::TooLarge),
+        AppendError::NotLeader | AppendError::Epoch(_) => Err(Lost::NotLeader),
+        AppendError::Corrupt { .. }
+        | AppendError::UnsupportedFormat { .. }
+        | AppendError::OutOfOrderSequence { .. }
+        | AppendError::InvalidProducerEpoch { .. }
+        | AppendError::InvalidTimestamp { .. }
+        | AppendError::InvalidRecord { .. }
+        | AppendError::UnsupportedCompression { .. }
+        | AppendError::UnsupportedTransaction
+        | AppendError::ReadOnlyMirror { .. }
+        | AppendError::Internal
+        | AppendError::NotContiguous { .. }
+        | AppendError::Offline { .. }
+        | AppendError::Stopped
+        | AppendError::Unacknowledged(_) => Err(Lost::Write(error)),
+    }
+}
+
+fn settings(config: &GroupConfig) -> Settings {
+    Settings {
+        session_timeout_min: config.session_timeout_min,
+        session_timeout_max: config.session_timeout_max,
+        initial_delay: config.initial_delay,
+        size_max: config.size_max,
+        metadata_bytes_max: config.metadata_bytes_max,
+        retention: config.retention,
+        retention_check: config.retention_check,
+    }
+}
+
+async fn sleep_until(clock: &crate::sys::clock::Clock, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => clock.sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
