@@ -1,10 +1,11 @@
-//! [`Admin`]: topics, their settings and their offsets, where replicas are, and who is a member.
+//! [`Admin`]: topics, their settings and their offsets, where replicas are, who is a member, and consumer groups.
 //!
 //! Owns nothing; it turns calls into requests to the right broker and tries again where that is harmless. A
 //! change whose outcome is not known is never sent twice.
 
 mod configs;
 mod features;
+mod groups;
 mod members;
 mod offsets;
 mod reassignments;
@@ -18,6 +19,7 @@ use headwater_protocol::kafka::{ErrorCode, Request};
 
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
 pub use self::features::{FeatureDescription, FeatureLevels, FeatureUpdate, FeatureWay};
+pub use self::groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};
@@ -129,27 +131,38 @@ impl Admin {
     ) -> Result<T, Error> {
         let timeout = self.timeout();
         let deadline = door::now() + timeout;
-        let mut failures = 0;
-        loop {
+        for failures in 1.. {
             let left = deadline.saturating_duration_since(door::now());
             let failure = match self.client.call(target, request, left).await.and_then(&mut read) {
                 Ok(done) => return Ok(done),
                 Err(failure) if !may_try_again(kind, &failure) => return Err(failure),
                 Err(failure) => failure,
             };
-            failures += 1;
-            let pause = self.client.config().backoff.pause(failures, door::random_u64());
-            if door::now() + pause >= deadline {
-                return Err(Error::TimedOut {
-                    what: what.to_owned(),
-                    timeout,
-                    last: failure.to_string(),
-                });
-            }
-            door::sleep_until(door::now() + pause).await;
-            // The controller may have moved. When nobody can be reached the next attempt says so.
-            let _ = self.client.metadata().refresh().await;
+            self.rest(what, failure, failures, deadline).await?;
         }
+        unreachable!("a call ends with an answer or with its time")
+    }
+
+    /// Waits before the next attempt; the last failure, if there is no time for one.
+    async fn rest(
+        &self,
+        what: &str,
+        failure: Error,
+        failures: u32,
+        deadline: door::Instant,
+    ) -> Result<(), Error> {
+        let pause = self.client.config().backoff.pause(failures, door::random_u64());
+        if door::now() + pause >= deadline {
+            return Err(Error::TimedOut {
+                what: what.to_owned(),
+                timeout: self.timeout(),
+                last: failure.to_string(),
+            });
+        }
+        door::sleep_until(door::now() + pause).await;
+        // The controller may have moved. When nobody can be reached the next attempt says so.
+        let _ = self.client.metadata().refresh().await;
+        Ok(())
     }
 }
 

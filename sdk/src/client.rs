@@ -195,6 +195,18 @@ impl Client {
         Ok(connection.call(request, timeout).await?)
     }
 
+    /// As [`Client::call`], in a version that is no newer than `newest`: later ones have another shape.
+    pub(crate) async fn call_up_to<R: Request>(
+        &self,
+        newest: i16,
+        target: Target,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<R::Response, Error> {
+        let connection = self.target(target).await?;
+        Ok(connection.call_up_to(newest, request, timeout).await?)
+    }
+
     pub(crate) async fn target(&self, target: Target) -> Result<Connection, Error> {
         let cluster = self.cluster();
         let pool = &self.inner.core.pool;

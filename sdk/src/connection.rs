@@ -194,6 +194,17 @@ impl Connection {
         self.submit(request, timeout).await?.wait().await
     }
 
+    /// As [`Connection::call`], in a version that is no newer than `newest`.
+    pub(crate) async fn call_up_to<R: Request>(
+        &self,
+        newest: i16,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<R::Response, CallError> {
+        let version = self.version::<R>()?.min(newest);
+        self.submit_version(request, version, timeout).await?.wait().await
+    }
+
     /// Queues `request` behind all that were submitted before, waiting for room if there is none, and
     /// returns the promise of its answer.
     ///

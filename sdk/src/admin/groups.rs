@@ -1,0 +1,399 @@
+//! Consumer groups: which there are, who is in them, what they have committed, and setting that anew.
+//!
+//! Owns the way to a group's coordinator. It must never ask a broker for a group that does not coordinate it.
+
+use std::collections::BTreeMap;
+
+use headwater_protocol::consumer_protocol::Assignment;
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex};
+use headwater_protocol::kafka::delete_groups::DeleteGroupsRequest;
+use headwater_protocol::kafka::describe_groups::{
+    DescribeGroupsRequest, DescribedGroup, DescribedGroupMember,
+};
+use headwater_protocol::kafka::find_coordinator::FindCoordinatorRequest;
+use headwater_protocol::kafka::list_groups::ListGroupsRequest;
+use headwater_protocol::kafka::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use headwater_protocol::kafka::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use headwater_protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use headwater_protocol::kafka::{ErrorCode, Request};
+use headwater_protocol::primitives::Str;
+
+use super::{Admin, Kind, may_try_again};
+use crate::client::{Client, Target};
+use crate::consumer::TopicPartition;
+use crate::door;
+use crate::error::Error;
+
+/// The last versions in which one coordinator or one group is asked for, and topics go by name.
+const FIND_ONE_UNTIL: i16 = 3;
+const FETCH_ONE_UNTIL: i16 = 7;
+const COMMIT_BY_NAME_UNTIL: i16 = 9;
+
+/// What a group's coordinator is asked.
+struct Ask<'a> {
+    kind: Kind,
+    group: &'a str,
+    what: &'a str,
+    /// The newest version that has the shape of the request.
+    newest: i16,
+}
+
+impl<'a> Ask<'a> {
+    /// One that may be sent twice.
+    fn question(group: &'a str, what: &'a str) -> Self {
+        Self {
+            kind: Kind::Question,
+            group,
+            what,
+            newest: i16::MAX,
+        }
+    }
+
+    fn change(group: &'a str, what: &'a str) -> Self {
+        Self {
+            kind: Kind::Change,
+            ..Self::question(group, what)
+        }
+    }
+
+    fn up_to(self, newest: i16) -> Self {
+        Self { newest, ..self }
+    }
+}
+
+/// A group, as its coordinator lists it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupListing {
+    pub group: String,
+    /// `consumer` for groups of consumers; empty where only offsets were ever committed.
+    pub protocol_type: String,
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
+    pub state: String,
+}
+
+/// A group and its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDescription {
+    pub group: String,
+    pub coordinator: NodeId,
+    pub state: String,
+    pub protocol_type: String,
+    /// How partitions are assigned; empty unless the group is stable.
+    pub assignor: String,
+    pub members: Vec<GroupMember>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMember {
+    pub member_id: String,
+    /// Set for static members (KIP-345).
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub host: String,
+    /// What it was assigned; empty unless the group is stable and its members are consumers.
+    pub assignment: Vec<TopicPartition>,
+}
+
+/// What a group has committed of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// Where its reader goes on.
+    pub offset: Offset,
+    pub leader_epoch: Option<LeaderEpoch>,
+    pub metadata: String,
+}
+
+impl Admin {
+    /// The groups of all brokers, by name.
+    pub async fn list_groups(&self) -> Result<Vec<GroupListing>, Error> {
+        self.client.refresh().await?;
+        let brokers: Vec<NodeId> = self.client.cluster().brokers.keys().copied().collect();
+        let mut groups = Vec::new();
+        for broker in brokers {
+            let (request, what) = (ListGroupsRequest::default(), "list groups");
+            let read = |answer: headwater_protocol::kafka::list_groups::ListGroupsResponse| {
+                check(what, answer.error_code)?;
+                Ok(answer.groups)
+            };
+            let target = Target::Node(broker);
+            let listed = self.ask(Kind::Question, target, what, &request, read).await?;
+            groups.extend(listed.into_iter().map(|group| GroupListing {
+                group: group.group_id.into(),
+                protocol_type: group.protocol_type.into(),
+                state: group.group_state.into(),
+            }));
+        }
+        groups.sort();
+        groups.dedup();
+        Ok(groups)
+    }
+
+    /// Who is in a group, and what each was assigned. A group that is not there is refused.
+    pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, Error> {
+        let what = format!("describe group {group:?}");
+        let request = DescribeGroupsRequest {
+            groups: vec![Str::from(group)],
+            ..DescribeGroupsRequest::default()
+        };
+        let read = |node, mut answer: headwater_protocol::kafka::describe_groups::DescribeGroupsResponse| {
+            let group = answer
+                .groups
+                .pop()
+                .ok_or_else(|| super::topics::unanswered(&what))?;
+            check(&what, group.error_code)?;
+            if &*group.group_state == "Dead" {
+                // Brokers that know no error for it say so.
+                return Err(Error::refused(&*what, ErrorCode::GROUP_ID_NOT_FOUND.0, None));
+            }
+            Ok(described(node, group))
+        };
+        self.ask_coordinator(&Ask::question(group, &what), &request, read)
+            .await
+    }
+
+    /// What a group has committed. A group that is not there has committed nothing.
+    pub async fn group_offsets(
+        &self,
+        group: &str,
+    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, Error> {
+        self.offsets_of(group, None).await
+    }
+
+    /// As [`Admin::group_offsets`], of some partitions. Those without a commit are absent.
+    pub(crate) async fn offsets_of(
+        &self,
+        group: &str,
+        wanted: Option<&[TopicPartition]>,
+    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, Error> {
+        let what = format!("committed offsets of {group:?}");
+        let topics = wanted.map(|wanted| {
+            by_topic(wanted)
+                .into_iter()
+                .map(|(name, partitions)| OffsetFetchRequestTopic {
+                    name: Str::from(name),
+                    partition_indexes: partitions.iter().map(|it| it.partition.0).collect(),
+                    ..OffsetFetchRequestTopic::default()
+                })
+                .collect()
+        });
+        // A version of one group, which every broker has.
+        let request = OffsetFetchRequest {
+            group_id: Str::from(group),
+            topics,
+            ..OffsetFetchRequest::default()
+        };
+        let read = |_, answer: headwater_protocol::kafka::offset_fetch::OffsetFetchResponse| {
+            check(&what, answer.error_code)?;
+            let mut found = BTreeMap::new();
+            for topic in answer.topics {
+                for it in topic.partitions.into_iter() {
+                    check(&what, it.error_code)?;
+                    if it.committed_offset >= 0 {
+                        let committed = CommittedOffset {
+                            offset: Offset(it.committed_offset),
+                            leader_epoch: Some(LeaderEpoch(it.committed_leader_epoch)).filter(|it| it.0 >= 0),
+                            metadata: it.metadata.map(String::from).unwrap_or_default(),
+                        };
+                        found.insert(place(&topic.name, it.partition_index), committed);
+                    }
+                }
+            }
+            Ok(found)
+        };
+        self.ask_coordinator(
+            &Ask::question(group, &what).up_to(FETCH_ONE_UNTIL),
+            &request,
+            read,
+        )
+        .await
+    }
+
+    /// Sets what a group without members has committed: where its readers go on.
+    pub async fn alter_group_offsets(
+        &self,
+        group: &str,
+        offsets: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Error> {
+        let what = format!("set offsets of group {group:?}");
+        let keys: Vec<TopicPartition> = offsets.keys().cloned().collect();
+        let topics = by_topic(&keys).into_iter().map(|(name, partitions)| {
+            let partition = |it: &&TopicPartition| OffsetCommitRequestPartition {
+                partition_index: it.partition.0,
+                committed_offset: offsets[*it].0,
+                committed_leader_epoch: -1,
+                committed_metadata: Some(Str::default()),
+                ..OffsetCommitRequestPartition::default()
+            };
+            OffsetCommitRequestTopic {
+                name: Str::from(name),
+                partitions: partitions.iter().map(partition).collect(),
+                ..OffsetCommitRequestTopic::default()
+            }
+        });
+        let request = OffsetCommitRequest {
+            group_id: Str::from(group),
+            generation_id_or_member_epoch: -1,
+            topics: topics.collect(),
+            ..OffsetCommitRequest::default()
+        };
+        let read = |_, answer: headwater_protocol::kafka::offset_commit::OffsetCommitResponse| {
+            let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.try_for_each(|partition| check(&what, partition.error_code))
+        };
+        // The same offsets set twice are set.
+        self.ask_coordinator(
+            &Ask::question(group, &what).up_to(COMMIT_BY_NAME_UNTIL),
+            &request,
+            read,
+        )
+        .await
+    }
+
+    /// Forgets what a group has committed of partitions that none of its members is subscribed to.
+    pub async fn delete_group_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<(), Error> {
+        let what = format!("delete offsets of group {group:?}");
+        let topics = by_topic(partitions).into_iter().map(|(name, partitions)| {
+            let partition = |it: &&TopicPartition| OffsetDeleteRequestPartition {
+                partition_index: it.partition.0,
+            };
+            OffsetDeleteRequestTopic {
+                name: Str::from(name),
+                partitions: partitions.iter().map(partition).collect(),
+            }
+        });
+        let request = OffsetDeleteRequest {
+            group_id: Str::from(group),
+            topics: topics.collect(),
+        };
+        let read = |_, answer: headwater_protocol::kafka::offset_delete::OffsetDeleteResponse| {
+            check(&what, answer.error_code)?;
+            let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.try_for_each(|partition| check(&what, partition.error_code))
+        };
+        self.ask_coordinator(&Ask::question(group, &what), &request, read)
+            .await
+    }
+
+    /// Deletes a group without members, and all it has committed.
+    pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
+        let what = format!("delete group {group:?}");
+        let request = DeleteGroupsRequest {
+            groups_names: vec![Str::from(group)],
+            ..DeleteGroupsRequest::default()
+        };
+        let read = |_, answer: headwater_protocol::kafka::delete_groups::DeleteGroupsResponse| {
+            let result = answer.results.first();
+            check(
+                &what,
+                result.ok_or_else(|| super::topics::unanswered(&what))?.error_code,
+            )
+        };
+        self.ask_coordinator(&Ask::change(group, &what), &request, read)
+            .await
+    }
+
+    /// Asks the group's coordinator, and whoever it is then, until `read` accepts the answer, the failure is final, or the
+    /// time is up.
+    async fn ask_coordinator<R: Request, T>(
+        &self,
+        ask: &Ask<'_>,
+        request: &R,
+        mut read: impl FnMut(NodeId, R::Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let deadline = door::now() + self.timeout();
+        for failures in 1.. {
+            let left = deadline.saturating_duration_since(door::now());
+            let failure = match find_coordinator(&self.client, ask.group).await {
+                Ok(node) => {
+                    let target = Target::Node(node);
+                    let answer = self.client.call_up_to(ask.newest, target, request, left).await;
+                    match answer.and_then(|answer| read(node, answer)) {
+                        Ok(done) => return Ok(done),
+                        Err(failure) if !may_try_again(ask.kind, &failure) => return Err(failure),
+                        Err(failure) => failure,
+                    }
+                }
+                Err(failure) if !failure.is_retriable() => return Err(failure),
+                Err(failure) => failure,
+            };
+            self.rest(ask.what, failure, failures, deadline).await?;
+        }
+        unreachable!("a call ends with an answer or with its time")
+    }
+}
+
+/// The broker that coordinates a group, by the word of any.
+pub(crate) async fn find_coordinator(client: &Client, group: &str) -> Result<NodeId, Error> {
+    let request = FindCoordinatorRequest {
+        key: Str::from(group),
+        ..FindCoordinatorRequest::default()
+    };
+    let timeout = client.config().request_timeout;
+    let answer = client
+        .call_up_to(FIND_ONE_UNTIL, Target::Any, &request, timeout)
+        .await?;
+    let what = format!("coordinator of group {group:?}");
+    if answer.error_code != ErrorCode::NONE.0 {
+        return Err(Error::refused(
+            what,
+            answer.error_code,
+            answer.error_message.as_deref(),
+        ));
+    }
+    Ok(NodeId(answer.node_id))
+}
+
+fn check(what: &str, code: i16) -> Result<(), Error> {
+    if code == ErrorCode::NONE.0 {
+        return Ok(());
+    }
+    Err(Error::refused(what, code, None))
+}
+
+fn by_topic(partitions: &[TopicPartition]) -> BTreeMap<&str, Vec<&TopicPartition>> {
+    let mut topics: BTreeMap<&str, Vec<&TopicPartition>> = BTreeMap::new();
+    for partition in partitions {
+        topics.entry(&partition.topic).or_default().push(partition);
+    }
+    topics
+}
+
+fn place(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition {
+        topic: topic.into(),
+        partition: PartitionIndex(partition),
+    }
+}
+
+fn described(coordinator: NodeId, group: DescribedGroup) -> GroupDescription {
+    GroupDescription {
+        group: group.group_id.into(),
+        coordinator,
+        state: group.group_state.into(),
+        protocol_type: group.protocol_type.into(),
+        assignor: group.protocol_data.into(),
+        members: group.members.into_iter().map(member).collect(),
+    }
+}
+
+fn member(member: DescribedGroupMember) -> GroupMember {
+    let assigned = Assignment::decode(member.member_assignment).unwrap_or_default();
+    let topics = assigned.partitions.iter();
+    let assignment = topics.flat_map(|topic| topic.partitions.iter().map(|it| place(&topic.topic, *it)));
+    GroupMember {
+        assignment: assignment.collect(),
+        member_id: member.member_id.into(),
+        instance_id: member.group_instance_id.map(String::from),
+        client_id: member.client_id.into(),
+        host: member.client_host.into(),
+    }
+}
