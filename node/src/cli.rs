@@ -12,6 +12,7 @@ mod common;
 mod consume;
 mod demo;
 mod failure;
+mod group;
 mod http;
 mod link;
 mod module;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use super::{bench, cluster, consume, demo, link, module, produce, site, topic, transform};
+use super::{bench, cluster, consume, demo, group, link, module, produce, site, topic, transform};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -15,6 +15,8 @@ pub(super) enum Command {
     Produce(Box<produce::Arguments>),
     /// Print the records of a topic
     Consume(Box<consume::Arguments>),
+    /// List, describe, reset and delete consumer groups
+    Group(group::Arguments),
     /// Write, build, try and add modules
     Module(module::Arguments),
     /// Deploy modules onto topics and watch them
@@ -55,6 +57,7 @@ async fn act(command: Command) -> Result<(), Failure> {
         Command::Topic(arguments) => topic::run(arguments).await,
         Command::Produce(arguments) => produce::run(*arguments).await,
         Command::Consume(arguments) => consume::run(*arguments).await,
+        Command::Group(arguments) => group::run(arguments).await,
         Command::Module(arguments) => module::run(arguments).await,
         Command::Transform(arguments) => transform::run(arguments).await,
         Command::Link(arguments) => link::run(arguments).await,

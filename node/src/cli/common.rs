@@ -2,7 +2,7 @@
 //!
 //! Owns the flags' names and defaults, and writing to standard output. It must never know a command.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use headwater_sdk::{Address, Client, Config, Transport, Trust};
@@ -154,6 +154,24 @@ pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
 pub(super) fn note(text: &str) {
     // Whoever closed it does not want to know.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Asks a person whether to do `what`; a script must say `--yes`.
+pub(super) fn confirm(what: &str) -> Result<(), Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::usage(format!("will not {what} without being asked to")).hint("add --yes"));
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "{what}? [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    note("nothing was deleted");
+    Err(Failure::new("not confirmed"))
 }
 
 /// A file's bytes.

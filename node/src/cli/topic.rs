@@ -1,7 +1,6 @@
 //! `headwater topic`: create, list, describe, alter and delete topics, by the Kafka protocol: it works on any broker.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use headwater_sdk::protocol::ids::PartitionIndex;
 use headwater_sdk::protocol::kafka::ErrorCode;
@@ -16,7 +15,7 @@ use headwater_sdk::{
 use serde_json::{Value, json};
 
 use super::cluster::reassign;
-use super::common::{Common, note, pair};
+use super::common::{Common, confirm, pair};
 use super::failure::Failure;
 use super::http::segment;
 use super::table::{Table, count};
@@ -100,7 +99,7 @@ enum Command {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { common, command } = arguments;
     if let Command::Delete { names, yes: false } = &command {
-        confirm(names)?;
+        confirm(&format!("delete {} with all records", names.join(", ")))?;
     }
     if let Command::Scrub { name, show } = &command {
         return scrub(&common, name, *show).await;
@@ -421,23 +420,4 @@ async fn alter(
         admin.create_partitions(name, count).await?;
     }
     Ok(())
-}
-
-/// Asks a person; a script must say `--yes`.
-fn confirm(names: &[String]) -> Result<(), Failure> {
-    let what = format!("delete {} with all records", names.join(", "));
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::usage(format!("will not {what} without being asked to")).hint("add --yes"));
-    }
-    let mut stderr = std::io::stderr();
-    write!(stderr, "{what}? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    note("nothing was deleted");
-    Err(Failure::new("not confirmed"))
 }
