@@ -17,6 +17,7 @@ mod crashes;
 mod demo;
 mod faults;
 mod full_disk;
+mod groups;
 mod hostile;
 mod kcat;
 mod librdkafka;

@@ -37,7 +37,7 @@ fn all(rows: &mut Vec<(&'static str, Totals)>) -> anyhow::Result<()> {
         tools::debian(&[("chromium", "chromium")])?;
     }
     let packages = tools::npm_package("vega-datasets", "3.2.1")?;
-    let python = tools::python(&["confluent-kafka", "duckdb"])?;
+    let python = tools::python(&["confluent-kafka", "kafka-python", "aiokafka", "duckdb"])?;
     build::embedded(&place::shared_target())?;
     modules::all(&place::shared_target())?;
     let node = Node::build()?;
