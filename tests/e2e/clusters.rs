@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use headwater_sdk::{Client, Config, NewTopic, NodeId, ProducerConfig, Reassignment, Record};
-use headwater_tests::{Node, PATIENCE, Site, headwater, read_all, until, within};
+use headwater_tests::{Node, PATIENCE, Site, operate, read_all, until, within};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -26,15 +26,6 @@ async fn join(id: i32, member: (i32, &Node), cluster: &str) -> anyhow::Result<(S
         .argument(cluster);
     let node = site.start().await?;
     Ok((site, node))
-}
-
-/// Runs a command of the operator, and reads its answer.
-async fn operate(node: &Node, command: &[&str]) -> anyhow::Result<Value> {
-    let bootstrap = node.bootstrap();
-    let connection = ["--bootstrap", bootstrap.as_str(), "--output", "json"];
-    let finished = headwater(command.iter().chain(&connection)).await?;
-    let answer = finished.success().with_context(|| command.join(" "))?;
-    Ok(serde_json::from_slice(&answer)?)
 }
 
 fn voters(quorum: &Value) -> Vec<i64> {

@@ -1,5 +1,5 @@
 //! Consumer groups of other people's clients: members share a topic, one is killed and the others take over, and what was
-//! committed survives the nodes.
+//! committed survives the nodes, or is set anew by an operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,8 @@ use headwater_sdk::protocol::kafka::find_coordinator::FindCoordinatorRequest;
 use headwater_sdk::protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use headwater_sdk::protocol::primitives::Str;
 use headwater_sdk::{Client, Config, NodeId, ProducerConfig, Record};
-use headwater_tests::{Node, PATIENCE, Running, Site, headwater, python, until, within};
+use headwater_tests::{Node, PATIENCE, Running, Site, headwater, operate, python, until, within};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -312,6 +313,101 @@ async fn a_group_goes_on_when_its_coordinator_is_killed() -> anyhow::Result<()> 
         Ok((read == everything).then_some(()))
     })
     .await?;
+    client.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_sees_how_far_a_group_is_sets_it_back_and_deletes_it() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let node = site.start().await?;
+    node.create_topic(TOPIC, u32::try_from(PARTITIONS)?, &[]).await?;
+    let client = Client::connect(Config::new(&node.bootstrap())?).await?;
+    produce(&client, 50).await?;
+    ensure!(operate(&node, &["group", "list"]).await? == json!([]));
+    let member = Member::start("kafka-python", &node.bootstrap(), "range")?;
+    member
+        .until("the member to own all", |told| told.owns == all())
+        .await?;
+    until_committed(&client, 50).await?;
+    let listed = operate(&node, &["group", "list"]).await?;
+    let expected = json!([{ "group": GROUP, "state": "Stable", "protocol_type": "consumer" }]);
+    ensure!(listed == expected, "{listed}");
+    let described = operate(&node, &["group", "describe", GROUP]).await?;
+    ensure!(
+        (
+            &described["state"],
+            &described["assignor"],
+            &described["coordinator"]
+        ) == (&json!("Stable"), &json!("range"), &json!(1)),
+        "{described}"
+    );
+    let partitions = described["partitions"].as_array().context("partitions")?;
+    let is_read = |it: &Value| {
+        it["committed_offset"] == 50
+            && it["lag"] == 0
+            && it["member_id"] == described["members"][0]["member_id"]
+    };
+    ensure!(
+        partitions.len() == 4 && partitions.iter().all(is_read),
+        "{described}"
+    );
+    let bootstrap = node.bootstrap();
+    let reset = [
+        "group",
+        "reset",
+        GROUP,
+        "--to-earliest",
+        "--bootstrap",
+        &bootstrap,
+    ];
+    let refused = headwater(reset).await?;
+    ensure!(
+        !refused.status.success(),
+        "its member would not notice: {refused:?}"
+    );
+
+    drop(member);
+    until(PATIENCE, "the member's session to end", || async {
+        let listed = operate(&node, &["group", "list"]).await?;
+        Ok((listed[0]["state"] == "Empty").then_some(()))
+    })
+    .await?;
+    produce(&client, 10).await?;
+    let described = operate(&node, &["group", "describe", GROUP]).await?;
+    ensure!(
+        described["members"] == json!([]) && described["partitions"][3]["lag"] == 10,
+        "{described}"
+    );
+    let tried = operate(&node, &["group", "reset", GROUP, "--to-earliest", "--dry-run"]).await?;
+    let row = json!({ "topic": TOPIC, "partition": 0, "before": 50, "after": 0 });
+    ensure!(
+        tried["dry_run"] == true && tried["partitions"][0] == row,
+        "{tried}"
+    );
+    until_committed(&client, 50).await?;
+    for (to, expected) in [
+        (
+            &["--topic", "shared:1", "--to-offset", "42"][..],
+            [50, 42, 50, 50],
+        ),
+        (&["--by", "-5"], [45, 37, 45, 45]),
+        (&["--topic", "shared:2", "--to-offset", "1000"], [45, 37, 60, 45]),
+        (&["--topic", "shared", "--to-latest"], [60, 60, 60, 60]),
+        (&["--to-earliest"], [0, 0, 0, 0]),
+    ] {
+        operate(&node, &[&["group", "reset", GROUP], to].concat()).await?;
+        let found: Vec<i64> = committed(&client).await?.into_values().collect();
+        ensure!(found == expected, "{to:?}: {found:?}");
+    }
+    operate(&node, &["group", "delete", GROUP, "--yes"]).await?;
+    ensure!(operate(&node, &["group", "list"]).await? == json!([]));
+    ensure!(committed(&client).await?.is_empty());
+    let described = headwater(["group", "describe", GROUP, "--bootstrap", &bootstrap]).await?;
+    ensure!(
+        !described.status.success(),
+        "there is no such group: {described:?}"
+    );
     client.close().await;
     Ok(())
 }

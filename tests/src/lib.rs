@@ -40,7 +40,7 @@ pub use random::Random;
 pub use read::{client, read_all};
 pub use site::{Refused, Site, node_binary};
 pub use tool::{
-    Finished, Running, headwater, headwater_in, headwater_running, kcat, python, python_interpreter,
+    Finished, Running, headwater, headwater_in, headwater_running, kcat, operate, python, python_interpreter,
 };
 pub use wait::{until, within};
 

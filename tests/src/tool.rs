@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::artifact::{cache, set};
 use crate::site::node_binary;
-use crate::{checkout, within};
+use crate::{Node, checkout, within};
 
 /// How long a tool may run.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -54,6 +54,15 @@ pub async fn headwater<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> an
     let mut command = node_binary()?;
     command.args(args).stderr(Stdio::piped());
     within(LIMIT, "headwater", finish(start(command)?, b"")).await?
+}
+
+/// Runs a command of the operator against a node, and reads its answer.
+pub async fn operate(node: &Node, command: &[&str]) -> anyhow::Result<serde_json::Value> {
+    let bootstrap = node.bootstrap();
+    let connection = ["--bootstrap", bootstrap.as_str(), "--output", "json"];
+    let finished = headwater(command.iter().chain(&connection)).await?;
+    let answer = finished.success().with_context(|| command.join(" "))?;
+    Ok(serde_json::from_slice(&answer)?)
 }
 
 /// As `headwater`, in a folder and with bytes on its stdin. What cargo builds for it stays in that folder.
