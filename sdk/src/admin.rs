@@ -20,6 +20,7 @@ use headwater_protocol::kafka::{ErrorCode, Request};
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
 pub use self::features::{FeatureDescription, FeatureLevels, FeatureUpdate, FeatureWay};
 pub use self::groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
+pub(crate) use self::groups::{Committer, find_coordinator};
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};

@@ -26,6 +26,7 @@ use crate::connection::{Connection, ConnectionOptions};
 use crate::consumer::{Consumer, ConsumerConfig};
 use crate::door::{self, Tasks};
 use crate::error::Error;
+use crate::group::{GroupConfig, GroupConsumer};
 use crate::producer::{Producer, ProducerConfig};
 use crate::routing::{Cluster, Topic};
 use crate::transport::Dialer;
@@ -115,6 +116,11 @@ impl Client {
     /// A consumer with its own positions. It reads nothing until partitions are assigned to it.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::new(self.clone(), config)
+    }
+
+    /// A member of a consumer group. It joins at once; what it is given is read through it.
+    pub fn group_consumer(&self, config: GroupConfig) -> Result<GroupConsumer, Error> {
+        GroupConsumer::new(self.clone(), config)
     }
 
     /// Topics, their settings and offsets.
@@ -227,6 +233,11 @@ impl Client {
 
     pub(crate) async fn connection(&self, node: NodeId, lane: Lane) -> Result<Connection, Error> {
         Ok(self.inner.core.pool.connection(node, lane).await?)
+    }
+
+    /// Closes the connections of a purpose.
+    pub(crate) fn end(&self, lane: Lane) {
+        self.inner.core.pool.end(lane);
     }
 
     pub(crate) fn metadata(&self) -> &Arc<Metadata> {

@@ -267,6 +267,10 @@ impl Consumer {
         self.set_paused(topic, partition, false).await
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The partitions being read.
     pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
         self.parts.keys()

@@ -26,6 +26,7 @@
 //!   from it and shares it.
 //! - [`Producer`] batches records, writes each once and in order, and tells what became of it.
 //! - [`Consumer`] reads assigned partitions from any place, ahead of its reader, within a budget of bytes.
+//! - [`GroupConsumer`] reads its share of some topics, together with the other members of a group, and commits.
 //! - [`Admin`] sees to topics, settings, offsets, the places of replicas and the members of the cluster.
 //! - [`Connection`] is one pipelined connection over any stream of bytes, for those who have their own.
 //!
@@ -54,6 +55,7 @@ pub mod connection;
 mod consumer;
 mod door;
 mod error;
+mod group;
 mod partitioner;
 mod producer;
 mod retry;
@@ -68,6 +70,7 @@ pub use config::*;
 pub use connection::{CallError, Connection, ConnectionOptions};
 pub use consumer::*;
 pub use error::Error;
+pub use group::*;
 pub use headwater_protocol as protocol;
 pub use headwater_protocol::ids::{NodeId, Offset, PartitionIndex, TopicId};
 pub use headwater_protocol::partitioner::{murmur2, partition_for_key};

@@ -27,5 +27,6 @@ mod malformed_quic;
 mod mirrors;
 mod module_author;
 mod sdk;
+mod sdk_groups;
 mod start_and_stop;
 mod transforms_killed;

@@ -108,6 +108,25 @@ pub struct CommittedOffset {
     pub metadata: String,
 }
 
+/// Whom a commit comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Committer {
+    pub(crate) member_id: String,
+    pub(crate) instance_id: Option<String>,
+    pub(crate) generation: i32,
+}
+
+/// Nobody: groups without members take it.
+impl Default for Committer {
+    fn default() -> Self {
+        Self {
+            member_id: String::new(),
+            instance_id: None,
+            generation: -1,
+        }
+    }
+}
+
 impl Admin {
     /// The groups of all brokers, by name.
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>, Error> {
@@ -220,6 +239,17 @@ impl Admin {
         offsets: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), Error> {
         let what = format!("set offsets of group {group:?}");
+        self.commit_as(&Committer::default(), &what, group, offsets).await
+    }
+
+    /// Commits offsets as a member, or as nobody.
+    pub(crate) async fn commit_as(
+        &self,
+        who: &Committer,
+        what: &str,
+        group: &str,
+        offsets: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Error> {
         let keys: Vec<TopicPartition> = offsets.keys().cloned().collect();
         let topics = by_topic(&keys).into_iter().map(|(name, partitions)| {
             let partition = |it: &&TopicPartition| OffsetCommitRequestPartition {
@@ -237,17 +267,19 @@ impl Admin {
         });
         let request = OffsetCommitRequest {
             group_id: Str::from(group),
-            generation_id_or_member_epoch: -1,
+            generation_id_or_member_epoch: who.generation,
+            member_id: Str::from(&*who.member_id),
+            group_instance_id: who.instance_id.as_deref().map(Str::from),
             topics: topics.collect(),
             ..OffsetCommitRequest::default()
         };
         let read = |_, answer: headwater_protocol::kafka::offset_commit::OffsetCommitResponse| {
             let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-            partitions.try_for_each(|partition| check(&what, partition.error_code))
+            partitions.try_for_each(|partition| check(what, partition.error_code))
         };
         // The same offsets set twice are set.
         self.ask_coordinator(
-            &Ask::question(group, &what).up_to(COMMIT_BY_NAME_UNTIL),
+            &Ask::question(group, what).up_to(COMMIT_BY_NAME_UNTIL),
             &request,
             read,
         )

@@ -27,13 +27,15 @@ pub(crate) enum Lane {
     Fetch(u8),
     /// Produce, spread by partition.
     Produce(u8),
+    /// What one member says to its group, and waits for until the others have come.
+    Group(u32),
 }
 
 impl Lane {
     /// QUIC's stream priority: control before produce before fetch.
     fn priority(self) -> i32 {
         match self {
-            Self::Control => 2,
+            Self::Control | Self::Group(_) => 2,
             Self::Produce(_) => 1,
             Self::Fetch(_) => 0,
         }
@@ -116,6 +118,17 @@ impl Pool {
     pub(super) fn live_control(&self) -> Option<Connection> {
         self.lanes
             .find(|(_, lane), connection| *lane == Lane::Control && connection.is_open())
+    }
+
+    /// Closes what was opened for a purpose that there is no more.
+    pub(crate) fn end(&self, lane: Lane) {
+        self.lanes.retain(|(_, used_for), connection| {
+            let keep = *used_for != lane;
+            if !keep {
+                connection.close(CloseReason::ByUs);
+            }
+            keep
+        });
     }
 
     /// Closes what belongs to transports other than `transport`.
