@@ -10,7 +10,9 @@ use headwater_sdk::{
     Assignor, Client, Config, GroupConfig, GroupConsumer, NewTopic, Offset, PartitionIndex, ProducerConfig,
     Record, TopicPartition, Trust,
 };
-use headwater_tests::{Node, PATIENCE, Random, Running, Site, python, until, within};
+use headwater_tests::{
+    Node, PATIENCE, Random, Running, Site, headwater, headwater_running, python, until, within,
+};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -516,6 +518,57 @@ async fn partitions_that_are_added_are_read_too() -> anyhow::Result<()> {
     }
     consumer.close().await?;
     producer.close().await;
+    client.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_command_reads_a_share_and_goes_on_where_it_was() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let node = node_with_topic(&site).await?;
+    let bootstrap = node.bootstrap();
+    let client = connect(&bootstrap).await?;
+    produce(&client, 0..10).await?;
+    let consume = |count: &'static str| {
+        let arguments = ["consume", TOPIC, "--group", GROUP, "--count", count];
+        let connection = ["--bootstrap", bootstrap.as_str(), "--output", "json"];
+        headwater(arguments.into_iter().chain(connection))
+    };
+    let place = |line: &str| -> anyhow::Result<(i64, i64)> {
+        let record: serde_json::Value = serde_json::from_str(line)?;
+        let place = record["partition"].as_i64().zip(record["offset"].as_i64());
+        place.context("every record has a place")
+    };
+    let mut printed = BTreeSet::new();
+    for count in ["7", "20"] {
+        let lines = String::from_utf8(consume(count).await?.success()?)?;
+        ensure!(lines.lines().count() == count.parse::<usize>()?, "{lines}");
+        for line in lines.lines() {
+            ensure!(printed.insert(place(line)?), "{line} came again");
+        }
+    }
+    // It follows until it is told to stop, and has committed then what it has printed.
+    let arguments = [
+        "consume",
+        TOPIC,
+        "--group",
+        GROUP,
+        "--output",
+        "json",
+        "--bootstrap",
+    ];
+    let mut running = headwater_running(arguments.into_iter().chain([bootstrap.as_str()]))?;
+    while printed.len() < 60 {
+        let line = running.line().await?.context("it goes on")?;
+        ensure!(printed.insert(place(&line)?), "{line} came again");
+    }
+    let status = running.terminate().await?;
+    ensure!(status.success(), "{status}");
+    until_committed(&client, 10).await?;
+    let left = client.admin().describe_group(GROUP).await?;
+    ensure!(left.state == "Empty", "{left:?}");
+    let mistyped = headwater(["consume", "shard", "--group", GROUP, "--bootstrap", &bootstrap]).await?;
+    ensure!(!mistyped.status.success(), "{mistyped:?}");
     client.close().await;
     Ok(())
 }

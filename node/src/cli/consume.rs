@@ -1,4 +1,6 @@
-//! `headwater consume`: the records of a topic on standard output, one a line.
+//! `headwater consume`: the records of a topic on standard output, one a line; all of them, or a member's share.
+
+mod member;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,8 +31,12 @@ pub(super) struct Arguments {
     #[arg(long, short = 'o', value_name = "WHERE", value_parser = place)]
     from: Option<Start>,
     /// Only this partition; may be given again
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", conflicts_with = "group")]
     partition: Vec<i32>,
+    /// Read as a member of this consumer group, and commit what was printed; goes on until it is stopped. --from says where
+    /// to begin in partitions of which nothing was committed
+    #[arg(long, short, value_name = "NAME")]
+    group: Option<String>,
     /// Stop after so many records
     #[arg(long, short = 'n', value_name = "N")]
     count: Option<u64>,
@@ -80,27 +86,41 @@ fn place(text: &str) -> Result<Start, String> {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = arguments.common.client().await?;
-    let done = read(&client, &arguments).await;
+    let done = match &arguments.group {
+        Some(group) => member::read(&client, group, &arguments).await,
+        None => read(&client, &arguments).await,
+    };
     client.close().await;
     done
 }
 
+impl Arguments {
+    fn config(&self) -> ConsumerConfig {
+        let isolation = if self.committed {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        };
+        ConsumerConfig {
+            isolation,
+            ..ConsumerConfig::default()
+        }
+    }
+
+    fn start(&self) -> Start {
+        self.from.unwrap_or(if self.follow {
+            Start::Latest
+        } else {
+            Start::Earliest
+        })
+    }
+}
+
 async fn read(client: &Client, arguments: &Arguments) -> Result<(), Failure> {
-    let isolation = if arguments.committed {
-        Isolation::ReadCommitted
-    } else {
-        Isolation::ReadUncommitted
-    };
-    let config = ConsumerConfig {
-        isolation,
-        ..ConsumerConfig::default()
-    };
+    let config = arguments.config();
+    let isolation = config.isolation;
     let mut consumer = client.consumer(config)?;
-    let from = arguments.from.unwrap_or(if arguments.follow {
-        Start::Latest
-    } else {
-        Start::Earliest
-    });
+    let from = arguments.start();
     let mut reading = Reading::begin(client, &mut consumer, arguments, from, isolation).await?;
     let clock = Clock::system();
     let mut printer = Printer::new(arguments);
@@ -184,7 +204,7 @@ impl Reading {
             if is_behind || self.left == Some(0) {
                 break;
             }
-            printer.add(batch, &record);
+            printer.add(batch.topic(), batch.partition(), &record);
             self.left = self.left.map(|left| left - 1);
         }
         printer.flush()
@@ -211,7 +231,7 @@ impl Printer {
         }
     }
 
-    fn add(&mut self, batch: &Batch, record: &RecordView<'_>) {
+    fn add(&mut self, topic: &str, partition: PartitionIndex, record: &RecordView<'_>) {
         match self.shape {
             Shape::Value => self.buffer.extend_from_slice(record.value.unwrap_or_default()),
             Shape::KeyValue => {
@@ -221,7 +241,7 @@ impl Printer {
             }
             Shape::Json => {
                 let value = json!({
-                    "topic": &**batch.topic(), "partition": batch.partition().0, "offset": record.offset.0,
+                    "topic": topic, "partition": partition.0, "offset": record.offset.0,
                     "timestamp_ms": record.timestamp_ms, "key": data(record.key), "value": data(record.value),
                     "headers": headers(record.headers),
                 });
