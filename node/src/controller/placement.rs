@@ -1,5 +1,6 @@
 //! Where the replicas of new partitions go: spread over the nodes, so that none has many more than another, and over
-//! their racks, so that one rack holds no two while another holds none. Pure.
+//! their racks, so that one rack holds no two while another holds none. Leaders are spread for themselves: where every node
+//! has a replica of everything, nothing else tells them apart. Pure.
 
 use super::error::ProposeError;
 use crate::metadata::{Image, Node};
@@ -22,11 +23,15 @@ pub(super) fn place(
         return Err(refuse(format!("the cluster has {} nodes", nodes.len())));
     }
     let mut load = load(image);
+    let mut leads = leads(image);
     let mut placed = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     for index in present..present.saturating_add(count) {
-        let chosen = choose(replicas, usize::try_from(index).unwrap_or(0), &nodes, &load);
+        let mut chosen = choose(replicas, usize::try_from(index).unwrap_or(0), &nodes, &load);
         for node in &chosen {
             *load.entry(*node).or_insert(0) += 1;
+        }
+        if let Some(leader) = lead(&mut chosen, &leads) {
+            *leads.entry(leader).or_insert(0) += 1;
         }
         placed.push(chosen);
     }
@@ -54,6 +59,34 @@ fn choose(replicas: usize, turn: usize, nodes: &[&Node], load: &BTreeMap<NodeId,
         racks.extend(node.rack.as_deref());
     }
     chosen
+}
+
+/// Puts the one in front that leads least so far, and names it.
+fn lead(chosen: &mut [NodeId], leads: &BTreeMap<NodeId, usize>) -> Option<NodeId> {
+    let fewest = |(place, node): &(usize, &NodeId)| (leads.get(node).copied().unwrap_or(0), *place);
+    let (place, leader) = chosen.iter().enumerate().min_by_key(fewest)?;
+    let leader = *leader;
+    chosen[..=place].rotate_right(1);
+    Some(leader)
+}
+
+/// Of how many partitions each node is the first choice to lead.
+fn leads(image: &Image) -> BTreeMap<NodeId, usize> {
+    let mut leads = BTreeMap::new();
+    if image.nodes.len() == 1 {
+        // Nothing to choose from, and nothing to count.
+        return leads;
+    }
+    for topic in image.topics.values() {
+        for leader in topic
+            .partitions
+            .iter()
+            .filter_map(|partition| partition.replicas.first())
+        {
+            *leads.entry(*leader).or_insert(0) += 1;
+        }
+    }
+    leads
 }
 
 /// How many replicas each node holds.

@@ -224,6 +224,33 @@ fn replicas_are_spread_over_nodes_without_a_repeat() {
 }
 
 #[test]
+fn leaders_are_spread_where_every_node_has_all_of_a_topic() {
+    let mut cluster = Cluster::of(3);
+    // The nodes hold unlike much already.
+    cluster.create(NewTopic {
+        partitions: 2,
+        ..NewTopic::named("a")
+    });
+    cluster.create(NewTopic {
+        partitions: 12,
+        replication_factor: 3,
+        ..NewTopic::named("b")
+    });
+    for partition in &cluster.image.topics["b"].partitions {
+        assert_eq!(partition.replicas.iter().collect::<BTreeSet<_>>().len(), 3);
+    }
+    let mut led = BTreeMap::new();
+    for partition in cluster.image.topics.values().flat_map(|topic| &topic.partitions) {
+        assert_eq!(partition.leader, partition.replicas[0]);
+        *led.entry(partition.leader).or_insert(0) += 1;
+    }
+    assert!(
+        led.len() == 3 && led.values().all(|count| (4..=5).contains(count)),
+        "{led:?}"
+    );
+}
+
+#[test]
 fn partitions_are_only_added() {
     let mut cluster = Cluster::of(1);
     cluster.create(NewTopic {
