@@ -12,6 +12,7 @@ mod accept;
 mod cluster;
 mod data;
 mod error;
+mod groups;
 mod guard;
 mod links;
 mod metrics;
@@ -34,9 +35,11 @@ pub use self::openapi::document as openapi_document;
 
 use crate::config::{BrokerConfig, NodeConfig};
 use crate::controller::Controller;
+use crate::group::Groups;
 use crate::link::Links;
 use crate::metadata::View;
 use crate::partition::Registry;
+use crate::replication::Leaders;
 use crate::security::Authority;
 use crate::sys::{Sys, net};
 use crate::telemetry::health::Health;
@@ -52,6 +55,9 @@ pub struct Parts {
     pub view: View,
     pub controller: Controller,
     pub registry: Registry,
+    pub groups: Groups,
+    /// Streams on which any node serves Kafka requests, this one too.
+    pub nodes: Arc<dyn Leaders>,
     pub config: Arc<NodeConfig>,
     pub transforms: Transforms,
     pub links: Links,
@@ -111,6 +117,7 @@ fn router(parts: Parts) -> Router {
         .merge(records::routes())
         .merge(modules::routes())
         .merge(transforms::routes())
+        .merge(groups::routes())
         .merge(sites::routes())
         .merge(links::routes())
         .route("/openapi.json", get(openapi::json))

@@ -150,7 +150,7 @@ impl Node {
             authority: sockets.authority,
             store: sockets.store,
         };
-        serve(&core, above, &transforms, &sites, &server);
+        serve(&core, above, &groups, &transforms, &sites, &server);
         let heartbeat = cluster::Heartbeat::start(&core, me, told);
         tracing::info!(
             node = %core.config.node_id,
@@ -331,7 +331,14 @@ struct Above {
 }
 
 /// The services and the edge, each after those it uses. Nothing is served before everything is wired.
-fn serve(core: &Core, above: Above, transforms: &Transforms, sites: &listen::Sites, server: &Server) {
+fn serve(
+    core: &Core,
+    above: Above,
+    groups: &Groups,
+    transforms: &Transforms,
+    sites: &listen::Sites,
+    server: &Server,
+) {
     let links = Links::start(link::Parts {
         sys: core.sys.clone(),
         settings: link::Settings::default(),
@@ -352,6 +359,12 @@ fn serve(core: &Core, above: Above, transforms: &Transforms, sites: &listen::Sit
                 view: core.view.clone(),
                 controller: core.controller.clone(),
                 registry: core.registry.clone(),
+                groups: groups.clone(),
+                nodes: Arc::new(listen::AnyNode::new(
+                    core.config.node_id,
+                    server,
+                    core.peers.clone(),
+                )),
                 transforms: transforms.clone(),
                 links,
                 authority: above.authority,

@@ -18,6 +18,7 @@ mod demo;
 mod faults;
 mod full_disk;
 mod groups;
+mod groups_seen;
 mod hostile;
 mod kcat;
 mod librdkafka;

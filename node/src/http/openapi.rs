@@ -8,13 +8,13 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::error::ErrorBody;
-use super::{cluster, links, metrics, modules, records, sites, tail, topics, transforms};
+use super::{cluster, groups, links, metrics, modules, records, sites, tail, topics, transforms};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Headwater",
-        description = "Topics, modules, transforms and links of a node. Times are milliseconds since 1970, sizes bytes.",
+        description = "Topics, groups, modules, transforms and links of a node. Times are milliseconds since 1970, sizes bytes.",
         license(name = "Apache-2.0")
     ),
     paths(
@@ -47,6 +47,10 @@ use super::{cluster, links, metrics, modules, records, sites, tail, topics, tran
         transforms::resume,
         transforms::logs,
         transforms::dry_run,
+        groups::list,
+        groups::describe,
+        groups::remove,
+        groups::set_offsets,
         sites::list,
         sites::invite,
         sites::enrol,

@@ -12,7 +12,8 @@ use super::Bound;
 use crate::config::NodeConfig;
 use crate::link::{Links, StreamServer};
 use crate::metadata::{SiteState, View};
-use crate::peer::Peers;
+use crate::peer::{CallError, Peers};
+use crate::replication::{Connecting, Ends, Leaders};
 use crate::security::store::{self, Keys, SecurityStore, StoreError, Subject};
 use crate::security::tls::{Revocations, ServerTls};
 use crate::security::{Authority, CertificateFacts, Identity};
@@ -23,7 +24,7 @@ use crate::sys::disk::memory::MemoryDisk;
 use crate::sys::net;
 use crate::sys::task::{Kind, Tasks};
 use crate::transport::tcp::ListenError as SocketError;
-use crate::transport::{Listener, Peer, Session, Stream, quic};
+use crate::transport::{Listener, ListenerKind, Peer, Session, Stream, memory, quic};
 use headwater_protocol::ids::NodeId;
 
 /// Keys lie here, below the data directory.
@@ -259,6 +260,40 @@ impl crate::peer::Streams for PeerStreams {
             ..session.peer().clone()
         };
         self.0.serve_stream(stream, peer);
+    }
+}
+
+/// Streams to any node on which it serves Kafka requests: to this one inside the process.
+pub(super) struct AnyNode {
+    me: NodeId,
+    here: memory::Connector,
+    peers: Peers,
+}
+
+impl AnyNode {
+    pub(super) fn new(me: NodeId, server: &Server, peers: Peers) -> Self {
+        let (here, listener) = memory::listener(ListenerKind::Quic);
+        server.listen(Listener::Memory(listener));
+        Self { me, here, peers }
+    }
+}
+
+impl Leaders for AnyNode {
+    fn connect(&self, node: NodeId) -> Connecting {
+        if node != self.me {
+            return self.peers.connect(node);
+        }
+        let here = self.here.clone();
+        Box::pin(async move {
+            let stream = here.stream().await.map_err(|error| CallError::Unreachable {
+                node,
+                reason: error.to_string(),
+            })?;
+            Ok(Ends {
+                reader: Box::new(stream.reader),
+                writer: Box::new(stream.writer),
+            })
+        })
     }
 }
 

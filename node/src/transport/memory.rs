@@ -1,4 +1,5 @@
-//! Connections inside the process, for tests and the simulator: the same behaviour without a socket.
+//! Connections inside the process: for tests and the simulator, and for what a node asks of itself as it asks others. The
+//! same behaviour without a socket.
 //!
 //! Streams and sessions over a simulated net (`sys::net::simulated`), where pipes are bounded: a pipe that is full makes
 //! its writer wait, as a socket does; a reset breaks what is not yet read, as QUIC does. It must never know what the net

@@ -84,6 +84,56 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/groups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["groups_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{group}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["groups_describe"];
+        put?: never;
+        post?: never;
+        /** Deletes a group without members, and all it has committed. */
+        delete: operations["groups_remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{group}/offsets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sets where a group without members goes on. */
+        post: operations["groups_set_offsets"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/links": {
         parameters: {
             query?: never;
@@ -837,6 +887,81 @@ export interface components {
              */
             reached_offset: number | null;
         };
+        GroupDetail: {
+            /** @description How partitions are assigned; empty unless the group is stable. */
+            assignor: string;
+            /** Format: int32 */
+            coordinator: number;
+            group: string;
+            /** Format: int64 */
+            lag: number | null;
+            members: components["schemas"]["GroupMember"][];
+            /** @description What is assigned, and what was committed. */
+            partitions: components["schemas"]["GroupPartition"][];
+            protocol_type: string;
+            state: components["schemas"]["GroupState"];
+        };
+        GroupList: {
+            groups: components["schemas"]["GroupSummary"][];
+            /** @description Nodes that did not answer: groups that they coordinate are missing. */
+            unanswered: number[];
+        };
+        GroupMember: {
+            client_id: string;
+            host: string;
+            /** @description Set for static members. */
+            instance_id: string | null;
+            member_id: string;
+            /**
+             * Format: int64
+             * @description How many partitions it has.
+             */
+            partitions: number;
+        };
+        GroupPartition: {
+            /**
+             * Format: int64
+             * @description Where its reader goes on; null: nothing was committed.
+             */
+            committed_offset: number | null;
+            /**
+             * Format: int64
+             * @description Null: the partition is gone, or its leader does not answer.
+             */
+            high_watermark: number | null;
+            /**
+             * Format: int64
+             * @description Records behind what was committed; null: one of both is not known.
+             */
+            lag: number | null;
+            /** @description Who reads it; null: nobody. */
+            member_id: string | null;
+            /** Format: int32 */
+            partition: number;
+            topic: string;
+        };
+        /** @enum {string} */
+        GroupState: "empty" | "preparing-rebalance" | "completing-rebalance" | "stable" | "dead";
+        GroupSummary: {
+            /**
+             * Format: int32
+             * @description The node that coordinates it.
+             */
+            coordinator: number;
+            group: string;
+            /**
+             * Format: int64
+             * @description Records behind what was committed, over all partitions; null: that of some partition is not known.
+             */
+            lag: number | null;
+            /** Format: int64 */
+            members: number;
+            /** @description `consumer` for groups of consumers; empty where only offsets were ever committed. */
+            protocol_type: string;
+            state: components["schemas"]["GroupState"];
+            /** @description The topics that its members read, or that it has committed offsets of. */
+            topics: string[];
+        };
         GuestLog: {
             /** Format: int64 */
             at_ms: number;
@@ -982,6 +1107,22 @@ export interface components {
             fenced: number;
             /** Format: int64 */
             shutting_down: number;
+        };
+        OffsetSet: {
+            /** Format: int64 */
+            after: number;
+            /**
+             * Format: int64
+             * @description Null: nothing was committed.
+             */
+            before: number | null;
+            /** Format: int32 */
+            partition: number;
+            topic: string;
+        };
+        OffsetsSet: {
+            dry_run: boolean;
+            partitions: components["schemas"]["OffsetSet"][];
         };
         /**
          * @description What happens to a record that the module fails on.
@@ -1219,6 +1360,28 @@ export interface components {
             node: number;
             /** @description The partitions of which the node holds a replica. */
             partitions: number[];
+        };
+        SetOffsets: {
+            /** @description Only say what would be set. */
+            dry_run?: boolean;
+            to: components["schemas"]["SetOffsetsTo"];
+            /** @description Which partitions; empty: all that the group has committed. */
+            topics?: components["schemas"]["SetOffsetsTopic"][];
+            /**
+             * Format: int64
+             * @description The offset, the time in milliseconds since 1970, or by how many records; for these ways alone.
+             */
+            value?: number | null;
+        };
+        /**
+         * @description Where to.
+         * @enum {string}
+         */
+        SetOffsetsTo: "earliest" | "latest" | "offset" | "time" | "by";
+        SetOffsetsTopic: {
+            /** @description All of them if absent. */
+            partitions?: number[] | null;
+            topic: string;
         };
         Site: {
             address: string | null;
@@ -1495,6 +1658,12 @@ export type FlowPartition = components['schemas']['FlowPartition'];
 export type FlowSpec = components['schemas']['FlowSpec'];
 export type FlowStateName = components['schemas']['FlowStateName'];
 export type Follower = components['schemas']['Follower'];
+export type GroupDetail = components['schemas']['GroupDetail'];
+export type GroupList = components['schemas']['GroupList'];
+export type GroupMember = components['schemas']['GroupMember'];
+export type GroupPartition = components['schemas']['GroupPartition'];
+export type GroupState = components['schemas']['GroupState'];
+export type GroupSummary = components['schemas']['GroupSummary'];
 export type GuestLog = components['schemas']['GuestLog'];
 export type Header = components['schemas']['Header'];
 export type HealthState = components['schemas']['HealthState'];
@@ -1511,6 +1680,8 @@ export type MirrorOf = components['schemas']['MirrorOf'];
 export type Module = components['schemas']['Module'];
 export type ModuleName = components['schemas']['ModuleName'];
 export type NodeCounts = components['schemas']['NodeCounts'];
+export type OffsetSet = components['schemas']['OffsetSet'];
+export type OffsetsSet = components['schemas']['OffsetsSet'];
 export type OnError = components['schemas']['OnError'];
 export type OnGap = components['schemas']['OnGap'];
 export type Outcome = components['schemas']['Outcome'];
@@ -1535,6 +1706,9 @@ export type RecordPage = components['schemas']['RecordPage'];
 export type RecordView = components['schemas']['RecordView'];
 export type Role = components['schemas']['Role'];
 export type Scrubbing = components['schemas']['Scrubbing'];
+export type SetOffsets = components['schemas']['SetOffsets'];
+export type SetOffsetsTo = components['schemas']['SetOffsetsTo'];
+export type SetOffsetsTopic = components['schemas']['SetOffsetsTopic'];
 export type Site = components['schemas']['Site'];
 export type SiteStateName = components['schemas']['SiteStateName'];
 export type Skipped = components['schemas']['Skipped'];
@@ -1692,6 +1866,264 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Quorum"];
+                };
+            };
+        };
+    };
+    groups_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GroupList"];
+                };
+            };
+        };
+    };
+    groups_describe: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                group: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GroupDetail"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    groups_remove: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                group: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A page of another origin asks for it, or the core refuses it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request was not read and answered in two minutes */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The change could not be stored */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The node is stopping, or cannot do this now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    groups_set_offsets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                group: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetOffsets"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OffsetsSet"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A page of another origin asks for it, or the core refuses it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request was not read and answered in two minutes */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is not said to be JSON */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is JSON of another shape, or is refused for what it says */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The change could not be stored */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The node is stopping, or cannot do this now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };

@@ -1,0 +1,239 @@
+//! What coordinators tell of their groups, put together with how far their partitions are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use headwater_protocol::consumer_protocol::{Assignment, PROTOCOL_TYPE};
+use headwater_protocol::ids::NodeId;
+use headwater_protocol::kafka::describe_groups::{DescribeGroupsRequest, DescribedGroup};
+use headwater_protocol::kafka::list_groups::ListGroupsRequest;
+use headwater_protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use headwater_protocol::primitives::Str;
+
+use super::ask::{LATEST, ask, check, coordinator, look_up, unknown};
+use super::{GroupDetail, GroupList, GroupMember, GroupPartition, GroupState, GroupSummary, Place};
+use crate::group::Stage;
+use crate::http::Api;
+use crate::http::error::ApiError;
+use crate::metadata::NodeState;
+use crate::metadata::topic::OFFSETS_TOPIC;
+
+const LIST_VERSION: i16 = 4;
+const DESCRIBE_VERSION: i16 = 5;
+/// Many groups at once, topics by name.
+const FETCH_VERSION: i16 = 8;
+
+/// A group as its coordinator knows it.
+struct Seen {
+    coordinator: NodeId,
+    group: DescribedGroup,
+    committed: BTreeMap<Place, i64>,
+    /// By partition: the member that has it.
+    owners: BTreeMap<Place, String>,
+}
+
+/// The groups of all nodes that answer.
+pub(super) async fn all(api: &Api) -> GroupList {
+    let image = api.view.image();
+    let mut list = GroupList {
+        groups: Vec::new(),
+        unanswered: Vec::new(),
+    };
+    if image.topic(OFFSETS_TOPIC).is_none() {
+        return list;
+    }
+    let nodes = image
+        .nodes
+        .values()
+        .filter(|node| node.state != NodeState::Fenced)
+        .map(|node| node.id);
+    let asked = nodes.map(|node| async move { (node, groups_of(api, node).await) });
+    let mut seen = Vec::new();
+    for (node, groups) in join_all(asked).await {
+        match groups {
+            Ok(groups) => seen.extend(groups),
+            Err(_) => list.unanswered.push(node.0),
+        }
+    }
+    let places: BTreeSet<&Place> = seen.iter().flat_map(Seen::places).collect();
+    let ends = look_up(api, places.into_iter(), LATEST).await;
+    list.groups = seen.iter().map(|group| summary(group, &ends)).collect();
+    list.groups.sort_by(|one, other| one.group.cmp(&other.group));
+    list
+}
+
+pub(super) async fn one(api: &Api, name: &str) -> Result<GroupDetail, ApiError> {
+    let node = coordinator(api, name).await?;
+    let mut found = describe(api, node, vec![Str::from(name)]).await?;
+    let group = found.pop().ok_or_else(|| unknown(name))?;
+    let ends = look_up(api, group.places(), LATEST).await;
+    Ok(detail(group, &ends))
+}
+
+/// What a group has committed; nothing of one that is not there.
+pub(super) async fn committed(api: &Api, node: NodeId, name: &str) -> Result<BTreeMap<Place, i64>, ApiError> {
+    let mut committed = offsets(api, node, &[Str::from(name)]).await?;
+    Ok(committed.remove(name).unwrap_or_default())
+}
+
+async fn groups_of(api: &Api, node: NodeId) -> Result<Vec<Seen>, ApiError> {
+    let listed = ask(api, node, LIST_VERSION, &ListGroupsRequest::default()).await?;
+    check("", listed.error_code)?;
+    let names: Vec<Str> = listed.groups.into_iter().map(|group| group.group_id).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    describe(api, node, names).await
+}
+
+/// Those of some groups that are there.
+async fn describe(api: &Api, node: NodeId, names: Vec<Str>) -> Result<Vec<Seen>, ApiError> {
+    let request = DescribeGroupsRequest {
+        groups: names.clone(),
+        ..DescribeGroupsRequest::default()
+    };
+    let (described, mut committed) = tokio::try_join!(
+        ask(api, node, DESCRIBE_VERSION, &request),
+        offsets(api, node, &names)
+    )?;
+    let mut seen = Vec::with_capacity(names.len());
+    for group in described.groups {
+        check(&group.group_id, group.error_code)?;
+        let committed = committed.remove(&*group.group_id).unwrap_or_default();
+        // One that is not there is told as dead, too.
+        if &*group.group_state == Stage::Dead.name() && committed.is_empty() {
+            continue;
+        }
+        seen.push(Seen {
+            coordinator: node,
+            owners: owners(&group),
+            group,
+            committed,
+        });
+    }
+    Ok(seen)
+}
+
+/// What each of some groups has committed.
+async fn offsets(
+    api: &Api,
+    node: NodeId,
+    names: &[Str],
+) -> Result<BTreeMap<String, BTreeMap<Place, i64>>, ApiError> {
+    let group = |name: &Str| OffsetFetchRequestGroup {
+        group_id: name.clone(),
+        topics: None,
+        ..OffsetFetchRequestGroup::default()
+    };
+    let request = OffsetFetchRequest {
+        groups: names.iter().map(group).collect(),
+        ..OffsetFetchRequest::default()
+    };
+    let answer = ask(api, node, FETCH_VERSION, &request).await?;
+    let mut committed = BTreeMap::new();
+    for group in answer.groups {
+        check(&group.group_id, group.error_code)?;
+        let topics = group.topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            let known = partitions.filter(|it| it.error_code == 0 && it.committed_offset >= 0);
+            known.map(|it| ((topic.name.to_string(), it.partition_index), it.committed_offset))
+        });
+        committed.insert(group.group_id.to_string(), topics.collect());
+    }
+    Ok(committed)
+}
+
+fn owners(group: &DescribedGroup) -> BTreeMap<Place, String> {
+    let mut owners = BTreeMap::new();
+    if &*group.protocol_type != PROTOCOL_TYPE {
+        return owners;
+    }
+    for member in &group.members {
+        let assigned = Assignment::decode(member.member_assignment.clone()).unwrap_or_default();
+        for topic in assigned.partitions {
+            for index in topic.partitions {
+                owners.insert((topic.topic.to_string(), index), member.member_id.to_string());
+            }
+        }
+    }
+    owners
+}
+
+impl Seen {
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        let committed = self.committed.keys();
+        let others = self.owners.keys();
+        committed.chain(others.filter(|it| !self.committed.contains_key(*it)))
+    }
+
+    /// Over all partitions of which something was committed; None: that of one is not known.
+    fn lag(&self, ends: &BTreeMap<Place, i64>) -> Option<i64> {
+        let behind = |(place, offset): (&Place, &i64)| Some((ends.get(place)? - offset).max(0));
+        self.committed.iter().map(behind).sum()
+    }
+}
+
+fn summary(seen: &Seen, ends: &BTreeMap<Place, i64>) -> GroupSummary {
+    let topics: BTreeSet<&String> = seen.places().map(|(topic, _)| topic).collect();
+    GroupSummary {
+        group: seen.group.group_id.to_string(),
+        state: state(&seen.group),
+        protocol_type: seen.group.protocol_type.to_string(),
+        coordinator: seen.coordinator.0,
+        members: seen.group.members.len() as u64,
+        topics: topics.into_iter().cloned().collect(),
+        lag: seen.lag(ends),
+    }
+}
+
+fn detail(seen: Seen, ends: &BTreeMap<Place, i64>) -> GroupDetail {
+    let places: BTreeSet<&Place> = seen.places().collect();
+    let partition = |place: &&Place| {
+        let committed_offset = seen.committed.get(*place).copied();
+        let high_watermark = ends.get(*place).copied();
+        GroupPartition {
+            topic: place.0.clone(),
+            partition: place.1,
+            committed_offset,
+            high_watermark,
+            lag: committed_offset
+                .zip(high_watermark)
+                .map(|(offset, end)| (end - offset).max(0)),
+            member_id: seen.owners.get(*place).cloned(),
+        }
+    };
+    let partitions = places.iter().map(partition).collect();
+    let members = seen.group.members.iter().map(|member| {
+        let has = |owner: &&String| **owner == *member.member_id;
+        GroupMember {
+            member_id: member.member_id.to_string(),
+            instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
+            client_id: member.client_id.to_string(),
+            host: member.client_host.to_string(),
+            partitions: seen.owners.values().filter(has).count() as u64,
+        }
+    });
+    GroupDetail {
+        state: state(&seen.group),
+        coordinator: seen.coordinator.0,
+        members: members.collect(),
+        partitions,
+        lag: seen.lag(ends),
+        group: seen.group.group_id.into(),
+        protocol_type: seen.group.protocol_type.into(),
+        assignor: seen.group.protocol_data.into(),
+    }
+}
+
+fn state(group: &DescribedGroup) -> GroupState {
+    let named = [
+        (Stage::Empty, GroupState::Empty),
+        (Stage::PreparingRebalance, GroupState::PreparingRebalance),
+        (Stage::CompletingRebalance, GroupState::CompletingRebalance),
+        (Stage::Stable, GroupState::Stable),
+    ];
+    let found = named
+        .into_iter()
+        .find(|(stage, _)| stage.name() == &*group.group_state);
+    found.map_or(GroupState::Dead, |(_, state)| state)
+}
