@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     advertise_quic: Option<String>,
     /// The cluster to belong to.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     cluster_id: Option<String>,
     /// The quorum's nodes by their QUIC addresses: 1@HOST:PORT,2@HOST:PORT,...
     #[arg(long, value_name = "LIST")]
@@ -153,4 +153,25 @@ fn say_ready(bound: &Bound) -> std::io::Result<()> {
     let mut output = std::io::stdout();
     writeln!(output, "{line}")?;
     output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Whole {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn a_clusters_id_may_begin_with_a_dash() {
+        // As one in sixty-four of those that nodes make does.
+        let line = ["headwater", "--cluster-id", "-5xY_0Q", "--node-id", "2"];
+        let Whole { arguments } = Whole::try_parse_from(line).expect("it is one");
+        assert_eq!(arguments.cluster_id.as_deref(), Some("-5xY_0Q"));
+        assert!(arguments.node_id.is_some());
+    }
 }
