@@ -5,7 +5,7 @@ test("the overview shows the node, and every page can be reached", async ({ page
   page.on("pageerror", (error) => errors.push(error.message));
   await page.goto(node.url);
   await expect(page.getByText("Records in")).toBeVisible();
-  for (const name of ["Cluster", "Topics", "Modules", "Transforms", "Links", "Overview"]) {
+  for (const name of ["Cluster", "Topics", "Groups", "Modules", "Transforms", "Links", "Overview"]) {
     await page.getByRole("navigation").getByRole("link", { name }).click();
     await expect(page.getByRole("navigation").getByRole("link", { name })).toHaveAttribute("aria-current", "page");
   }

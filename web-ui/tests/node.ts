@@ -14,6 +14,8 @@ const READY = /^ready tcp=(\S+) quic=(\S+) http=(\S+)$/;
 export interface Node {
   /** Where its web UI is. */
   url: string;
+  /** Runs a client of it by our own command; ends it with SIGTERM. */
+  client(...args: string[]): { end(): Promise<void> };
   /** Calls its API; throws with the answer's text unless it succeeds. */
   call(method: string, path: string, body?: unknown): Promise<unknown>;
   /** Ends the process in order. */
@@ -42,6 +44,7 @@ export function module(name: string): Buffer {
 
 interface Started {
   child: ChildProcess;
+  tcp: string;
   quic: string;
   http: string;
 }
@@ -55,10 +58,10 @@ async function start(data: string, address: string, more: string[] = []): Promis
   child.stderr?.on("data", (text: Buffer) => (log = (log + text.toString()).slice(-10_000)));
   const ended = new Promise<never>((_, fail) => child.once("exit", (code) => fail(new Error(`the node ended with ${code}:\n${log}`))));
   ended.catch(() => undefined);
-  const ready = new Promise<{ quic: string; http: string }>((done) => {
+  const ready = new Promise<{ tcp: string; quic: string; http: string }>((done) => {
     createInterface({ input: child.stdout! }).on("line", (line) => {
       const match = READY.exec(line);
-      if (match?.[2] && match[3]) done({ quic: match[2], http: match[3] });
+      if (match?.[1] && match[2] && match[3]) done({ tcp: match[1], quic: match[2], http: match[3] });
     });
   });
   return { child, ...(await Promise.race([ready, ended])) };
@@ -121,10 +124,14 @@ export const test = base.extend<{ three: Three }, { node: Node }>({
   node: [
     async ({}, use) => {
       const data = mkdtempSync(join(tmpdir(), "headwater-ui-"));
-      let { child, http } = await start(data, "127.0.0.1:0");
+      let { child, tcp, http } = await start(data, "127.0.0.1:0");
       const url = `http://${http}`;
       const stop = () => end(child, "SIGTERM");
-      await use({ url, call: caller(url), stop, start: async () => void ({ child, http } = await start(data, http)) });
+      const client = (...args: string[]) => {
+        const running = spawn(binary(), [...args, "--bootstrap", tcp], { stdio: "ignore" });
+        return { end: () => end(running, "SIGTERM") };
+      };
+      await use({ url, client, call: caller(url), stop, start: async () => void ({ child, tcp, http } = await start(data, http)) });
       await stop();
       rmSync(data, { recursive: true, force: true });
     },

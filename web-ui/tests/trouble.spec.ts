@@ -1,7 +1,7 @@
 import AxeBuilder from "@axe-core/playwright";
 import { expect, test } from "./node";
 
-const pages = ["/", "/cluster", "/cluster/under-replicated", "/topics", "/topics/looked-at", "/modules", "/transforms", "/transforms/new", "/links"];
+const pages = ["/", "/cluster", "/cluster/under-replicated", "/topics", "/topics/looked-at", "/groups", "/groups/looked-at", "/modules", "/transforms", "/transforms/new", "/links"];
 
 test("a node that stops is missed on every page, and found again without a click", async ({ page, node }) => {
   await node.call("POST", "/topics", { name: "outlived", partitions: 1, configs: {} });
@@ -56,4 +56,5 @@ async function lookedAt(node: { call(method: string, path: string, body?: unknow
   await node.call("POST", "/topics", body).catch(() => undefined);
   const records = [{ key: { utf8: "k" }, value: { utf8: '{"a":1}' }, partition: 1 }];
   await node.call("POST", "/topics/looked-at/records", { records });
+  await node.call("POST", "/groups/looked-at/offsets", { to: "earliest", topics: [{ topic: "looked-at" }] });
 }

@@ -73,6 +73,11 @@ export const api = {
     call<T.RecordPage>("GET", `/topics/${e(name)}/records${query(at)}`, undefined, signal),
   tailUrl: (name: string, at: { partition?: number; offset?: "latest" | "earliest"; filter?: string }) => `${BASE}/topics/${e(name)}/tail${query(at)}`,
 
+  groups: (signal?: AbortSignal) => call<T.GroupList>("GET", "/groups", undefined, signal),
+  group: (name: string, signal?: AbortSignal) => call<T.GroupDetail>("GET", `/groups/${e(name)}`, undefined, signal),
+  deleteGroup: (name: string) => call<void>("DELETE", `/groups/${e(name)}`),
+  setGroupOffsets: (name: string, set: T.SetOffsets) => call<T.OffsetsSet>("POST", `/groups/${e(name)}/offsets`, set),
+
   modules: (signal?: AbortSignal) => call<T.Module[]>("GET", "/modules", undefined, signal),
   module: (name: string, version: string, signal?: AbortSignal) => call<T.Module>("GET", `/modules/${e(name)}/${e(version)}`, undefined, signal),
   uploadModule: (wasm: Blob) => call<T.Module>("POST", "/modules", wasm),

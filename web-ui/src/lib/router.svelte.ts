@@ -41,6 +41,7 @@ export function followLinks(event: MouseEvent): void {
 export const to = {
   affected: (only: string) => `/cluster/${encodeURIComponent(only)}`,
   topic: (name: string) => `/topics/${encodeURIComponent(name)}`,
+  group: (name: string) => `/groups/${encodeURIComponent(name)}`,
   module: (name: string, version: string) => `/modules/${encodeURIComponent(name)}/${encodeURIComponent(version)}`,
   transform: (name: string) => `/transforms/${encodeURIComponent(name)}`,
 };

@@ -8,6 +8,7 @@ export function stateKind(state: string): "good" | "warn" | "bad" {
     case "caught-up":
     case "active":
     case "healthy":
+    case "stable":
       return "good";
     case "stopped":
     case "stuck":
@@ -16,6 +17,7 @@ export function stateKind(state: string): "good" | "warn" | "bad" {
     case "gap":
     case "fenced":
     case "failing":
+    case "dead":
       return "bad";
     default:
       return "warn";
