@@ -12,7 +12,7 @@ use headwater::sys::random::Random;
 use crate::client::Partition;
 use crate::digest::Digest;
 use crate::invariants::replicas::Copy;
-use crate::invariants::watermarks::Replica;
+use crate::invariants::watermarks::{Opened, Replica};
 use crate::invariants::{Regular, Violation, levels, replicas, whole};
 use crate::logs;
 use crate::machine::{Machine, Parts};
@@ -135,6 +135,7 @@ pub(crate) fn replicas_of(machine: &Machine) -> Vec<Replica> {
         is_leader: partition.is_leader(),
         is_offline: partition.offline().is_some(),
         marks: *partition.watermarks().borrow(),
+        opened: Opened(Some(partition.watermarks())),
     };
     partitions.iter().map(replica).collect()
 }

@@ -149,7 +149,9 @@ fn folders(machines: &[Machine]) -> BTreeMap<PathBuf, Vec<(usize, i64)>> {
         for partition in core.registry.list() {
             let (name, marks) = (partition.name(), *partition.watermarks().borrow());
             let folder = Path::new("topics").join(format!("{}-{}", name.topic_id, name.index));
-            let Ok(known) = partition.recovery_point() else { continue };
+            let Ok(known) = partition.recovery_point() else {
+                continue;
+            };
             let safe_until = known.min(marks.synced).min(marks.high_watermark).value();
             found.entry(folder).or_default().push((at, safe_until));
         }

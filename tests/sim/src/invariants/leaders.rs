@@ -40,6 +40,7 @@ mod tests {
 
     use super::*;
     use crate::invariants::made_up::partition;
+    use crate::invariants::watermarks::Opened;
 
     #[test]
     fn two_leaders_of_one_epoch_are_found() {
@@ -57,6 +58,7 @@ mod tests {
                 log_end: Offset(0),
                 synced: Offset(0),
             },
+            opened: Opened(None),
         };
         let mut leaders = Leaders::default();
         assert_eq!(leaders.check(&leads(1, 1, true)), Ok(()));

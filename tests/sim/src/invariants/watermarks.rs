@@ -2,14 +2,31 @@
 //!
 //! start <= last stable <= high watermark <= end, synced <= end. Across a crash the log end may fall, to what was synced;
 //! the high watermark may begin lower on a node that starts, for it is learned anew. So each life of a node is judged for
-//! itself. A follower may truncate what is not committed, and with it the synced end falls; a leader never does.
+//! itself, and so is each replica that it is given: one may be taken away and given back between two looks. A follower may
+//! truncate what is not committed, and with it the synced end falls; a leader never does.
 
 use std::collections::BTreeMap;
 
 use headwater::partition::Watermarks as Marks;
+use tokio::sync::watch;
 
 use super::Violation;
 use crate::client::Partition;
+
+/// Which opened replica it is; None: the only one.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened(pub(crate) Option<watch::Receiver<Marks>>);
+
+impl PartialEq for Opened {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(this), Some(other)) => this.same_channel(other),
+            (this, other) => this.is_none() && other.is_none(),
+        }
+    }
+}
+
+impl Eq for Opened {}
 
 /// One replica at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +39,7 @@ pub(crate) struct Replica {
     pub(crate) is_leader: bool,
     pub(crate) is_offline: bool,
     pub(crate) marks: Marks,
+    pub(crate) opened: Opened,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +71,8 @@ impl Watermarks {
             return Err(Violation::new("marks keep their order", what));
         }
         let before = self.last.insert((partition.clone(), *node), now.clone());
-        let Some(before) = before.filter(|before| before.life == now.life) else {
+        let Some(before) = before.filter(|before| before.life == now.life && before.opened == now.opened)
+        else {
             return Ok(());
         };
         if before.epoch > now.epoch {
@@ -98,6 +117,7 @@ mod tests {
                 log_end: Offset(10),
                 synced: Offset(10),
             },
+            opened: Opened(None),
         }
     }
 
@@ -118,6 +138,21 @@ mod tests {
         );
         assert_eq!(watermarks.check(&replica(1, 1, 2)), Ok(()));
         assert!(watermarks.check(&replica(11, 2, 1)).is_err(), "beyond the end");
+    }
+
+    #[test]
+    fn a_replica_that_is_given_again_begins_anew() {
+        let marks = watch::Sender::new(replica(0, 1, 1).marks);
+        let (mut before, mut after) = (replica(5, 1, 1), replica(4, 1, 1));
+        before.opened = Opened(Some(marks.subscribe()));
+        after.opened = before.opened.clone();
+        let mut watermarks = Watermarks::default();
+        assert_eq!(watermarks.check(&before), Ok(()));
+        assert!(watermarks.check(&after).is_err(), "the same one");
+        let another = watch::Sender::new(after.marks);
+        after.opened = Opened(Some(another.subscribe()));
+        assert_eq!(watermarks.check(&before), Ok(()));
+        assert_eq!(watermarks.check(&after), Ok(()));
     }
 
     #[test]
