@@ -311,6 +311,39 @@ async fn a_session_tells_only_what_is_new() {
 }
 
 #[tokio::test]
+async fn a_session_comes_back_to_what_had_no_room() {
+    let edge = Edge::new().await;
+    let topic = edge.topic("t", 2).await;
+    let mut client = edge.client().await;
+    let value = "x".repeat(300);
+    for index in [0, 1] {
+        one(client
+            .call(&produce(&topic, index, batch(&[&value]), -1), 9)
+            .await);
+    }
+    // Room for one of the two, and a little more.
+    let begin = FetchRequest {
+        topics: vec![fetch_topic(&topic, &[0, 1], 0)],
+        session_epoch: 0,
+        max_bytes: 500,
+        ..fetch_now()
+    };
+    let full = client.call(&begin, 12).await;
+    let counts = full.responses[0].partitions.iter().map(|data| values(data).len());
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 0]);
+    // Nothing moves any more, and the client names only what it has read.
+    let next = FetchRequest {
+        session_id: full.session_id,
+        session_epoch: 1,
+        topics: vec![fetch_topic(&topic, &[0], 1)],
+        ..begin
+    };
+    let news = client.call(&next, 12).await;
+    assert_eq!(news.responses.len(), 1, "the other one is not forgotten");
+    assert_eq!(values(&news.responses[0].partitions[0]), [(0, value)]);
+}
+
+#[tokio::test]
 async fn every_fetch_size_gets_on_and_no_record_is_lost() {
     let edge = Edge::new().await;
     let topic = edge.topic("t", 1).await;

@@ -274,9 +274,11 @@ impl<'a> Gather<'a> {
                     none => *none = Some(permit),
                 }
                 let seen = self.nothing(ErrorCode::NONE, Some(outcome.watermarks));
+                // There was something to read: what of it had no room is looked for again, though nothing moves.
                 Ok(Found {
                     records: outcome.records,
                     bytes: outcome.bytes,
+                    again: true,
                     ..seen
                 })
             }
