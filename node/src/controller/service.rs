@@ -125,13 +125,7 @@ impl Service {
         self.follow(&watch.state()).await;
         loop {
             let clock = self.parts.sys.clock.clone();
-            let deadline = self.next_deadline();
-            let expiry = async {
-                match deadline {
-                    Some(deadline) => clock.sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let expiry = clock.sleep_until_some(self.next_deadline());
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,

@@ -26,7 +26,6 @@ use letters::{Reply, Status};
 use log::Log;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::watch;
 
 /// Requests that wait for a coordinator; those who send more wait.
@@ -183,7 +182,7 @@ impl Coordinator {
                     Some(letter) => self.handle(letter),
                     None => return Ok(()),
                 },
-                () = sleep_until(&clock, deadline) => {
+                () = clock.sleep_until_some(deadline) => {
                     let now = self.now();
                     self.state.tick(now);
                 }
@@ -338,12 +337,5 @@ fn settings(config: &GroupConfig) -> Settings {
         metadata_bytes_max: config.metadata_bytes_max,
         retention: config.retention,
         retention_check: config.retention_check,
-    }
-}
-
-async fn sleep_until(clock: &crate::sys::clock::Clock, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => clock.sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

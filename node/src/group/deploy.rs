@@ -5,7 +5,6 @@ use super::Shared;
 use super::coordinator::{Coordinator, Handle, Means, Meters};
 use crate::metadata::topic::OFFSETS_TOPIC;
 use crate::metadata::{Delta, Image};
-use crate::sys::clock::Clock;
 use crate::sys::mailbox::{Mailbox, Sender, mailbox};
 use crate::sys::task::{Kind, Tasks};
 use crate::telemetry::Metrics;
@@ -92,7 +91,7 @@ impl Reconciler {
                 }
                 changed = images.changed() => if changed.is_err() { return },
                 changed = partitions.changed() => if changed.is_err() { return },
-                () = sleep_until(&shared.sys.clock, restart) => {}
+                () = shared.sys.clock.sleep_until_some(restart) => {}
             }
         }
     }
@@ -209,12 +208,5 @@ impl Reconciler {
         for handle in self.shared.coordinators.load().values() {
             handle.forget_topics(&names);
         }
-    }
-}
-
-async fn sleep_until(clock: &Clock, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => clock.sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

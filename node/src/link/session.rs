@@ -207,7 +207,7 @@ impl Loop {
                     tell_at = Some(clock.now() + PROGRESS_EVERY);
                     continue;
                 }
-                () = sleep_until(&clock, tell_at), if tell_at.is_some() => {
+                () = clock.sleep_until_some(tell_at), if tell_at.is_some() => {
                     tell_at = None;
                     Event::Progress
                 }
@@ -408,13 +408,6 @@ impl Loop {
             .send(message)
             .await
             .map_err(|_| EndReason::Control(ControlError::Ended))
-    }
-}
-
-async fn sleep_until(clock: &crate::sys::clock::Clock, at: Option<std::time::Instant>) {
-    match at {
-        Some(at) => clock.sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -152,13 +152,7 @@ impl Fetcher {
     async fn event(&mut self) -> Event {
         let cancel = self.parts.sys.tasks.cancelled();
         let clock = self.parts.sys.clock.clone();
-        let wakes_at = self.wakes_at();
-        let time = async {
-            match wakes_at {
-                Some(at) => clock.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let time = clock.sleep_until_some(self.wakes_at());
         tokio::select! {
             biased;
             () = cancel.cancelled() => Event::Stop,

@@ -80,6 +80,14 @@ impl Clock {
         self.sleep_until(self.now() + duration)
     }
 
+    /// As [`Clock::sleep_until`]; without a deadline it never returns.
+    pub async fn sleep_until_some(&self, deadline: Option<Instant>) {
+        match deadline {
+            Some(deadline) => self.sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Returns once [`Clock::now`] has reached `deadline`. Cancel-safe.
     pub async fn sleep_until(&self, deadline: Instant) {
         match &self.0 {

@@ -193,7 +193,7 @@ impl Reconciler {
                 }
                 changed = images.changed() => if changed.is_err() { return },
                 changed = partitions.changed() => if changed.is_err() { return },
-                () = sleep_until(&self.means.clock, restart) => {}
+                () = self.means.clock.sleep_until_some(restart) => {}
             }
         }
     }
@@ -398,12 +398,5 @@ impl Reconciler {
                 tracing::warn!(topic = %name, %error, "the state of a removed transform could not be deleted");
             }
         }
-    }
-}
-
-async fn sleep_until(clock: &Clock, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => clock.sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -276,7 +276,7 @@ impl Pipeline {
                 changed = watermarks.changed() => {
                     changed.map_err(|_| End::failed("the source partition was closed"))?;
                 }
-                () = wait_until(&self.clock, idle_close) => self.close_windows().await?,
+                () = self.clock.sleep_until_some(idle_close) => self.close_windows().await?,
             }
         }
     }
@@ -698,13 +698,5 @@ fn is_about_records(error: &AppendError) -> bool {
         | AppendError::Offline { .. }
         | AppendError::Stopped
         | AppendError::Unacknowledged(_) => false,
-    }
-}
-
-/// Never returns without a deadline.
-async fn wait_until(clock: &Clock, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => clock.sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
