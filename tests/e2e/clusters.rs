@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use headwater_sdk::{Client, Config, NewTopic, NodeId, ProducerConfig, Reassignment, Record};
-use headwater_tests::{Node, PATIENCE, Site, operate, read_all, until, within};
+use headwater_tests::{Node, PATIENCE, Site, join, operate, read_all, until, within};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -13,20 +13,6 @@ const TOPIC: &str = "numbers";
 const PARTITIONS: i32 = 4;
 /// Records that are sent together and waited for.
 const ROUND: u64 = 20;
-
-/// A node that is started in a running cluster, which is known by one of its members.
-async fn join(id: i32, member: (i32, &Node), cluster: &str) -> anyhow::Result<(Site, Node)> {
-    let (known, node) = member;
-    let site = Site::new()?
-        .argument("--node-id")
-        .argument(id.to_string())
-        .argument("--voters")
-        .argument(format!("{known}@{}", node.addresses.quic))
-        .argument("--cluster-id")
-        .argument(cluster);
-    let node = site.start().await?;
-    Ok((site, node))
-}
 
 fn voters(quorum: &Value) -> Vec<i64> {
     let voters = quorum["voters"].as_array().into_iter().flatten();

@@ -7,8 +7,10 @@ use anyhow::{Context, ensure};
 use headwater_sdk::protocol::kafka::find_coordinator::FindCoordinatorRequest;
 use headwater_sdk::protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use headwater_sdk::protocol::primitives::Str;
-use headwater_sdk::{Client, Config, NodeId, ProducerConfig, Record};
-use headwater_tests::{Node, PATIENCE, Running, Site, headwater, operate, python, until, within};
+use headwater_sdk::{Client, Config, NodeId};
+use headwater_tests::{
+    Node, PATIENCE, Running, Site, headwater, join, operate, python, until, within, write_numbers,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -78,22 +80,8 @@ async fn hear(running: &mut Running, told: &watch::Sender<Told>) -> Option<()> {
 }
 
 /// Writes `count` records to each partition.
-async fn produce(client: &Client, count: usize) -> anyhow::Result<()> {
-    let producer = client.producer(ProducerConfig::default())?;
-    let topic = producer.topic(TOPIC).await?;
-    let mut deliveries = Vec::new();
-    for number in 0..count {
-        let text = number.to_string();
-        for partition in 0..PARTITIONS {
-            let record = Record::value(&text).partition(headwater_sdk::PartitionIndex(partition));
-            deliveries.push(topic.send(record).await?);
-        }
-    }
-    for delivery in deliveries {
-        within(PATIENCE, "records to be acknowledged", delivery.receipt()).await??;
-    }
-    producer.close().await;
-    Ok(())
+async fn produce(client: &Client, count: i64) -> anyhow::Result<()> {
+    write_numbers(client, TOPIC, PARTITIONS, 0..count).await
 }
 
 /// What the group has committed, by partition; asked of whoever coordinates it.
@@ -244,18 +232,12 @@ async fn three() -> anyhow::Result<(Vec<Site>, Vec<Node>)> {
     let cluster = client.admin().describe_cluster().await?.cluster_id;
     client.close().await;
     let (mut sites, mut nodes) = (vec![first_site], vec![first]);
-    for id in ["2", "3"] {
-        let site = Site::new()?
-            .argument("--node-id")
-            .argument(id)
-            .argument("--voters")
-            .argument(format!("1@{}", nodes[0].addresses.quic))
-            .argument("--cluster-id")
-            .argument(&cluster);
-        nodes.push(site.start().await?);
+    for id in [2, 3] {
+        let (site, node) = join(id, (1, &nodes[0]), &cluster).await?;
         sites.push(site);
-        let bootstrap = nodes[0].bootstrap();
-        let arguments = ["cluster", "add-voter", id, "--bootstrap", &bootstrap];
+        nodes.push(node);
+        let (id, bootstrap) = (id.to_string(), nodes[0].bootstrap());
+        let arguments = ["cluster", "add-voter", &id, "--bootstrap", &bootstrap];
         headwater(arguments).await?.success()?;
     }
     Ok((sites, nodes))

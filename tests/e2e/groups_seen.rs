@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use headwater_sdk::{
-    Client, Config, Election, GroupConfig, NewTopic, PartitionIndex, ProducerConfig, Record,
-};
-use headwater_tests::{Answer, Node, PATIENCE, Site, operate, until, within};
+use headwater_sdk::{Client, Config, Election, GroupConfig, NewTopic};
+use headwater_tests::{Answer, Node, PATIENCE, Site, join, operate, until, within, write_numbers};
 use serde_json::{Value, json};
 
 const TOPIC: &str = "shared";
@@ -22,21 +20,8 @@ async fn set(node: &Node, group: &str, body: Value) -> anyhow::Result<Answer> {
         .await
 }
 
-async fn produce(client: &Client, count: usize) -> anyhow::Result<()> {
-    let producer = client.producer(ProducerConfig::default())?;
-    let mut deliveries = Vec::new();
-    for number in 0..count {
-        for partition in 0..3 {
-            let text = number.to_string();
-            let record = Record::value(&text).partition(PartitionIndex(partition));
-            deliveries.push(producer.send(TOPIC, record).await?);
-        }
-    }
-    for delivery in deliveries {
-        within(PATIENCE, "records to be acknowledged", delivery.receipt()).await??;
-    }
-    producer.close().await;
-    Ok(())
+async fn produce(client: &Client, count: i64) -> anyhow::Result<()> {
+    write_numbers(client, TOPIC, 3, 0..count).await
 }
 
 /// Reads everything there is as a member of a group, and leaves.
@@ -163,16 +148,10 @@ async fn every_node_tells_of_the_groups_of_all() -> anyhow::Result<()> {
     let cluster = get(&first, "/cluster").await?["cluster_id"].clone();
     let cluster = cluster.as_str().context("a cluster has an id")?.to_owned();
     let (mut sites, mut nodes) = (vec![first_site], vec![first]);
-    for id in ["2", "3"] {
-        let site = Site::new()?
-            .argument("--node-id")
-            .argument(id)
-            .argument("--voters")
-            .argument(format!("1@{}", nodes[0].addresses.quic))
-            .argument("--cluster-id")
-            .argument(&cluster);
-        nodes.push(site.start().await?);
+    for id in [2, 3] {
+        let (site, node) = join(id, (1, &nodes[0]), &cluster).await?;
         sites.push(site);
+        nodes.push(node);
     }
     let bootstrap: Vec<String> = nodes.iter().map(Node::bootstrap).collect();
     let client = Client::connect(Config::new(&bootstrap.join(","))?).await?;

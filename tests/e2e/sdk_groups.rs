@@ -11,7 +11,7 @@ use headwater_sdk::{
     Record, TopicPartition, Trust,
 };
 use headwater_tests::{
-    Node, PATIENCE, Random, Running, Site, headwater, headwater_running, python, until, within,
+    Node, PATIENCE, Random, Running, Site, headwater, headwater_running, python, until, within, write_numbers,
 };
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -97,21 +97,7 @@ impl Member {
 
 /// Writes the numbers of a range to each partition.
 async fn produce(client: &Client, numbers: std::ops::Range<i64>) -> anyhow::Result<()> {
-    let producer = client.producer(ProducerConfig::default())?;
-    let topic = producer.topic(TOPIC).await?;
-    let mut deliveries = Vec::new();
-    for number in numbers {
-        let text = number.to_string();
-        for partition in 0..PARTITIONS {
-            let record = Record::value(&text).partition(PartitionIndex(partition));
-            deliveries.push(topic.send(record).await?);
-        }
-    }
-    for delivery in deliveries {
-        within(PATIENCE, "records to be acknowledged", delivery.receipt()).await??;
-    }
-    producer.close().await;
-    Ok(())
+    write_numbers(client, TOPIC, PARTITIONS, numbers).await
 }
 
 /// Waits until every record up to `each` was handed out.

@@ -31,6 +31,7 @@ mod read;
 mod site;
 mod tool;
 mod wait;
+mod write;
 
 pub use artifact::{module, modules, package};
 pub use cable::{Cable, Metered};
@@ -38,11 +39,12 @@ pub use http::{Answer, Http};
 pub use node::{Addresses, Node};
 pub use random::Random;
 pub use read::{client, read_all};
-pub use site::{Refused, Site, node_binary};
+pub use site::{Refused, Site, join, node_binary};
 pub use tool::{
     Finished, Running, headwater, headwater_in, headwater_running, kcat, operate, python, python_interpreter,
 };
 pub use wait::{until, within};
+pub use write::write_numbers;
 
 use std::path::PathBuf;
 use std::time::Duration;

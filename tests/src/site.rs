@@ -33,6 +33,20 @@ pub struct Site {
     bound: Mutex<Option<Addresses>>,
 }
 
+/// Starts a node in a running cluster, which is known by one of its members.
+pub async fn join(id: i32, member: (i32, &Node), cluster: &str) -> anyhow::Result<(Site, Node)> {
+    let (known, node) = member;
+    let site = Site::new()?
+        .argument("--node-id")
+        .argument(id.to_string())
+        .argument("--voters")
+        .argument(format!("{known}@{}", node.addresses.quic))
+        .argument("--cluster-id")
+        .argument(cluster);
+    let node = site.start().await?;
+    Ok((site, node))
+}
+
 /// How a node that would not start ended.
 #[derive(Debug)]
 pub struct Refused {
