@@ -176,7 +176,8 @@ impl Flush {
             active,
             sealed: Vec::new(),
             epochs: None,
-            folder_changed: false,
+            // Nobody knows which names an earlier process has synced.
+            folder_changed: true,
             is_new: false,
             asked: false,
             busy: false,
@@ -251,9 +252,7 @@ impl Flush {
 
     /// Adds segments that recovery has sealed.
     pub(super) fn sealed(&self, segments: impl IntoIterator<Item = Arc<Segment>>) {
-        let mut state = lock(&self.state);
-        state.sealed.extend(segments);
-        state.folder_changed = true;
+        lock(&self.state).sealed.extend(segments);
     }
 
     pub(super) fn epoch_begun(&self, file: Arc<dyn File>) {

@@ -74,8 +74,6 @@ struct Found {
     orphans: Vec<(Offset, Part)>,
     /// Segments that were repaired and did not take their place yet.
     repaired: Vec<Offset>,
-    /// Without a checkpoint: nothing was ever written.
-    is_empty: bool,
 }
 
 /// What to think of offsets missing between two segments behind the recovery point. Appends leave none there.
@@ -110,7 +108,7 @@ impl Opening<'_> {
         }
         let loaded = CheckpointFile::load(Arc::clone(disk), self.folder);
         let loaded = loaded.map_err(|cause| self.failed("read the checkpoint of", cause))?;
-        let is_new = loaded.is_none() && found.is_empty;
+        let is_new = loaded.is_none() && self.has_no_records(&found.segments);
         let (checkpoint, segments, gaps) = match loaded {
             Some(file) => {
                 let (file, segments) = self.existing(file, found.segments)?;
@@ -170,14 +168,6 @@ impl Opening<'_> {
         };
         found.segments.sort_unstable();
         found.snapshots = of(Part::Snapshot).collect();
-        found.is_empty = match found.segments.as_slice() {
-            [] => true,
-            [Offset::ZERO] => {
-                let bytes = disk.file_bytes(&folder::path(self.folder, Offset::ZERO, Part::Log));
-                bytes.is_ok_and(|bytes| bytes == 0)
-            }
-            _ => false,
-        };
         found.repaired = of(Part::Repaired).collect();
         let is_orphan = |(offset, part): &&(Offset, Part)| match part {
             Part::Index | Part::TimeIndex => found.segments.binary_search(offset).is_err(),
@@ -186,6 +176,18 @@ impl Opening<'_> {
         };
         found.orphans = parsed.iter().filter(is_orphan).copied().collect();
         Ok(found)
+    }
+
+    /// Without a checkpoint: whether nothing was ever written.
+    fn has_no_records(&self, segments: &[Offset]) -> bool {
+        match segments {
+            [] => true,
+            [Offset::ZERO] => {
+                let path = folder::path(self.folder, Offset::ZERO, Part::Log);
+                self.logs.disk.file_bytes(&path).is_ok_and(|bytes| bytes == 0)
+            }
+            _ => false,
+        }
     }
 
     /// A log with a checkpoint: drops segments that a crash kept from being removed.
