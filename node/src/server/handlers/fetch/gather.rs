@@ -126,7 +126,7 @@ impl<'a> Gather<'a> {
         self.bytes += found.bytes;
         let is_urgent = found.code != ErrorCode::NONE || found.diverging.is_some();
         self.urgent |= is_urgent || found.preferred.is_some();
-        found.again |= is_urgent || found.bytes > 0 || found.preferred.is_some();
+        found.again |= is_urgent || found.preferred.is_some();
         if self.limits.origin.is_replica() {
             // What it asked before the partition moved says nothing of it as it is now: its next fetch does.
             found.again |= look == Look::Again;
