@@ -65,6 +65,13 @@ pub(super) fn field(object: &Value, name: &str) -> String {
     object[name].as_str().unwrap_or("-").to_owned()
 }
 
+/// A number of an answer, or a dash where there is none.
+pub(super) fn figure(value: &Value) -> String {
+    value
+        .as_i64()
+        .map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 /// A time of an answer, or a dash where there is none.
 pub(super) fn moment(unix_ms: &Value) -> String {
     unix_ms.as_i64().map_or_else(|| "-".to_owned(), time::format)

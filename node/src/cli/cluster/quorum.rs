@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::common::Common;
 use super::super::failure::Failure;
-use super::super::table::Table;
+use super::super::table::{Table, figure};
 
 /// Shows the quorum.
 pub(super) async fn show(common: &Common, admin: &Admin) -> Result<(), Failure> {
@@ -47,12 +47,6 @@ fn shown(value: &Value) -> String {
     }
     out.push_str(&table.text());
     out
-}
-
-fn figure(value: &Value) -> String {
-    value
-        .as_i64()
-        .map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// Gives a vote, and shows the quorum then.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::places;
 use crate::cli::common::Common;
 use crate::cli::failure::Failure;
-use crate::cli::table::{Table, count};
+use crate::cli::table::{Table, count, figure};
 
 pub(super) async fn run(common: &Common, admin: &Admin, name: &str) -> Result<(), Failure> {
     let group = admin.describe_group(name).await?;
@@ -50,11 +50,6 @@ fn described(value: &Value) -> String {
             .filter(|text| !text.is_empty())
             .unwrap_or("-")
             .to_owned()
-    };
-    let figure = |value: &Value| {
-        value
-            .as_i64()
-            .map_or_else(|| "-".to_owned(), |value| value.to_string())
     };
     let mut out = format!(
         "group        {}\nstate        {}\ncoordinator  {}\nassignor     {}\n",

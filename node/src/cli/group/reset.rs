@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::places;
 use crate::cli::common::Common;
 use crate::cli::failure::Failure;
-use crate::cli::table::Table;
+use crate::cli::table::{Table, figure};
 use crate::cli::time;
 
 #[derive(Debug, clap::Args)]
@@ -164,9 +164,7 @@ fn told(value: &Value) -> String {
         table.row([
             row["topic"].as_str().unwrap_or_default().to_owned(),
             row["partition"].to_string(),
-            row["before"]
-                .as_i64()
-                .map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
+            figure(&row["before"]),
             row["after"].to_string(),
         ]);
     }
