@@ -160,23 +160,21 @@ impl GroupConsumer {
     ///
     /// Cancel safe: a dropped future has handed out nothing.
     pub async fn next(&mut self) -> Result<ConsumerRecord, Error> {
-        let _here = self.presence.enter();
-        loop {
-            self.keep_up().await?;
-            let due = self.commit_at;
-            tokio::select! {
-                biased;
-                changed = self.standing.changed() => changed.map_err(|_| Error::Closed)?,
-                record = self.consumer.next() => return record,
-                () = sleep_until(due) => {}
-            }
-        }
+        self.hand_out(async |consumer| consumer.next().await).await
     }
 
     /// The next batch of this member's share, waiting for one.
     ///
     /// Cancel safe: a dropped future has handed out nothing.
     pub async fn next_batch(&mut self) -> Result<Batch, Error> {
+        self.hand_out(async |consumer| consumer.next_batch().await).await
+    }
+
+    /// What comes next, by the word of `next`, while the group is followed.
+    async fn hand_out<T>(
+        &mut self,
+        next: impl AsyncFn(&mut Consumer) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let _here = self.presence.enter();
         loop {
             self.keep_up().await?;
@@ -184,7 +182,7 @@ impl GroupConsumer {
             tokio::select! {
                 biased;
                 changed = self.standing.changed() => changed.map_err(|_| Error::Closed)?,
-                batch = self.consumer.next_batch() => return batch,
+                handed_out = next(&mut self.consumer) => return handed_out,
                 () = sleep_until(due) => {}
             }
         }
