@@ -26,6 +26,7 @@ use headwater_protocol::kafka::sync_group::{SyncGroupRequest, SyncGroupRequestAs
 use super::*;
 use crate::metadata::topic::OFFSETS_TOPIC;
 use headwater_protocol::ids::PartitionIndex;
+use headwater_protocol::primitives::Uuid;
 
 const GROUP: Str = Str::from_static("g");
 
@@ -119,25 +120,25 @@ fn commit(topic: &Topic, version: i16, offset: i64) -> OffsetCommitRequest {
         committed_metadata: Some(Str::from_static(metadata)),
         ..OffsetCommitRequestPartition::default()
     };
-    let by_id = version >= 10;
+    let (name, topic_id) = named(topic, version);
     OffsetCommitRequest {
         group_id: GROUP,
         generation_id_or_member_epoch: -1,
         topics: vec![OffsetCommitRequestTopic {
-            name: if by_id {
-                Str::default()
-            } else {
-                Str::from(&*topic.name)
-            },
-            topic_id: if by_id {
-                topic.id.into()
-            } else {
-                Default::default()
-            },
+            name,
+            topic_id,
             partitions: vec![partition(0, "m"), partition(7, "")],
             ..OffsetCommitRequestTopic::default()
         }],
         ..OffsetCommitRequest::default()
+    }
+}
+
+/// How a version names a topic.
+fn named(topic: &Topic, version: i16) -> (Str, Uuid) {
+    match version {
+        ..10 => (Str::from(&*topic.name), Uuid::default()),
+        _ => (Str::default(), topic.id.into()),
     }
 }
 
@@ -170,18 +171,10 @@ async fn fetched(client: &mut Client, topic: &Topic, version: i16) -> Vec<(i64, 
             })
             .collect();
     }
-    let by_id = version >= 10;
+    let (name, topic_id) = named(topic, version);
     let wanted = OffsetFetchRequestTopics {
-        name: if by_id {
-            Str::default()
-        } else {
-            Str::from(&*topic.name)
-        },
-        topic_id: if by_id {
-            topic.id.into()
-        } else {
-            Default::default()
-        },
+        name,
+        topic_id,
         partition_indexes: vec![0, 1],
         ..OffsetFetchRequestTopics::default()
     };
@@ -199,6 +192,7 @@ async fn fetched(client: &mut Client, topic: &Topic, version: i16) -> Vec<(i64, 
     let mut group = response.groups.remove(0);
     assert_eq!(group.error_code, 0);
     let found = group.topics.remove(0);
+    let by_id = version >= 10;
     assert_eq!(
         (found.name.is_empty(), found.topic_id == topic.id.into()),
         (by_id, by_id)
@@ -350,7 +344,7 @@ async fn offsets_come_back_in_every_version() {
     assert_eq!(all.topics[0].partitions.len(), 1);
     let unknown = OffsetCommitRequest {
         topics: vec![OffsetCommitRequestTopic {
-            topic_id: headwater_protocol::primitives::Uuid([9; 16]),
+            topic_id: Uuid([9; 16]),
             partitions: vec![OffsetCommitRequestPartition::default()],
             ..OffsetCommitRequestTopic::default()
         }],
