@@ -22,7 +22,7 @@ use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::health::State;
 use crate::telemetry::{Counter, Health, Histogram, Metrics, names};
-use headwater_protocol::ids::{BrokerEpoch, NodeId, TopicId};
+use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, TopicId};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,6 +80,13 @@ struct Reign {
 
 /// Somebody who waits for a change.
 type Reply = oneshot::Sender<Result<Applied, ProposeError>>;
+
+/// A change and what became of it: what to tell and whether it is news, or why not.
+struct Decided {
+    change: Change,
+    verdict: Result<(Tell, bool), ProposeError>,
+    reply: Reply,
+}
 
 impl Service {
     pub(super) fn new(parts: Parts, quorum: Quorum) -> Self {
@@ -328,19 +335,58 @@ impl Service {
     }
 
     /// Decides what waits and commits it as one entry. Gives back what has to be decided anew.
+    ///
+    /// What was decided is told only once it is known to rest on the newest metadata: a leader that was cut off and does not know of
+    /// its successor yet would refuse what is right by now.
     async fn decide_all(&mut self, proposals: Vec<(Change, Reply)>) -> Option<Vec<(Change, Reply)>> {
         let base = self.image();
         let mut image = Image::clone(&base);
         let mut records = Vec::new();
-        let mut decided: Vec<(Change, Tell, bool, Reply)> = Vec::with_capacity(proposals.len());
+        let mut decided: Vec<Decided> = Vec::with_capacity(proposals.len());
         for (change, reply) in proposals {
             let decided_so = decide(change.clone(), &image, &self.context(&image));
-            match decided_so.and_then(|decision| features::permit(decision, &image)) {
+            let verdict = match decided_so.and_then(|decision| features::permit(decision, &image)) {
                 Ok(Decision { records: more, tell }) => {
                     let is_news = !more.is_empty();
                     image.amend(&more);
                     records.extend(more);
-                    decided.push((change, tell, is_news, reply));
+                    Ok((tell, is_news))
+                }
+                Err(error) => Err(error),
+            };
+            decided.push(Decided { change, verdict, reply });
+        }
+        let elected = elections::elected(&base, &records);
+        let committed = match records.is_empty() {
+            true => self.still_rests_on(&base).await,
+            false => {
+                let submitted = self.quorum.submit(Changes::new(base.changed, records)).await;
+                submitted.map(|(at, outcome)| matches!(outcome, Outcome::Folded).then_some(at))
+            }
+        };
+        let offset = match committed {
+            Ok(Some(offset)) => offset,
+            Ok(None) => return Some(decided.into_iter().map(|one| (one.change, one.reply)).collect()),
+            Err(error) => {
+                let error = propose_error(&error);
+                for one in decided {
+                    self.refused.increment();
+                    answer(one.reply, Err(error.clone()));
+                }
+                return None;
+            }
+        };
+        self.clean_elections.add(elected.clean);
+        self.unclean_elections.add(elected.unclean);
+        let image = self.image();
+        for Decided { verdict, reply, .. } in decided {
+            match verdict {
+                Ok((tell, is_news)) => {
+                    if is_news {
+                        self.committed.increment();
+                    }
+                    let outcome = tell.outcome(&image);
+                    answer(reply, Ok(Applied { offset, outcome }));
                 }
                 Err(error) => {
                     self.refused.increment();
@@ -349,44 +395,16 @@ impl Service {
                 }
             }
         }
-        let mut offset = base.offset;
-        if !records.is_empty() {
-            let elected = elections::elected(&base, &records);
-            match self.quorum.submit(Changes::new(base.changed, records)).await {
-                Ok((at, Outcome::Folded)) => {
-                    offset = at;
-                    self.clean_elections.add(elected.clean);
-                    self.unclean_elections.add(elected.unclean);
-                }
-                Ok((_, Outcome::Stale | Outcome::Nothing)) => {
-                    return Some(
-                        decided
-                            .into_iter()
-                            .map(|(change, _, _, reply)| (change, reply))
-                            .collect(),
-                    );
-                }
-                Err(error) => {
-                    let error = propose_error(&error);
-                    for (_, _, _, reply) in decided {
-                        self.refused.increment();
-                        answer(reply, Err(error.clone()));
-                    }
-                    return None;
-                }
-            }
-        }
-        let image = self.image();
-        for (_, tell, is_news, reply) in decided {
-            if is_news {
-                self.committed.increment();
-            }
-            let outcome = tell.outcome(&image);
-            answer(reply, Ok(Applied { offset, outcome }));
-        }
         self.adopt_observers().await;
         self.dismiss_observers().await;
         None
+    }
+
+    /// The offset of the metadata if nobody has changed it since, as a majority knows it.
+    async fn still_rests_on(&self, base: &Image) -> Result<Option<Offset>, SubmitError> {
+        self.quorum.caught_up().await?;
+        let image = self.image();
+        Ok((image.changed == base.changed).then_some(base.offset))
     }
 
     /// Decides one change of the controller's own.
@@ -424,7 +442,13 @@ impl Service {
         let Some(reign) = &mut self.reign else {
             return Err(ProposeError::NotController);
         };
-        let image = self.parts.view.image();
+        let mut image = self.parts.view.image();
+        if nodes::current(id, epoch, &image).is_err() {
+            // The node ends when it hears so, and an earlier leader does not know who came after it.
+            let caught_up = self.quorum.caught_up().await;
+            caught_up.map_err(|error| propose_error(&error))?;
+            image = self.parts.view.image();
+        }
         let node = nodes::current(id, epoch, &image)?;
         reign.sessions.heard(id, now);
         match (node.state, leaving) {
