@@ -190,9 +190,11 @@ impl Controller {
                 return Err(ProposeError::TimedOut(why));
             }
             if hint.is_none() {
+                let was_here = target == Some(self.me);
                 tokio::select! {
                     biased;
-                    is_running = watch.changed() => if !is_running {
+                    // To ask here changes the quorum's state by itself: without a rest it would go round in circles.
+                    is_running = watch.changed(), if !was_here => if !is_running {
                         return Err(ProposeError::Stopped);
                     },
                     () = self.sys.clock.sleep(REST) => {}

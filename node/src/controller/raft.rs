@@ -290,14 +290,18 @@ impl Quorum {
     /// its own term does not know what it had committed: that may be all it has.
     pub(super) async fn caught_up(&self) -> Result<(), SubmitError> {
         let has = self.raft.metrics().borrow().last_log_index;
+        self.leads_still().await?;
+        let folded = self.raft.metrics().borrow().last_applied;
+        match folded.map(|folded| folded.index) >= has {
+            true => Ok(()),
+            false => Err(SubmitError::NotLeader),
+        }
+    }
+
+    /// Returns when a majority says that this node leads, and all it has committed until then is folded here.
+    pub(super) async fn leads_still(&self) -> Result<(), SubmitError> {
         match self.raft.ensure_linearizable().await {
-            Ok(_) => {
-                let folded = self.raft.metrics().borrow().last_applied;
-                match folded.map(|folded| folded.index) >= has {
-                    true => Ok(()),
-                    false => Err(SubmitError::NotLeader),
-                }
-            }
+            Ok(_) => Ok(()),
             Err(RaftError::APIError(_)) => Err(SubmitError::NotLeader),
             Err(RaftError::Fatal(error)) => Err(SubmitError::Broken(error.to_string())),
         }

@@ -402,7 +402,7 @@ impl Service {
 
     /// The offset of the metadata if nobody has changed it since, as a majority knows it.
     async fn still_rests_on(&self, base: &Image) -> Result<Option<Offset>, SubmitError> {
-        self.quorum.caught_up().await?;
+        self.quorum.leads_still().await?;
         let image = self.image();
         Ok((image.changed == base.changed).then_some(base.offset))
     }
@@ -445,8 +445,8 @@ impl Service {
         let mut image = self.parts.view.image();
         if nodes::current(id, epoch, &image).is_err() {
             // The node ends when it hears so, and an earlier leader does not know who came after it.
-            let caught_up = self.quorum.caught_up().await;
-            caught_up.map_err(|error| propose_error(&error))?;
+            let leads = self.quorum.leads_still().await;
+            leads.map_err(|error| propose_error(&error))?;
             image = self.parts.view.image();
         }
         let node = nodes::current(id, epoch, &image)?;
