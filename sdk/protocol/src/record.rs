@@ -16,6 +16,7 @@ mod builder;
 mod compression;
 mod control;
 mod header;
+mod rewrite;
 mod varint;
 mod walk;
 mod xerial;
@@ -25,6 +26,7 @@ pub use builder::{BatchBuilder, BatchOptions, HeaderRef, NewRecord, ProducerStam
 pub use compression::Compression;
 pub use control::{ControlKind, EndTransaction};
 pub use header::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, TimestampType};
+pub use rewrite::{Rewriter, emptied, filler};
 pub use walk::{Header, Headers, OwnedRecords, Record, RecordIter, RecordRef, Records};
 
 /// Why bytes are not a batch this crate accepts.

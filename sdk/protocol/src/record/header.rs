@@ -26,11 +26,11 @@ pub(super) const BASE_SEQUENCE_AT: usize = 53;
 pub(super) const RECORD_COUNT_AT: usize = 57;
 
 pub(super) const MAGIC: i8 = 2;
-const COMPRESSION_MASK: i16 = 0b111;
+pub(super) const COMPRESSION_MASK: i16 = 0b111;
 pub(super) const LOG_APPEND_TIME: i16 = 1 << 3;
 pub(super) const TRANSACTIONAL: i16 = 1 << 4;
 pub(super) const CONTROL: i16 = 1 << 5;
-const DELETE_HORIZON: i16 = 1 << 6;
+pub(super) const DELETE_HORIZON: i16 = 1 << 6;
 
 /// What the timestamps of a batch mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -152,6 +152,15 @@ impl BatchHeader {
     /// Whether the base timestamp is the time after which tombstones in the batch may go.
     pub const fn has_delete_horizon(&self) -> bool {
         self.attributes & DELETE_HORIZON != 0
+    }
+
+    /// The time after which tombstones in the batch may go, in ms since 1970, once it is known (KIP-534).
+    pub const fn delete_horizon_ms(&self) -> Option<i64> {
+        if self.has_delete_horizon() {
+            Some(self.base_timestamp)
+        } else {
+            None
+        }
     }
 
     /// Whether a producer id marks the batch, so that its sequence numbers count.
