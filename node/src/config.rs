@@ -14,8 +14,8 @@ pub mod units;
 
 pub use group::GroupConfig;
 pub use server::{
-    Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
-    Voter,
+    Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogCleaner, LogFormat, NodeConfig, Replication,
+    Telemetry, Voter,
 };
 pub use throttled::Throttled;
 pub use topic::TopicConfig;

@@ -305,6 +305,36 @@ const PROPERTIES: &[ServerProperty] = &[
         "16777216",
         "How fast the logs of a node are read for that.",
     ),
+    live(
+        "log.cleaner.enable",
+        Kind::Bool,
+        "true",
+        "Whether logs of topics with cleanup.policy=compact are compacted.",
+    ),
+    live(
+        "log.cleaner.dedupe.buffer.size",
+        Kind::Bytes {
+            min: 65_536,
+            max: i64::MAX,
+        },
+        "134217728",
+        "The most memory for the keys of the log that is compacted, 24 bytes each; more keys take more passes.",
+    ),
+    live(
+        "log.cleaner.io.max.bytes.per.second",
+        Kind::Bytes {
+            min: 65_536,
+            max: i64::MAX,
+        },
+        "67108864",
+        "How fast the logs of a node are read to be compacted.",
+    ),
+    live(
+        "log.cleaner.backoff.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "15000",
+        "How long the cleaner rests when no log is dirty enough.",
+    ),
     node(
         "shutdown.timeout.ms",
         Kind::Ms {
@@ -547,6 +577,17 @@ pub struct LeaderBalance {
     pub percentage: i64,
 }
 
+/// How compacted topics are compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogCleaner {
+    pub is_on: bool,
+    /// Memory for keys.
+    pub map_bytes: usize,
+    pub bytes_per_second: u64,
+    /// Between two looks that found nothing to do.
+    pub backoff: Duration,
+}
+
 /// Properties that may change while running: this node's own values under those set for all nodes.
 ///
 /// - A clone is cheap; a change makes a new one (`with_cluster`).
@@ -635,6 +676,16 @@ impl BrokerConfig {
 
     pub fn scrub_bytes_per_second(&self) -> u64 {
         u64::try_from(self.number("log.scrub.bytes.per.second")).unwrap_or(0)
+    }
+
+    pub fn cleaner(&self) -> LogCleaner {
+        let count = |name| u64::try_from(self.number(name)).unwrap_or(0);
+        LogCleaner {
+            is_on: self.value("log.cleaner.enable") == "true",
+            map_bytes: usize::try_from(count("log.cleaner.dedupe.buffer.size")).unwrap_or(usize::MAX),
+            bytes_per_second: count("log.cleaner.io.max.bytes.per.second"),
+            backoff: Duration::from_millis(count("log.cleaner.backoff.ms")),
+        }
     }
 
     pub fn producer_expiration_ms(&self) -> i64 {

@@ -345,6 +345,12 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     pub index_interval_bytes: u64,
+    /// Of a compacted topic: how dirty a log must be, in millionths of it, how long tombstones stay, and how long records
+    /// stay uncompacted at least and at most (None: for ever).
+    pub dirty_millionths_min: u32,
+    pub delete_retention_ms: i64,
+    pub compaction_lag_min_ms: i64,
+    pub compaction_lag_max_ms: Option<i64>,
     pub max_message_bytes: usize,
     pub timestamp_type: TimestampType,
     pub timestamp_before_max_ms: i64,
@@ -378,6 +384,10 @@ impl TopicConfig {
             segment_bytes: values.count("segment.bytes"),
             segment_ms: values.number("segment.ms"),
             index_interval_bytes: values.count("index.interval.bytes"),
+            dirty_millionths_min: values.millionths("min.cleanable.dirty.ratio"),
+            delete_retention_ms: values.number("delete.retention.ms"),
+            compaction_lag_min_ms: values.number("min.compaction.lag.ms"),
+            compaction_lag_max_ms: Some(values.number("max.compaction.lag.ms")).filter(|ms| *ms < i64::MAX),
             max_message_bytes: usize::try_from(values.count("max.message.bytes")).unwrap_or(usize::MAX),
             timestamp_type: match values.text("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
@@ -418,6 +428,17 @@ impl Values<'_> {
             .parse()
             .or_else(|_| known.property.default.parse())
             .expect("the default of a numeric property is a number")
+    }
+
+    /// A ratio from 0 to 1.
+    fn millionths(&self, name: &str) -> u32 {
+        let known = find(name).expect("only declared properties are asked for");
+        let ratio: f64 = self
+            .text(name)
+            .parse()
+            .or_else(|_| known.property.default.parse())
+            .expect("the default of a ratio is a number");
+        (ratio.clamp(0.0, 1.0) * 1e6).round() as u32
     }
 
     fn count(&self, name: &str) -> u64 {
