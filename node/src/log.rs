@@ -4,7 +4,8 @@
 //! segments with their indexes, the leader-epoch history, the checkpoint, the producer snapshots, the watermark.
 //! Batches are stored as they came; only base offset and leader epoch, which lie outside their checksum, are
 //! stamped. What was appended is readable at once and durable after the next sync, which many appends share. It must never
-//! change a stored batch, leave a gap that was not in its input, or call a byte durable that is not.
+//! change a stored batch or leave a gap that was not in its input, unless it is asked to be compacted; nor call a byte
+//! durable that is not.
 //!
 //! ```text
 //! append -> segment file (page cache) + index + tail -> `end` rises -> readers
@@ -15,6 +16,7 @@
 //! change waits for the device and belongs on a blocking thread.
 
 mod checkpoint;
+mod compaction;
 mod config;
 mod cut;
 mod damage;
@@ -40,6 +42,9 @@ mod watermark;
 #[cfg(test)]
 mod tests;
 
+pub use compaction::{
+    Aborted, CleanError, CleanOptions, Cleaning, Dirt, DirtRules, Progress, Replacement, Summary,
+};
 pub use config::Config;
 pub use epochs::{EpochHistory, EpochStart};
 pub use error::{AppendError, Broken, ChangeError, Damaged, OpenError, ReadError};
@@ -48,7 +53,7 @@ pub use lookup::Found;
 pub use read::{Limits, Oversize, Slice};
 pub use reader::LogReader;
 pub use recovery::{Cut, Opened, Recovery};
-pub use repair::{Repair, RepairError, Repaired};
+pub use repair::{Other, Repair, RepairError, Repaired};
 pub use retention::Maintained;
 pub use scrub::{Scrub, Scrubbed};
 
@@ -68,6 +73,7 @@ use crate::sys::buffers::Buffers;
 use crate::sys::clock::Clock;
 use crate::sys::disk::{self, Disk};
 use crate::sys::task::Tasks;
+use compaction::Clean;
 use epochs::EpochFile;
 use flush::{Flush, Syncer};
 use reader::Hints;
@@ -143,7 +149,8 @@ struct Shared {
     /// Whether the history lacks nothing.
     are_epochs_whole: bool,
     flush: Arc<Flush>,
-    /// Held for writing while batches are taken away from the end.
+    clean: Clean,
+    /// Held for writing while batches are taken away, or segments give way to others.
     cutting: RwLock<()>,
 }
 
@@ -156,7 +163,7 @@ impl Shared {
         Offset(self.end.load(Ordering::Acquire))
     }
 
-    /// While this is held, nothing below the end goes away by truncation.
+    /// While this is held, nothing below the end goes away by truncation, and no segment gives way to another.
     fn uncut(&self) -> RwLockReadGuard<'_, ()> {
         self.cutting.read().unwrap_or_else(PoisonError::into_inner)
     }

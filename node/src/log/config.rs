@@ -30,7 +30,11 @@ impl Config {
         let deletes = topic.deleted_by_retention;
         Self {
             segment_bytes: topic.segment_bytes.min(SEGMENT_BYTES_MAX),
-            segment_ms: topic.segment_ms,
+            // What is appended to is not compacted: it must be rolled in time.
+            segment_ms: match topic.compaction_lag_max_ms.filter(|_| topic.compacted) {
+                Some(lag_max_ms) => topic.segment_ms.min(lag_max_ms),
+                None => topic.segment_ms,
+            },
             index_interval_bytes: topic.index_interval_bytes,
             retention_ms: topic.retention_ms.filter(|_| deletes),
             retention_bytes: topic.retention_bytes.filter(|_| deletes),

@@ -58,6 +58,8 @@ impl Log {
             None => segment.bytes(),
         };
         lower_checkpoint(&shared.flush, segment, position)?;
+        self.lower_clean(segment.base())?;
+        let shared = &self.shared;
         for later in segments[last + 1..].iter().rev() {
             later.remove()?;
         }
@@ -100,6 +102,8 @@ impl Log {
             segment.remove()?;
         }
         watermark::forget(&shared.logs.disk, &shared.folder)?;
+        self.forget_clean()?;
+        let shared = &self.shared;
         shared.logs.disk.sync_folder(&shared.folder)?;
         let segment = Segment::create(&shared.logs.disk, &shared.folder, offset)?;
         segment.set_index_interval(self.config.index_interval_bytes);

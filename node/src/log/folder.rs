@@ -9,6 +9,8 @@ pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const EPOCHS: &str = "leader-epoch-checkpoint";
 /// There once the history of epochs was found damaged: it may lack some.
 pub(super) const EPOCH_HOLES: &str = "leader-epoch-holes";
+/// Up to where the log was compacted.
+pub(super) const CLEAN: &str = "cleaner-offset-checkpoint";
 
 /// What a file named after an offset holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,10 +26,18 @@ pub(super) enum Part {
     Repaired,
     /// A segment that was repaired, as it was found; kept until the new one has been read again.
     Damaged,
+    /// What compaction makes of segments, and its indexes, on their way: worth nothing until `Swap` bears the name.
+    Cleaned,
+    CleanedIndex,
+    CleanedTimeIndex,
+    /// What compaction has made, whole and durable: it takes the place of all segments from this one up to its end.
+    Swap,
+    /// A segment whose place was taken: on its way out.
+    Deleted,
 }
 
 impl Part {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 12] = [
         Self::Log,
         Self::Index,
         Self::TimeIndex,
@@ -35,6 +45,11 @@ impl Part {
         Self::Repairing,
         Self::Repaired,
         Self::Damaged,
+        Self::Cleaned,
+        Self::CleanedIndex,
+        Self::CleanedTimeIndex,
+        Self::Swap,
+        Self::Deleted,
     ];
 
     const fn suffix(self) -> &'static str {
@@ -46,6 +61,11 @@ impl Part {
             Self::Repairing => "repairing",
             Self::Repaired => "repaired",
             Self::Damaged => "damaged",
+            Self::Cleaned => "cleaned",
+            Self::CleanedIndex => "index.cleaned",
+            Self::CleanedTimeIndex => "timeindex.cleaned",
+            Self::Swap => "swap",
+            Self::Deleted => "deleted",
         }
     }
 }

@@ -23,6 +23,11 @@ impl LogReader {
     /// unpacks one batch: call it on a blocking thread.
     pub fn find_time(&self, timestamp_ms: i64, until: Offset) -> Result<Option<Found>, ReadError> {
         let _uncut = self.shared.uncut();
+        self.first_at(timestamp_ms, until)
+    }
+
+    /// The same, for whoever holds the log uncut.
+    fn first_at(&self, timestamp_ms: i64, until: Offset) -> Result<Option<Found>, ReadError> {
         let start = self.start();
         for segment in self.shared.segments.load().iter() {
             let failed = |cause| failed(segment, cause);
@@ -78,27 +83,60 @@ impl LogReader {
             let mut max = segment.max_timestamp().map_err(failed)?;
             if segment.next() > until || segment.base() < start {
                 // Only a part of the segment counts.
-                max = self.max_between(segment, start, until)?;
+                let part = self.max_between(segment, start, until, HasRecords::Whatever)?;
+                max = part.unwrap_or(-1);
             }
             best = best.max((max >= 0).then_some(max));
         }
-        match best {
-            Some(time) => self.find_time(time, until),
-            None => Ok(None),
+        let Some(time) = best else { return Ok(None) };
+        match self.first_at(time, until)? {
+            Some(found) => Ok(Some(found)),
+            // The time of a batch that compaction has emptied: only records count.
+            None => match self.max_of_records(start, until)? {
+                Some(time) => self.first_at(time, until),
+                None => Ok(None),
+            },
         }
     }
 
-    fn max_between(&self, segment: &Segment, start: Offset, until: Offset) -> Result<i64, ReadError> {
-        let (mut next, mut max) = (start.max(segment.base()), -1);
+    /// The largest timestamp of the batches that have records.
+    fn max_of_records(&self, start: Offset, until: Offset) -> Result<Option<i64>, ReadError> {
+        let mut max = None;
+        for segment in self.shared.segments.load().iter() {
+            if segment.next() <= start || segment.base() >= until {
+                continue;
+            }
+            max = max.max(self.max_between(segment, start, until, HasRecords::Yes)?);
+        }
+        Ok(max)
+    }
+
+    fn max_between(
+        &self,
+        segment: &Segment,
+        start: Offset,
+        until: Offset,
+        wanted: HasRecords,
+    ) -> Result<Option<i64>, ReadError> {
+        let (mut next, mut max) = (start.max(segment.base()), None);
         while let Some(batch) = segment.find(next).map_err(|cause| failed(segment, cause))? {
             if batch.header.next_offset() > until {
                 break;
             }
-            max = max.max(batch.header.max_timestamp);
+            if wanted == HasRecords::Whatever || batch.header.record_count > 0 {
+                max = max.max(Some(batch.header.max_timestamp));
+            }
             next = batch.header.next_offset();
         }
-        Ok(max)
+        Ok(max.filter(|max| *max >= 0))
     }
+}
+
+/// Which batches are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HasRecords {
+    Yes,
+    Whatever,
 }
 
 /// The first record of a batch, not before `start`, whose time is wanted.

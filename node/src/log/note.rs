@@ -1,7 +1,7 @@
 //! A number of a log that is kept for the next start and nothing depends on: how far it was known to be committed, when it
-//! was scrubbed.
+//! was scrubbed, up to where it is compacted.
 //!
-//! Owns one small file for each, which is overwritten in place and never synced. A damaged one is no number.
+//! Owns one small file for each, which is overwritten in place and mostly not synced. A damaged one is no number.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -16,6 +16,13 @@ const FILE_BYTES: usize = 12;
 pub(super) fn write(disk: &dyn Disk, path: &Path, number: i64) -> io::Result<()> {
     let file = disk.open(path, Open::Create)?;
     file.write_at(0, &mut [IoSlice::new(&encode(number))])
+}
+
+/// Writes the number down, durably where the file has its name already.
+pub(super) fn write_durably(disk: &dyn Disk, path: &Path, number: i64) -> io::Result<()> {
+    let file = disk.open(path, Open::Create)?;
+    file.write_at(0, &mut [IoSlice::new(&encode(number))])?;
+    file.sync()
 }
 
 /// What was written down last, if that is known.

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 
 use super::checkpoint::{Checkpoint, CheckpointFile, RecoveryPoint, SegmentsOnDisk};
+use super::compaction::Clean;
 use super::damage::loss;
 use super::epochs::EpochFile;
 use super::error::Damaged;
@@ -24,7 +25,7 @@ use super::scan::{Damage, Scan, Trust};
 use super::segment::Segment;
 use super::snapshot::Snapshots;
 use super::tail::Tail;
-use super::{Active, Config, Log, Logs, OpenError, Shared, repair};
+use super::{Active, Config, Log, Logs, OpenError, Shared, compaction, repair};
 use crate::sys::disk::{EntryKind, File};
 
 /// A log that was opened, and what had to be done for it.
@@ -74,6 +75,8 @@ struct Found {
     orphans: Vec<(Offset, Part)>,
     /// Segments that were repaired and did not take their place yet.
     repaired: Vec<Offset>,
+    /// What compaction has made, the same.
+    swaps: Vec<Offset>,
 }
 
 /// What to think of offsets missing between two segments behind the recovery point. Appends leave none there.
@@ -103,6 +106,13 @@ impl Opening<'_> {
             for base in &found.repaired {
                 let placed = repair::put_in_place(disk, self.folder, *base);
                 placed.map_err(|cause| self.failed("put a repaired segment into", cause))?;
+            }
+            found = self.look()?;
+        }
+        if !found.swaps.is_empty() {
+            for base in &found.swaps {
+                let done = compaction::finish(&**disk, self.folder, *base, &found.segments);
+                done.map_err(|cause| self.failed("put a compacted segment into", cause))?;
             }
             found = self.look()?;
         }
@@ -169,10 +179,13 @@ impl Opening<'_> {
         found.segments.sort_unstable();
         found.snapshots = of(Part::Snapshot).collect();
         found.repaired = of(Part::Repaired).collect();
+        found.swaps = of(Part::Swap).collect();
         let is_orphan = |(offset, part): &&(Offset, Part)| match part {
             Part::Index | Part::TimeIndex => found.segments.binary_search(offset).is_err(),
-            Part::Repairing => true,
-            Part::Log | Part::Snapshot | Part::Repaired | Part::Damaged => false,
+            Part::Repairing | Part::Cleaned | Part::CleanedIndex | Part::CleanedTimeIndex | Part::Deleted => {
+                true
+            }
+            Part::Log | Part::Snapshot | Part::Repaired | Part::Damaged | Part::Swap => false,
         };
         found.orphans = parsed.iter().filter(is_orphan).copied().collect();
         Ok(found)
@@ -479,6 +492,7 @@ impl Opening<'_> {
             end
         };
         let are_epochs_whole = epochs.is_whole();
+        let clean = Clean::load(&*logs.disk, self.folder, end)?;
         let flush = self.flush(&active, synced, checkpoint)?;
         flush.sealed(checked);
         if let Some(file) = grown {
@@ -494,6 +508,7 @@ impl Opening<'_> {
             epochs: ArcSwap::new(epochs.history()),
             are_epochs_whole,
             flush,
+            clean,
             cutting: RwLock::new(()),
             logs,
         });

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use headwater_protocol::ids::{LeaderEpoch, Offset};
-use headwater_protocol::record::BatchView;
+use headwater_protocol::record::{self, BatchView};
 
 use super::epochs::EpochHistory;
 use super::error::{ChangeError, Damaged};
@@ -49,6 +49,16 @@ pub struct Repair {
     next: Offset,
     bytes: u64,
     bytes_max: u64,
+    other: Other,
+}
+
+/// What another replica may have of the offsets that are damaged here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// Everything that was here.
+    Same,
+    /// More or less of it: it is compacted on its own, and may lack the end.
+    Compacted,
 }
 
 /// A segment that is whole and durable, and has not taken its place yet.
@@ -70,7 +80,12 @@ impl Repaired {
 impl LogReader {
     /// Begins the repair of what is damaged. Several segments that are missing side by side are repaired one after the
     /// other. Waits for the disk.
-    pub fn begin_repair(&self, damaged: &Damaged, segment_bytes: u64) -> Result<Repair, RepairError> {
+    pub fn begin_repair(
+        &self,
+        damaged: &Damaged,
+        segment_bytes: u64,
+        other: Other,
+    ) -> Result<Repair, RepairError> {
         let shared = &self.shared;
         let (disk, folder) = (&shared.logs.disk, &shared.folder);
         let path = folder::path(folder, damaged.from, Part::Repairing);
@@ -99,6 +114,7 @@ impl LogReader {
             next: damaged.from,
             bytes: 0,
             bytes_max: bytes_max.min(config::SEGMENT_BYTES_MAX),
+            other,
         })
     }
 }
@@ -131,6 +147,9 @@ impl Repair {
             if header.next_offset() <= self.next {
                 continue;
             }
+            if header.base_offset >= self.until && self.other == Other::Compacted {
+                return self.fill();
+            }
             batch
                 .check_crc()
                 .map_err(|error| unfit(header.base_offset, error.to_string()))?;
@@ -144,6 +163,17 @@ impl Repair {
             self.bytes += batch.bytes().len() as u64;
             self.next = header.next_offset();
         }
+        Ok(())
+    }
+
+    /// Nothing follows before the end: a batch without records says so, since a segment reaches to where the next begins.
+    fn fill(&mut self) -> Result<(), RepairError> {
+        let last = self.until.plus(-1);
+        let batch = record::filler(last, self.epochs.epoch_at(last));
+        let written = self.file.write_at(self.bytes, &mut [IoSlice::new(&batch)]);
+        written.map_err(|cause| failed(self.from, cause))?;
+        self.bytes += batch.len() as u64;
+        self.next = self.until;
         Ok(())
     }
 
@@ -215,13 +245,19 @@ impl Log {
         let at = segments.partition_point(|segment| segment.base() < from);
         let is_there = segments.get(at).is_some_and(|segment| segment.base() == from);
         let following = segments.get(at + usize::from(is_there));
-        let Some(following) = following.filter(|next| next.base() >= repaired.until) else {
+        // One before it may hold its offsets by now: compaction puts segments together.
+        let before = at.checked_sub(1).filter(|_| !is_there);
+        let end = before.and_then(|before| segments[before].stored_end().ok());
+        let is_free = end.is_none_or(|end| end <= from);
+        let following = following.filter(|next| is_free && next.base() >= repaired.until);
+        let Some(following) = following else {
             let (disk, folder) = (&shared.logs.disk, &shared.folder);
             let path = folder::path(folder, from, Part::Repaired);
             let removed = disk.remove_file(&path);
             removed.and_then(|()| disk.sync_folder(folder)).map_err(broken)?;
             return Ok(false);
         };
+        self.lower_clean(from).map_err(broken)?;
         let disk = &shared.logs.disk;
         put_in_place(disk, &shared.folder, from).map_err(broken)?;
         let segment = Segment::existing(disk, &shared.folder, from, following.base(), repaired.bytes);

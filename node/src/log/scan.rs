@@ -84,6 +84,12 @@ impl<'a> Scan<'a> {
         Ok(Some(found))
     }
 
+    /// The bytes of the batch that came last, where they were checked.
+    pub(super) fn batch(&self, placed: &Placed) -> &[u8] {
+        let start = (placed.position - self.buffer_at) as usize;
+        &self.buffer[start..start + placed.header.total_bytes()]
+    }
+
     fn try_next(&mut self) -> io::Result<Result<Placed, Damage>> {
         let position = self.position;
         let damage = |reason: String| Ok(Err(Damage { position, reason }));

@@ -39,6 +39,8 @@ pub struct Scrub {
     /// Of the batch before the place.
     epoch: LeaderEpoch,
     is_begun: bool,
+    /// How often segments had given way to others.
+    swaps: u64,
     /// The log's end when it began: what is appended later may come faster than it is read.
     until: Offset,
 }
@@ -61,6 +63,7 @@ impl Scrub {
             segment,
             next: segment,
             is_begun: true,
+            swaps: self.swaps,
             ..Self::until(self.until)
         }
     }
@@ -74,6 +77,7 @@ impl Scrub {
             entries: 0,
             epoch: LeaderEpoch::NONE,
             is_begun: false,
+            swaps: 0,
             until,
         }
     }
@@ -103,10 +107,12 @@ impl LogReader {
                 ..Scrubbed::default()
             });
         }
-        if at.segment != segment.base() || at.position > segment.bytes() {
-            // It was let go of, or cut.
+        let swaps = self.shared.clean.swaps();
+        if at.segment != segment.base() || at.position > segment.bytes() || at.swaps != swaps {
+            // It was let go of, or cut, or is another one.
             at = at.at(segment.base());
         }
+        at.swaps = swaps;
         at.is_begun = true;
         let following = segments.get(index + 1);
         let walk = Walk {

@@ -123,6 +123,10 @@ impl Segment {
         self.set_indexed(max_timestamp);
     }
 
+    pub(super) fn index_interval(&self) -> u64 {
+        self.index_interval.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_index_interval(&self, bytes: u64) {
         self.index_interval.store(bytes, Ordering::Relaxed);
     }

@@ -165,6 +165,22 @@ impl Tail {
         (window.start, window.end, window.open_base) = (end, end, end);
     }
 
+    /// Forgets what lies below `offset`: in the file it is not the same any more. Something behind it may go, too.
+    pub(super) fn drop_below(&self, offset: Offset) {
+        let mut window = lock(&self.window);
+        if window.start >= offset {
+            return;
+        }
+        window.seal_open(&self.budget);
+        let gone = window.entries.partition_point(|kept| kept.base < offset);
+        let left: usize = window
+            .entries
+            .range(gone..)
+            .map(|kept| kept.bytes() + ENTRY_BYTES)
+            .sum();
+        window.shrink(left, &self.budget);
+    }
+
     /// Hands out batches from the one that holds `from` on. `false` when that one is not here.
     pub(super) fn read(&self, from: Offset, gathered: &mut Gathered) -> bool {
         let mut window = lock(&self.window);

@@ -521,7 +521,9 @@ fn split(bytes: Bytes, from: Offset, check_crc: bool, mut aborted: Aborted) -> S
             Ok(batch) => {
                 split.next = batch.next_offset();
                 let hidden = aborted.hides(&batch);
-                if !hidden && !batch.header().is_control() {
+                // What compaction has emptied only says that its offsets were there.
+                let has_records = batch.header().record_count > 0;
+                if !hidden && has_records && !batch.header().is_control() {
                     split.batches.push_back(batch);
                 }
             }

@@ -69,7 +69,9 @@ fn repair(log: &mut Log, good: &LogReader, damaged: &Damaged) -> Result<bool, St
         ..damaged.clone()
     };
     let reader = log.reader();
-    let mut repair = reader.begin_repair(&damaged, 900).map_err(|error| text(&error))?;
+    let mut repair = reader
+        .begin_repair(&damaged, 900, Other::Same)
+        .map_err(|error| text(&error))?;
     let found = batches(good, damaged.from, damaged.until);
     repair.append(found).map_err(|error| text(&error))?;
     let repaired = repair.finish().map_err(|error| text(&error))?;
@@ -267,7 +269,7 @@ fn what_does_not_fit_is_not_taken() {
     bench.disk.corrupt(&file(all[1], folder::Part::Log), 100, b"????");
     let (found, _) = scrub(&log);
     let reader = log.reader();
-    let begin = || reader.begin_repair(&found[0], 900).unwrap();
+    let begin = || reader.begin_repair(&found[0], 900, Other::Same).unwrap();
     let wanted = batches(&good.reader(), all[1], all[2]);
     // Too little.
     let mut short = begin();

@@ -88,9 +88,7 @@ impl Rewriter {
     fn put_shifted(&mut self, mut raw: &[u8], delta: i64) -> Result<(), Error> {
         let rest = &mut raw;
         read_i32(rest).map_err(Error::malformed)?;
-        let (attributes, after) = rest
-            .split_first()
-            .ok_or(Error::malformed("a record is empty"))?;
+        let (attributes, after) = rest.split_first().ok_or(Error::malformed("a record is empty"))?;
         *rest = after;
         read_i64(rest).map_err(Error::malformed)?;
         let length = 1 + len_i64(delta) + rest.len();
