@@ -6,6 +6,7 @@
 mod actor;
 mod admission;
 mod command;
+mod compaction;
 mod damage;
 pub mod error;
 mod followers;

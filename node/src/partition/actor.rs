@@ -125,6 +125,11 @@ impl Actor {
                 Command::Adopt(adopt) => {
                     let _ = adopt.reply.send(self.adopt(adopt.repaired).await);
                 }
+                Command::LastOfProducers { before, reply } => {
+                    drop(reply.send(self.producers.last_offsets(before)));
+                }
+                Command::Replace(replace) => self.replace(*replace).await,
+                Command::NoteClean { until } => self.note_clean(until).await,
                 Command::Review => self.review(),
                 Command::DeleteRecords { before, reply } => {
                     let result = self.delete_records(before).await;

@@ -4,10 +4,11 @@ use super::admission::Admitted;
 use super::error::{AppendError, LookupError, ReplicaError, TicketError};
 use super::request::{Acks, Appended, LeaderMarks, Position, Ticket};
 use crate::config::TopicConfig;
-use crate::log::Repaired;
+use crate::log::{Repaired, Replacement};
 use crate::metadata::PartitionState;
 use crate::sys::budget::Permit;
-use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -57,6 +58,17 @@ pub(super) enum Command {
     },
     /// Puts a repaired segment where it belongs.
     Adopt(Box<Adopt>),
+    /// Asks for the last record below `before` of each producer that is remembered.
+    LastOfProducers {
+        before: Offset,
+        reply: oneshot::Sender<BTreeMap<ProducerId, Offset>>,
+    },
+    /// Puts what compaction has made where it belongs.
+    Replace(Box<Replace>),
+    /// The log is compacted up to here.
+    NoteClean {
+        until: Offset,
+    },
     /// Looks whether the in-sync set should change.
     Review,
     Maintain,
@@ -92,6 +104,12 @@ pub(super) struct Replicate {
 pub(super) struct Adopt {
     pub(super) repaired: Repaired,
     pub(super) reply: oneshot::Sender<Result<(), LookupError>>,
+}
+
+/// What compaction has made.
+pub(super) struct Replace {
+    pub(super) replacement: Replacement,
+    pub(super) reply: oneshot::Sender<Result<bool, LookupError>>,
 }
 
 /// Batches that were let in.

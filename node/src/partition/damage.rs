@@ -7,7 +7,7 @@ use super::Partition;
 use super::command::{Adopt, Command};
 use super::error::{LookupError, Unavailable};
 use super::shared::Shared;
-use crate::log::{self, Damaged, Repair, RepairError, Repaired};
+use crate::log::{self, Damaged, Other, Repair, RepairError, Repaired};
 use crate::sys::disk;
 use headwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use std::collections::BTreeMap;
@@ -57,12 +57,15 @@ impl Partition {
             ..damaged.clone()
         };
         let reader = self.readable()?.clone();
-        let segment_bytes = self.shared.live.load().config.segment_bytes;
-        let begun = self
-            .shared
-            .means
-            .tasks
-            .blocking("repair", move || reader.begin_repair(&damaged, segment_bytes));
+        let config = self.config();
+        let other = if config.compacted || self.may_be_compacted(damaged.from) {
+            Other::Compacted
+        } else {
+            Other::Same
+        };
+        let begun = self.shared.means.tasks.blocking("repair", move || {
+            reader.begin_repair(&damaged, config.segment_bytes, other)
+        });
         let repair = begun.await.map_err(|_| Unavailable::Stopped)??;
         Ok((repair, until))
     }

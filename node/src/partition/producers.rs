@@ -187,6 +187,16 @@ impl Producers {
             .retain(|_, producer| now_ms.saturating_sub(producer.seen_ms) <= expiration_ms);
     }
 
+    /// The offset of the last record below `before` of each producer, as far as it is one of those that are remembered.
+    pub fn last_offsets(&self, before: Offset) -> BTreeMap<ProducerId, Offset> {
+        let last = |(id, producer): (&ProducerId, &Producer)| {
+            let mut below = producer.batches().iter().rev();
+            let last = below.find(|batch| batch.last_offset < before);
+            last.map(|last| (*id, last.last_offset))
+        };
+        self.entries.iter().filter_map(last).collect()
+    }
+
     pub fn producer_count(&self) -> usize {
         self.entries.len()
     }

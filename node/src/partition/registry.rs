@@ -4,6 +4,7 @@
 //! Owns the folder of topics and the node's only timer of its own. It must never delete what the metadata did not
 //! say is deleted.
 
+mod cleaner;
 mod folders;
 mod gauges;
 mod reconcile;
@@ -22,6 +23,7 @@ use crate::sys::Sys;
 use crate::sys::task::{Kind, Tasks};
 use crate::telemetry::{Health, Metrics, names};
 use arc_swap::ArcSwap;
+use cleaner::Cleaner;
 use futures_util::{StreamExt, stream};
 use headwater_protocol::ids::{NodeId, Offset, PartitionIndex, TopicId};
 use reconcile::Reconciler;
@@ -125,6 +127,8 @@ impl Registry {
         registry.describe(&options.metrics);
         let scrubber = Scrubber::new(registry.clone(), &options, tasks.clone());
         drop(tasks.spawn("scrub", Kind::Critical, scrubber.run()));
+        let cleaner = Cleaner::new(registry.clone(), &options, tasks.clone());
+        drop(tasks.spawn("cleaner", Kind::Critical, cleaner.run()));
         let reconciler = Reconciler::new(registry.clone(), options, means, tasks.clone(), sender);
         drop(tasks.spawn("registry", Kind::Critical, reconciler.run()));
         registry

@@ -1,6 +1,7 @@
 //! Partitions through their public face, on a disk in memory that crashes, fills up and fails.
 
 mod appending;
+mod compaction;
 mod failures;
 mod history;
 mod large;
@@ -46,6 +47,7 @@ struct Rig {
     publisher: Publisher,
     registry: Registry,
     health: Health,
+    metrics: Metrics,
 }
 
 impl Rig {
@@ -80,7 +82,7 @@ impl Rig {
             ..sys
         };
         let (publisher, view) = View::new(image.clone());
-        let health = Health::default();
+        let (health, metrics) = (Health::default(), Metrics::default());
         let registry = Registry::start(Options {
             me: NodeId(1),
             broker: BrokerConfig::new(BTreeMap::new()),
@@ -88,7 +90,7 @@ impl Rig {
             view,
             sys: sys.clone(),
             health: health.clone(),
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
             in_sync_sets: Arc::new(FixedSets),
             replica_lag_max: Duration::from_secs(10),
         });
@@ -100,6 +102,7 @@ impl Rig {
             publisher,
             registry,
             health,
+            metrics,
         }
     }
 

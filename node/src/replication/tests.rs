@@ -2,6 +2,7 @@
 //! and a quorum that the test plays. Time moves on by itself, but slower than everybody who has something to do.
 
 mod cluster;
+mod compaction;
 mod damage;
 mod failover;
 mod followers;

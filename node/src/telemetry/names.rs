@@ -95,6 +95,14 @@ families! {
     Counter SCRUB_INDEXES "headwater_scrub_indexes_rebuilt_total" [] "Indexes that lied and were made anew by the scrub.";
     Counter LOG_DAMAGED "headwater_log_damaged_total" [] "Segments found damaged or missing, by the scrub or by whoever reads.";
     Counter LOG_REPAIRED "headwater_log_repaired_total" [] "Segments repaired from another replica.";
+    Counter CLEANER_RUNS "headwater_log_cleaner_runs_total" [] "Logs that were compacted as far as memory for their keys reached.";
+    Histogram CLEANER_SECONDS "headwater_log_cleaner_seconds" [] "From the begin of such a pass to its end, with the rests it takes.";
+    Counter CLEANER_READ_BYTES "headwater_log_cleaner_read_bytes_total" [] "Bytes of logs that were read to compact them.";
+    Counter CLEANER_CLEANED_BYTES "headwater_log_cleaner_cleaned_bytes_total" [] "Bytes by which logs became smaller.";
+    Counter CLEANER_FAILURES "headwater_log_cleaner_failures_total" [] "Passes that ended with an error.";
+    Gauge CLEANER_LAST_FAILURE "headwater_log_cleaner_last_failure_time_seconds" [] "When a pass ended with an error last, since 1970.";
+    Gauge CLEANER_MAX_DIRTY "headwater_log_cleaner_max_dirty_percent" [] "How much of the dirtiest compacted log is not compacted.";
+    Gauge CLEANER_UNCLEANABLE "headwater_log_cleaner_uncleanable_partitions" [] "Compacted logs that are set aside, since they cannot be compacted for now.";
     Gauge PARTITIONS_DAMAGED "headwater_partitions_damaged" [] "Replicas on this node with a damaged segment.";
     Gauge PARTITIONS_UNREPAIRABLE "headwater_partitions_unrepairable" [] "Those of them of which there is no other replica.";
 

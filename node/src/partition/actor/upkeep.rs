@@ -1,6 +1,7 @@
 //! What is done to a log beside appending: records deleted, retention, restarts, snapshots, the end. All of it may wait
 //! for the device, so it runs on a blocking thread.
 
+use super::super::command::Replace;
 use super::super::error::{AppendError, LookupError, TicketError, Unavailable};
 use super::super::open;
 use super::super::producers::Producers;
@@ -100,6 +101,18 @@ impl Actor {
         Ok(())
     }
 
+    /// Puts what compaction has made where it belongs.
+    pub(super) async fn replace(&mut self, replace: Replace) {
+        let Replace { replacement, reply } = replace;
+        let replaced = self.change("compact", move |log| log.replace(replacement)).await;
+        let _ = reply.send(replaced);
+    }
+
+    pub(super) async fn note_clean(&mut self, until: Offset) {
+        // Without it the next pass begins where this one did.
+        let _: Option<()> = self.with_log("note", move |log| log.note_clean(until)).await;
+    }
+
     /// Changes the log on a thread that may wait for the device.
     pub(super) async fn change<T: Send + 'static>(
         &mut self,
@@ -178,6 +191,10 @@ impl Actor {
                 }
                 if maintained.rolled_at.is_some() {
                     self.save_producers();
+                    // So that what was closed counts as durable: only then it is compacted.
+                    if let Some(log) = &self.log {
+                        log.flush();
+                    }
                 }
                 if self.unsynced_bytes > 0 {
                     self.flush();
