@@ -130,7 +130,7 @@ pub(super) fn decode(
             let view = RecordView::of(
                 partition,
                 offset,
-                header.base_timestamp + record.timestamp_delta,
+                header.timestamp_of(record.timestamp_delta),
                 &record,
             );
             if keep(&view) {
