@@ -136,9 +136,11 @@ async fn a_damaged_compacted_segment_is_fetched_from_a_replica_with_other_bytes(
     let file = folder.join(&first.name);
     let byte = disk.content(&file).unwrap()[30];
     disk.corrupt(&file, 30, &[byte ^ 0x40]);
+    let mut book = registry.damaged();
+    book.mark_unchanged();
     registry.scrub(&registry.list());
     registry.scrubbed().await;
-    assert_eq!(cluster.get(2, 0).damaged().len(), 1);
+    assert!(book.has_changed().unwrap(), "it was found, repaired or not");
     cluster
         .until("it is repaired", |cluster| cluster.get(2, 0).damaged().is_empty())
         .await;
