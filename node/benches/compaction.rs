@@ -75,37 +75,7 @@ fn run(root: &Path, records: u64, codec: Compression) {
     let before = log.reader().size_bytes();
     reset_peak();
     let (begin, resting) = (Instant::now(), peak_bytes());
-    let mut passes = 0;
-    loop {
-        let rules = DirtRules {
-            until: log.end(),
-            lag_min_ms: 0,
-            lag_max_ms: None,
-        };
-        let dirt = log.reader().dirt(&rules).unwrap();
-        if dirt.dirty_bytes == 0 {
-            break;
-        }
-        let options = CleanOptions {
-            map_bytes: MAP_BYTES,
-            segment_bytes: SEGMENT_BYTES,
-            delete_retention_ms: 86_400_000,
-            producers: BTreeMap::new(),
-            aborted: Vec::new(),
-        };
-        let mut cleaning = log.reader().begin_cleaning(&dirt, options).unwrap();
-        loop {
-            match cleaning.step().unwrap() {
-                Progress::Working(_) => {}
-                Progress::Ready(replacement) => assert!(log.replace(*replacement).unwrap()),
-                Progress::Over(summary) => {
-                    log.note_clean(summary.until);
-                    break;
-                }
-            }
-        }
-        passes += 1;
-    }
+    let passes = compact(&mut log);
     let took = begin.elapsed().as_secs_f64();
     let peak = peak_bytes();
     let after = log.reader().size_bytes();
@@ -128,6 +98,41 @@ fn run(root: &Path, records: u64, codec: Compression) {
         })
     );
     log.remove().unwrap();
+}
+
+/// Compacts all there is. Returns in how many passes.
+fn compact(log: &mut Log) -> u32 {
+    let mut passes = 0;
+    loop {
+        let rules = DirtRules {
+            until: log.end(),
+            lag_min_ms: 0,
+            lag_max_ms: None,
+        };
+        let dirt = log.reader().dirt(&rules).unwrap();
+        if dirt.dirty_bytes == 0 {
+            return passes;
+        }
+        let options = CleanOptions {
+            map_bytes: MAP_BYTES,
+            segment_bytes: SEGMENT_BYTES,
+            delete_retention_ms: 86_400_000,
+            producers: BTreeMap::new(),
+            aborted: Vec::new(),
+        };
+        let mut cleaning = log.reader().begin_cleaning(&dirt, options).unwrap();
+        loop {
+            match cleaning.step().unwrap() {
+                Progress::Working(_) => {}
+                Progress::Ready(replacement) => assert!(log.replace(*replacement).unwrap()),
+                Progress::Over(summary) => {
+                    log.note_clean(summary.until);
+                    break;
+                }
+            }
+        }
+        passes += 1;
+    }
 }
 
 /// Appends the records. Returns the offset of the last record of each key.

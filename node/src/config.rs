@@ -4,6 +4,7 @@
 //! naming the nearest known one. Each module receives only its branch. Nothing here reads a file or a variable by
 //! itself: `main` hands the text in.
 
+mod cleaner;
 pub mod file;
 mod group;
 pub mod properties;
@@ -12,10 +13,11 @@ mod throttled;
 pub mod topic;
 pub mod units;
 
+pub use cleaner::LogCleaner;
 pub use group::GroupConfig;
 pub use server::{
-    Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogCleaner, LogFormat, NodeConfig, Replication,
-    Telemetry, Voter,
+    Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
+    Voter,
 };
 pub use throttled::Throttled;
 pub use topic::TopicConfig;

@@ -1,5 +1,6 @@
 //! The properties of a node, by Kafka's server property names where Kafka has one, and their typed tree.
 
+use super::cleaner;
 use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
 use super::topic::{self, Source};
@@ -42,7 +43,12 @@ pub(super) const fn node(
     }
 }
 
-const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ServerProperty {
+pub(super) const fn live(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> ServerProperty {
     ServerProperty {
         property: Property {
             name,
@@ -56,7 +62,7 @@ const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'stat
 
 pub(super) const INT_MAX: i64 = i32::MAX as i64;
 
-/// The properties of a node, besides those of its groups and the defaults for topics that `topic::PROPERTIES` names.
+/// The properties of a node, besides those of its groups, of the cleaner, and the defaults for topics that `topic::PROPERTIES` names.
 const PROPERTIES: &[ServerProperty] = &[
     node(
         "node.id",
@@ -305,36 +311,6 @@ const PROPERTIES: &[ServerProperty] = &[
         "16777216",
         "How fast the logs of a node are read for that.",
     ),
-    live(
-        "log.cleaner.enable",
-        Kind::Bool,
-        "true",
-        "Whether logs of topics with cleanup.policy=compact are compacted.",
-    ),
-    live(
-        "log.cleaner.dedupe.buffer.size",
-        Kind::Bytes {
-            min: 65_536,
-            max: i64::MAX,
-        },
-        "134217728",
-        "The most memory for the keys of the log that is compacted, 24 bytes each; more keys take more passes.",
-    ),
-    live(
-        "log.cleaner.io.max.bytes.per.second",
-        Kind::Bytes {
-            min: 65_536,
-            max: i64::MAX,
-        },
-        "67108864",
-        "How fast the logs of a node are read to be compacted.",
-    ),
-    live(
-        "log.cleaner.backoff.ms",
-        Kind::Ms { min: 1, max: INT_MAX },
-        "15000",
-        "How long the cleaner rests when no log is dirty enough.",
-    ),
     node(
         "shutdown.timeout.ms",
         Kind::Ms {
@@ -408,7 +384,8 @@ const PROPERTIES: &[ServerProperty] = &[
 
 /// Every property that is a node's own: all but the defaults for topics.
 fn own() -> impl Iterator<Item = &'static ServerProperty> {
-    PROPERTIES.iter().chain(group::PROPERTIES)
+    let cleaner = cleaner::PROPERTIES.iter();
+    PROPERTIES.iter().chain(group::PROPERTIES).chain(cleaner)
 }
 
 /// Properties whose values nobody is shown.
@@ -577,17 +554,6 @@ pub struct LeaderBalance {
     pub percentage: i64,
 }
 
-/// How compacted topics are compacted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogCleaner {
-    pub is_on: bool,
-    /// Memory for keys.
-    pub map_bytes: usize,
-    pub bytes_per_second: u64,
-    /// Between two looks that found nothing to do.
-    pub backoff: Duration,
-}
-
 /// Properties that may change while running: this node's own values under those set for all nodes.
 ///
 /// - A clone is cheap; a change makes a new one (`with_cluster`).
@@ -676,16 +642,6 @@ impl BrokerConfig {
 
     pub fn scrub_bytes_per_second(&self) -> u64 {
         u64::try_from(self.number("log.scrub.bytes.per.second")).unwrap_or(0)
-    }
-
-    pub fn cleaner(&self) -> LogCleaner {
-        let count = |name| u64::try_from(self.number(name)).unwrap_or(0);
-        LogCleaner {
-            is_on: self.value("log.cleaner.enable") == "true",
-            map_bytes: usize::try_from(count("log.cleaner.dedupe.buffer.size")).unwrap_or(usize::MAX),
-            bytes_per_second: count("log.cleaner.io.max.bytes.per.second"),
-            backoff: Duration::from_millis(count("log.cleaner.backoff.ms")),
-        }
     }
 
     pub fn producer_expiration_ms(&self) -> i64 {

@@ -134,7 +134,7 @@ impl Cleaner {
 
     fn config(&self) -> LogCleaner {
         let cluster = Arc::clone(&self.view.image().broker_configs);
-        self.broker.with_cluster(cluster).cleaner()
+        LogCleaner::of(&self.broker.with_cluster(cluster))
     }
 
     /// Finds the log that is to be compacted next.
