@@ -19,6 +19,7 @@ mod replica;
 pub mod request;
 mod shared;
 pub mod state;
+pub mod transactions;
 mod waiters;
 
 pub use crate::log::{Damaged, Repair};
@@ -29,15 +30,15 @@ pub use in_sync::{FixedSets, InSyncChange, InSyncRefused, InSyncSets, Member, Pr
 pub use registry::Registry;
 pub use replica::FollowerProgress;
 pub use request::{
-    Acks, AppendOptions, Appended, EpochEnd, Isolation, LeaderMarks, OffsetFound, OffsetQuery, Origin,
-    PartitionName, Pending, Position, ReadOutcome, ReadRequest, Ticket, Watermarks,
+    Acks, AppendOptions, Appended, EpochEnd, Isolation, LeaderMarks, Marker, OffsetFound, OffsetQuery,
+    Origin, PartitionName, Pending, Position, ReadOutcome, ReadRequest, Ticket, Verified, Watermarks,
 };
 pub use shared::Failed;
 
 use crate::config::TopicConfig;
 use bytes::Bytes;
 use command::{Append, Command, Kind, Reply};
-use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use shared::{Live, Shared};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -83,7 +84,13 @@ impl Partition {
         self.check_writable(&live)?;
         let admitted = admission::admit_copy(batches)?;
         let (reply, answer) = oneshot::channel();
-        self.send(admitted, Kind::Copy, Acks::All, None, Reply::Ticket(reply))
+        let options = AppendOptions {
+            acks: Acks::All,
+            current_epoch: None,
+            origin: Origin::Internal,
+            verified: None,
+        };
+        self.send(admitted, Kind::Copy, options, Reply::Ticket(reply))
             .await?;
         answer.await.unwrap_or(Err(AppendError::Stopped))
     }
@@ -96,18 +103,51 @@ impl Partition {
         }
         checked?;
         let means = &self.shared.means;
-        let admitted = admission::admit(batches, &live.config, means.clock.unix_ms(), &means.unfolding).await;
+        let admitted = admission::admit(
+            batches,
+            options.origin,
+            &live.config,
+            means.clock.unix_ms(),
+            &means.unfolding,
+        )
+        .await;
         if admitted.is_err() {
             self.shared.meters.refused.increment();
         }
-        self.send(
-            admitted?,
-            Kind::Produce,
-            options.acks,
-            options.current_epoch,
-            reply,
-        )
-        .await
+        self.send(admitted?, Kind::Produce, options, reply).await
+    }
+
+    /// Ends a transaction; returns when that is committed. A later marker of the same epoch ends nothing and does no harm. If the
+    /// future is dropped, it may have happened.
+    pub async fn end_transaction(&self, marker: Marker) -> Result<Appended, AppendError> {
+        let live = self.shared.live.load_full();
+        self.check_writable(&live)?;
+        let now_ms = self.shared.means.clock.unix_ms();
+        let (reply, answer) = oneshot::channel();
+        let options = AppendOptions {
+            acks: Acks::All,
+            current_epoch: None,
+            origin: Origin::Internal,
+            verified: None,
+        };
+        let admitted = admission::admit_marker(marker, now_ms);
+        self.send(admitted, Kind::Marker, options, Reply::Pending(reply))
+            .await?;
+        answer.await.unwrap_or(Err(AppendError::Stopped))
+    }
+
+    /// Whether a producer's transaction is known to be open here; else what makes the coordinator's word for it worth
+    /// something, if it is asked after this.
+    pub fn transaction_of(&self, producer: ProducerId, epoch: ProducerEpoch) -> Result<(), Verified> {
+        let at = self.shared.watermarks.borrow().log_end;
+        let leader_epoch = self.leader_epoch();
+        match self.shared.transactions().open.get(&producer) {
+            Some(open) if *open == epoch => Ok(()),
+            Some(_) | None => Err(Verified {
+                epoch: leader_epoch,
+                at,
+            }),
+        }
     }
 
     fn check_producible(&self, live: &Live, options: AppendOptions) -> Result<(), AppendError> {
@@ -146,10 +186,15 @@ impl Partition {
         &self,
         admitted: admission::Admitted,
         kind: Kind,
-        acks: Acks,
-        current_epoch: Option<LeaderEpoch>,
+        options: AppendOptions,
         reply: Reply,
     ) -> Result<(), AppendError> {
+        let AppendOptions {
+            acks,
+            current_epoch,
+            verified,
+            ..
+        } = options;
         let admitted_at = self.shared.means.clock.now();
         let permit = self.shared.room.acquire(admitted.bytes).await;
         let append = Append {
@@ -157,6 +202,7 @@ impl Partition {
             kind,
             acks,
             current_epoch,
+            verified,
             reply,
             permit,
             admitted_at,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
-use headwater_protocol::record::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES, crc32c};
+use headwater_protocol::record::{BatchHeader, BatchView, CRC_COVERS_FROM, HEADER_BYTES, crc32c};
 use tokio::sync::watch;
 
 use super::Shared;
@@ -149,8 +149,13 @@ impl LogReader {
             .map(|slice| slice.expect("a read that may wait has an answer"))
     }
 
-    /// Shows every batch header from the batch that holds `from` on. Waits for the device.
-    pub fn replay(&self, from: Offset, mut visit: impl FnMut(&BatchHeader)) -> Result<(), ReadError> {
+    /// Shows every batch header from the batch that holds `from` on, and the whole batch where it is a control batch. Waits
+    /// for the device.
+    pub fn replay(
+        &self,
+        from: Offset,
+        mut visit: impl FnMut(&BatchHeader, Option<BatchView>),
+    ) -> Result<(), ReadError> {
         let _uncut = self.shared.uncut();
         let end = self.end();
         for segment in self.shared.segments.load().iter() {
@@ -170,7 +175,11 @@ impl LogReader {
                 if placed.header.next_offset() > end {
                     return Ok(());
                 }
-                visit(&placed.header);
+                let control = match placed.header.is_control() {
+                    true => Some(placed.batch(&**file).map_err(failed)?),
+                    false => None,
+                };
+                visit(&placed.header, control);
             }
         }
         Ok(())

@@ -4,8 +4,9 @@
 
 use std::io;
 
+use bytes::Bytes;
 use headwater_protocol::ids::Offset;
-use headwater_protocol::record::{self, BatchHeader, HEADER_BYTES};
+use headwater_protocol::record::{self, BatchHeader, BatchView, HEADER_BYTES};
 
 use crate::sys::disk::File;
 
@@ -30,6 +31,15 @@ pub(super) struct Placed {
 impl Placed {
     pub(super) fn end(&self) -> u64 {
         self.position + self.header.total_bytes() as u64
+    }
+
+    /// The whole batch, as it lies there.
+    pub(super) fn batch(&self, file: &dyn File) -> io::Result<BatchView> {
+        let wanted = self.header.total_bytes();
+        let mut bytes = Vec::with_capacity(wanted);
+        file.read_at(self.position, &mut bytes, wanted)?;
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        BatchView::parse(Bytes::from(bytes)).map_err(invalid)
     }
 }
 

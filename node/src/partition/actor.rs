@@ -16,6 +16,7 @@ use super::producers::Producers;
 use super::request::Watermarks;
 use super::shared::{Live, Reports, Shared};
 use super::state::State;
+use super::transactions::AbortedIndex;
 use super::waiters::Waiters;
 use crate::log::{self, Log, Synced};
 use crate::metadata::PartitionState;
@@ -61,6 +62,8 @@ pub(super) struct Actor {
     pub(super) sync_asked_at: Option<Instant>,
     /// What is known of the producers lacks what could not be read.
     pub(super) has_unread: bool,
+    /// Others were told of transactions that were open or aborted.
+    pub(super) has_shown_transactions: bool,
 }
 
 /// Whether the task goes on.
@@ -221,8 +224,36 @@ impl Actor {
         }
     }
 
+    /// What is known of the producers is all new.
+    fn know_producers(&mut self, producers: Producers) {
+        self.producers = producers;
+        self.shared.transactions().aborted = AbortedIndex::default();
+    }
+
+    /// Shows which transactions are open and which were aborted, and finds the last stable offset.
+    fn show_transactions(&mut self) {
+        let marks = self.state.watermarks();
+        let transactions = self.producers.transactions_mut();
+        transactions.committed(marks.high_watermark);
+        self.state.set_unstable(transactions.first_unstable());
+        let aborted = transactions.take_aborted();
+        let is_quiet = transactions.open_count() == 0 && aborted.is_empty();
+        if is_quiet && !self.has_shown_transactions {
+            return;
+        }
+        let mut shown = self.shared.transactions();
+        shown.aborted.extend(aborted);
+        shown.aborted.trim(marks.log_start);
+        shown.open = transactions
+            .open()
+            .map(|(producer, open)| (producer, open.epoch))
+            .collect();
+        self.has_shown_transactions = !shown.open.is_empty() || shown.aborted.len() > 0;
+    }
+
     /// Shows the watermarks to readers, if they moved.
     fn publish(&mut self) {
+        self.show_transactions();
         let now = self.state.watermarks();
         let is_committed = self.watermarks.borrow().high_watermark != now.high_watermark;
         let mut lets_go = false;

@@ -5,12 +5,16 @@
 //! that `admit` moves the unfolding of large compressed batches to another thread.
 
 use super::error::AppendError;
+use super::request::{Marker, Origin};
 use crate::config::TopicConfig;
 use crate::config::topic::TimestampType;
 use crate::sys::budget::Budget;
 use crate::sys::task::Tasks;
 use bytes::Bytes;
-use headwater_protocol::record::{BatchHeader, BatchView, Compression, Error as RecordError, Records};
+use headwater_protocol::record::{
+    BatchBuilder, BatchHeader, BatchOptions, BatchView, Compression, Error as RecordError, NewRecord,
+    ProducerStamp, Records,
+};
 
 /// What one compressed batch may unfold to.
 const UNFOLDED_BYTES_MAX: usize = 64 << 20;
@@ -49,6 +53,7 @@ impl Unfolding {
 /// Checks what a client sent for one partition. Nothing is changed or queued if the future is dropped.
 pub(super) async fn admit(
     bytes: Bytes,
+    origin: Origin,
     config: &TopicConfig,
     now_ms: i64,
     unfolding: &Unfolding,
@@ -64,7 +69,7 @@ pub(super) async fn admit(
         });
     }
     for batch in &batches {
-        check_header(batch, config, now_ms)?;
+        check_header(batch, origin, config, now_ms)?;
         if batch.header().compression() == Compression::None {
             let records = batch.records(usize::MAX).map_err(refused)?;
             check_records(&records, config, now_ms)?;
@@ -109,6 +114,35 @@ pub(super) fn admit_copy(bytes: Bytes) -> Result<Admitted, AppendError> {
     })
 }
 
+/// Makes the batch that ends a transaction.
+pub(super) fn admit_marker(marker: Marker, now_ms: i64) -> Admitted {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer: ProducerStamp {
+            id: marker.producer,
+            epoch: marker.epoch,
+            base_sequence: -1,
+        },
+        transactional: true,
+        control: true,
+        ..BatchOptions::PLAIN
+    });
+    let (key, value) = (marker.end.key(), marker.end.value());
+    let record = NewRecord {
+        timestamp_ms: now_ms,
+        key: Some(&key),
+        value: Some(&value),
+        headers: &[],
+    };
+    builder.append(&record).expect("a marker is small");
+    let bytes = builder.build().expect("a marker is small").expect("there is one");
+    let batch = BatchView::parse(bytes).expect("the builder makes batches");
+    Admitted {
+        bytes: batch.bytes().len(),
+        batches: vec![batch],
+        append_time_ms: None,
+    }
+}
+
 fn split(mut bytes: Bytes) -> Result<Vec<BatchView>, AppendError> {
     // Nearly always there is exactly one.
     let mut batches = Vec::with_capacity(1);
@@ -123,7 +157,12 @@ fn split(mut bytes: Bytes) -> Result<Vec<BatchView>, AppendError> {
     Ok(batches)
 }
 
-fn check_header(batch: &BatchView, config: &TopicConfig, now_ms: i64) -> Result<(), AppendError> {
+fn check_header(
+    batch: &BatchView,
+    origin: Origin,
+    config: &TopicConfig,
+    now_ms: i64,
+) -> Result<(), AppendError> {
     let bytes = batch.bytes().len();
     if bytes > config.max_message_bytes {
         return Err(AppendError::TooLarge {
@@ -131,11 +170,14 @@ fn check_header(batch: &BatchView, config: &TopicConfig, now_ms: i64) -> Result<
             limit: config.max_message_bytes,
         });
     }
-    batch.check_produced().map_err(refused)?;
     let header = batch.header();
-    if header.is_transactional() {
-        return Err(AppendError::UnsupportedTransaction);
-    }
+    // Commits in transactions bear the producer's stamp without a sequence: it is the coordinator that writes them.
+    let is_unnumbered = header.is_transactional() && header.base_sequence < 0;
+    let checked = match origin == Origin::Internal && is_unnumbered {
+        true => batch.check_crc(),
+        false => batch.check_produced(),
+    };
+    checked.map_err(refused)?;
     if config.timestamp_type == TimestampType::CreateTime {
         check_timestamp(header.max_timestamp, config, now_ms)?;
     }

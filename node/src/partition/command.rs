@@ -2,7 +2,7 @@
 
 use super::admission::Admitted;
 use super::error::{AppendError, LookupError, ReplicaError, TicketError};
-use super::request::{Acks, Appended, LeaderMarks, Position, Ticket};
+use super::request::{Acks, Appended, LeaderMarks, Position, Ticket, Verified};
 use crate::config::TopicConfig;
 use crate::log::{Repaired, Replacement};
 use crate::metadata::PartitionState;
@@ -118,6 +118,7 @@ pub(super) struct Append {
     pub(super) kind: Kind,
     pub(super) acks: Acks,
     pub(super) current_epoch: Option<LeaderEpoch>,
+    pub(super) verified: Option<Verified>,
     pub(super) reply: Reply,
     /// The memory the bytes take while they wait.
     pub(super) permit: Permit,
@@ -130,6 +131,8 @@ pub(super) enum Kind {
     Produce,
     /// Keeps its offsets.
     Copy,
+    /// Ends a transaction.
+    Marker,
 }
 
 /// Whom to answer, and when.

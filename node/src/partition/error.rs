@@ -51,8 +51,11 @@ pub enum AppendError {
     InvalidRecord { index: usize, reason: &'static str },
     #[error("compression {codec} is not supported")]
     UnsupportedCompression { codec: i16 },
-    #[error("transactions are not supported")]
-    UnsupportedTransaction,
+    /// The batch fits no transaction of its producer that is known to be open.
+    #[error("{0}")]
+    InvalidTransaction(SequenceError),
+    #[error("the coordinator that decided it was replaced: its epoch is {found}, {current} is known")]
+    CoordinatorFenced { found: i32, current: i32 },
     /// `acks=all`, and fewer replicas in sync than the topic asks for.
     #[error("{in_sync} replicas in sync, min.insync.replicas={required}")]
     NotEnoughReplicas { in_sync: usize, required: usize },
@@ -96,6 +99,10 @@ impl From<SequenceError> for AppendError {
                 found,
                 expected,
             },
+            SequenceError::NotTransactional { .. } | SequenceError::Unverified { .. } => {
+                Self::InvalidTransaction(error)
+            }
+            SequenceError::CoordinatorFenced { found, current } => Self::CoordinatorFenced { found, current },
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::Partition;
 use super::actor::Actor;
 use super::command::Command;
-use super::producers::Producers;
+use super::producers::{Producers, end_of};
 use super::request::{PartitionName, Watermarks};
 use super::shared::{Live, Means, Meters, Shared};
 use super::state::{Found, Progress, Rules, State};
@@ -18,8 +18,8 @@ use arc_swap::ArcSwap;
 use headwater_protocol::ids::{NodeId, Offset};
 use headwater_protocol::record::{BatchHeader, TimestampType};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 /// Appends that wait in one partition's mailbox, in number and in bytes.
@@ -144,10 +144,12 @@ pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<Rebuilt, String> {
     };
     let (mut at, mut unread) = (from, Vec::new());
     while at < log.end() {
-        let replayed = log.reader().replay(at, |header| {
-            if header.is_idempotent() && !header.is_control() && header.base_offset >= at {
+        let replayed = log.reader().replay(at, |header, control| {
+            if header.base_offset >= at {
                 // When it was really heard of is not stored; its own time is the next best, and never later than now.
-                producers.record(header, append_time_of(header), header.max_timestamp.min(now_ms));
+                let seen_ms = header.max_timestamp.min(now_ms);
+                let end = control.as_ref().and_then(end_of);
+                producers.note(header, end, append_time_of(header), seen_ms);
             }
         });
         match replayed {
@@ -213,6 +215,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         snapshot_at,
         sync_asked_at: None,
         has_unread,
+        has_shown_transactions: false,
     };
     Ready {
         partition: Partition { shared },
@@ -273,5 +276,6 @@ fn shared(
         disk_full: AtomicBool::new(false),
         hold_from: AtomicI64::new(i64::MAX),
         hold_bytes_max: AtomicU64::new(u64::MAX),
+        transactions: Mutex::default(),
     })
 }

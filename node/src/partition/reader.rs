@@ -49,6 +49,7 @@ impl Partition {
                 bytes: 0,
                 watermarks,
                 next: request.from,
+                aborted: Vec::new(),
             });
         }
         let oversize = if request.min_one {
@@ -66,11 +67,16 @@ impl Partition {
             .await
             .map_err(|error| self.failed(error, request.from))?;
         self.shared.meters.bytes_out.add(slice.bytes as u64);
+        let aborted = match request.isolation {
+            Isolation::Committed => self.shared.aborted_between(request.from, slice.next),
+            Isolation::Uncommitted => Vec::new(),
+        };
         Ok(ReadOutcome {
             records: slice.parts,
             bytes: slice.bytes,
             watermarks,
             next: slice.next,
+            aborted,
         })
     }
 

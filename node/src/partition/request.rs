@@ -1,8 +1,10 @@
 //! What callers ask a partition for, and what they get back.
 
 use super::error::{AppendError, TicketError};
+use super::transactions::Aborted;
 use bytes::{Bytes, BytesMut};
-use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
+use headwater_protocol::record::{BatchHeader, Batches, EndTransaction};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +37,25 @@ pub struct AppendOptions {
     /// The epoch the caller believes in; checked when given.
     pub current_epoch: Option<LeaderEpoch>,
     pub origin: Origin,
+    /// For a batch of a transaction that is not open here yet.
+    pub verified: Option<Verified>,
+}
+
+/// When the coordinator of a transaction was asked whether it is open, by where the log ended then. A marker that came since
+/// makes it worthless, and so does another leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    pub(super) epoch: LeaderEpoch,
+    pub(super) at: Offset,
+}
+
+/// The end of a transaction, as its coordinator decided it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    pub producer: ProducerId,
+    /// The producer's epoch, or the next one: lower ones are fenced by it.
+    pub epoch: ProducerEpoch,
+    pub end: EndTransaction,
 }
 
 /// Where an append went.
@@ -137,10 +158,40 @@ pub struct ReadOutcome {
     pub watermarks: Watermarks,
     /// Where to read on.
     pub next: Offset,
+    /// Which of the transactions that have records in it were aborted; for `Isolation::Committed` only.
+    pub aborted: Vec<Aborted>,
 }
 
 impl ReadOutcome {
-    /// The batches end to end in one piece, for whoever looks into them. Copies them if they lie in several.
+    /// Whether the records of a batch were given up with their transaction.
+    pub fn hides(&self, batch: &BatchHeader) -> bool {
+        let is_within = |aborted: &Aborted| (aborted.first..aborted.marker).contains(&batch.base_offset);
+        batch.is_transactional()
+            && self
+                .aborted
+                .iter()
+                .any(|aborted| aborted.producer == batch.producer_id && is_within(aborted))
+    }
+
+    /// The batches end to end in one piece, for whoever looks into them, without those that were given up with their
+    /// transaction. Copies them if they lie in several.
+    pub fn visible(&self) -> Bytes {
+        let all = self.contiguous();
+        if self.aborted.is_empty() {
+            return all;
+        }
+        let mut seen = BytesMut::with_capacity(all.len());
+        for batch in Batches::new(all.clone()) {
+            // What cannot be read is for the reader to find.
+            let Ok(batch) = batch else { return all };
+            if !self.hides(batch.header()) {
+                seen.extend_from_slice(batch.bytes());
+            }
+        }
+        seen.freeze()
+    }
+
+    /// The batches end to end in one piece. Copies them if they lie in several.
     pub fn contiguous(&self) -> Bytes {
         match &self.records[..] {
             [one] => one.clone(),

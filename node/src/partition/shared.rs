@@ -7,6 +7,7 @@ use super::damage::Damages;
 use super::followers::ReplicaFetch;
 use super::in_sync::InSyncSets;
 use super::request::{PartitionName, Watermarks};
+use super::transactions::{Aborted, AbortedIndex};
 use crate::config::TopicConfig;
 use crate::log::{LogReader, Logs};
 use crate::metadata::{PartitionState, View};
@@ -17,10 +18,12 @@ use crate::sys::random::Random;
 use crate::sys::task::Tasks;
 use crate::telemetry::{Counter, Histogram, Metrics, names};
 use arc_swap::ArcSwap;
-use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
+use headwater_protocol::ids::{
+    LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId,
+};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -78,6 +81,15 @@ pub(super) struct Shared {
     /// Retention spares what lies behind this offset, as long as the log is not larger than so many bytes.
     pub(super) hold_from: AtomicI64,
     pub(super) hold_bytes_max: AtomicU64,
+    pub(super) transactions: Mutex<Shown>,
+}
+
+/// What readers and writers have to know of the partition's transactions; the task writes.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) aborted: AbortedIndex,
+    /// Those that are open, with the epoch of their last batch.
+    pub(super) open: BTreeMap<ProducerId, ProducerEpoch>,
 }
 
 /// What may change while the partition lives.
@@ -127,6 +139,15 @@ impl Meters {
 }
 
 impl Shared {
+    pub(super) fn transactions(&self) -> MutexGuard<'_, Shown> {
+        self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The transactions that were aborted and have records between two offsets.
+    pub(super) fn aborted_between(&self, from: Offset, until: Offset) -> Vec<Aborted> {
+        self.transactions().aborted.overlapping(from, until)
+    }
+
     /// The log is not trusted any more: somebody else has to lead.
     pub(super) fn note_failed(&self) {
         let key = (self.name.topic_id, self.name.index);

@@ -89,6 +89,8 @@ pub struct State {
     epoch_start: Offset,
     log_start: Offset,
     high_watermark: Offset,
+    /// Where the first transaction begins that is not known to have ended for good.
+    unstable: Option<Offset>,
     rules: Rules,
 }
 
@@ -105,6 +107,7 @@ impl State {
             epoch_start: end,
             log_start: found.log_start,
             high_watermark: found.committed.max(found.log_start).min(end),
+            unstable: None,
             rules,
         };
         state.advance();
@@ -226,6 +229,11 @@ impl State {
         self.rules.committed(self.own)
     }
 
+    /// Where the first transaction begins that has no end, or one that may still be lost.
+    pub fn set_unstable(&mut self, first: Option<Offset>) {
+        self.unstable = first;
+    }
+
     /// Another replica fetched. `may_join`: the cluster takes it for one that may be in sync.
     pub fn replica_fetched(&mut self, fetch: ReplicaFetch, may_join: bool) {
         let is_ours = self.is_leader() && fetch.leader_epoch == self.leader_epoch();
@@ -338,8 +346,10 @@ impl State {
         Watermarks {
             log_start: self.log_start,
             high_watermark: self.high_watermark,
-            // No transaction is ever open yet.
-            last_stable: self.high_watermark,
+            last_stable: self
+                .unstable
+                .unwrap_or(self.high_watermark)
+                .clamp(self.log_start, self.high_watermark),
             log_end: self.own.log_end,
             synced: self.own.synced,
         }

@@ -7,6 +7,7 @@ mod history;
 mod large;
 mod offsets;
 mod topics;
+mod transactions;
 
 use super::registry::Options;
 use super::*;
@@ -30,6 +31,7 @@ const ALL: AppendOptions = AppendOptions {
     acks: Acks::All,
     current_epoch: None,
     origin: Origin::Client,
+    verified: None,
 };
 
 fn with_threads() -> Sys {

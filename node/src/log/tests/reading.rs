@@ -299,8 +299,9 @@ fn headers_are_shown_again_from_any_batch_on() {
     for (name, _bench, log, expected) in layouts() {
         for from in 0..=log.end().value() {
             let mut seen = Vec::new();
-            let visit =
-                |header: &BatchHeader| seen.push((header.base_offset.value(), header.next_offset().value()));
+            let visit = |header: &BatchHeader, _| {
+                seen.push((header.base_offset.value(), header.next_offset().value()))
+            };
             log.reader().replay(Offset(from), visit).unwrap();
             let wanted: Vec<_> = expected
                 .iter()

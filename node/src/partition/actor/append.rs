@@ -3,13 +3,13 @@
 use super::super::admission::Admitted;
 use super::super::command::{Append, Command, Kind, Reply, Waiter};
 use super::super::error::AppendError;
-use super::super::producers::{Undo, Verdict};
-use super::super::request::{Acks, Appended, Done, Ticket};
+use super::super::producers::{Undo, Verdict, end_of};
+use super::super::request::{Acks, Appended, Done, Ticket, Verified};
 use super::{Actor, CACHED_BYTES_MAX, LOST, refused};
 use crate::log::{self, CopyEpochs, Log};
 use crate::sys::mailbox::Mailbox;
-use headwater_protocol::ids::Offset;
-use headwater_protocol::record::BatchView;
+use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::record::{BatchHeader, BatchView, EndTransaction};
 use std::time::Instant;
 
 /// How much is written at once, unless a single append is larger.
@@ -75,11 +75,18 @@ impl Actor {
             kind,
             acks,
             current_epoch,
+            verified,
             reply,
             permit,
             admitted_at,
         } = append;
-        let judged = self.judge(&admitted, kind, acks, current_epoch, group);
+        let judged = self
+            .check_leading(kind, acks, current_epoch)
+            .and_then(|()| match kind {
+                Kind::Produce => self.judge_produced(&admitted, verified, group),
+                Kind::Copy => self.judge_copied(&admitted, group),
+                Kind::Marker => self.judge_marker(&admitted, group),
+            });
         // The bytes are the group's now, which is bounded itself.
         drop(permit);
         match judged {
@@ -105,14 +112,12 @@ impl Actor {
         }
     }
 
-    fn judge(
-        &mut self,
-        admitted: &Admitted,
+    fn check_leading(
+        &self,
         kind: Kind,
         acks: Acks,
-        current_epoch: Option<headwater_protocol::ids::LeaderEpoch>,
-        group: &mut Group,
-    ) -> Result<(Appended, u64), AppendError> {
+        current_epoch: Option<LeaderEpoch>,
+    ) -> Result<(), AppendError> {
         let live = self.shared.live.load();
         if let Some(reason) = &live.offline {
             return Err(AppendError::Offline {
@@ -127,15 +132,13 @@ impl Actor {
         if acks == Acks::All && kind == Kind::Produce && in_sync < required {
             return Err(AppendError::NotEnoughReplicas { in_sync, required });
         }
-        match kind {
-            Kind::Produce => self.judge_produced(admitted, group),
-            Kind::Copy => self.judge_copied(admitted, group),
-        }
+        Ok(())
     }
 
     fn judge_produced(
         &mut self,
         admitted: &Admitted,
+        verified: Option<Verified>,
         group: &mut Group,
     ) -> Result<(Appended, u64), AppendError> {
         let first = *admitted.batches[0].header();
@@ -154,13 +157,18 @@ impl Actor {
             appended.duplicate = true;
             return Ok((appended, 0));
         }
+        if first.is_idempotent() {
+            let verified = verified.filter(|verified| verified.epoch == self.state.leader_epoch());
+            self.producers
+                .check_transaction(&first, verified.map(|verified| verified.at))?;
+        }
         let (base, mut records) = (group.next, 0);
         for batch in &admitted.batches {
             let mut header = *batch.header();
             header.base_offset = group.next;
             group.next = header.next_offset();
             records += u64::from(header.record_count.unsigned_abs());
-            self.note(&header, admitted.append_time_ms, group);
+            self.note(&header, None, admitted.append_time_ms, group);
         }
         let last = Offset(group.next.value() - 1);
         Ok((self.appended(base, last, admitted.append_time_ms), records))
@@ -183,25 +191,39 @@ impl Actor {
             let header = *batch.header();
             group.next = header.next_offset();
             records += u64::from(header.record_count.unsigned_abs());
-            self.note(&header, None, group);
+            self.note(&header, end_of(batch), None, group);
         }
         let last = Offset(group.next.value() - 1);
         Ok((self.appended(base, last, None), records))
     }
 
+    fn judge_marker(
+        &mut self,
+        admitted: &Admitted,
+        group: &mut Group,
+    ) -> Result<(Appended, u64), AppendError> {
+        let batch = &admitted.batches[0];
+        let mut header = *batch.header();
+        let end = end_of(batch).expect("a marker of our own says what it ends");
+        self.producers.check_marker(&header, end)?;
+        header.base_offset = group.next;
+        group.next = header.next_offset();
+        self.note(&header, Some(end), None, group);
+        let at = header.base_offset;
+        Ok((self.appended(at, at, None), 0))
+    }
+
     fn note(
         &mut self,
-        header: &headwater_protocol::record::BatchHeader,
+        header: &BatchHeader,
+        end: Option<EndTransaction>,
         append_time_ms: Option<i64>,
         group: &mut Group,
     ) {
-        if header.is_idempotent() && !header.is_control() {
-            let now_ms = self.shared.means.clock.unix_ms();
-            group.undo.push(
-                self.producers
-                    .record(header, append_time_ms.unwrap_or(-1), now_ms),
-            );
-        }
+        let now_ms = self.shared.means.clock.unix_ms();
+        let append_time_ms = append_time_ms.unwrap_or(-1);
+        let undo = self.producers.note(header, end, append_time_ms, now_ms);
+        group.undo.extend(undo);
     }
 
     fn appended(&self, base: Offset, last: Offset, log_append_time_ms: Option<i64>) -> Appended {
@@ -231,7 +253,7 @@ impl Actor {
         }
         let epoch = self.state.leader_epoch();
         let append = move |log: &mut Log| match kind {
-            Kind::Produce => log.append(batches, epoch),
+            Kind::Produce | Kind::Marker => log.append(batches, epoch),
             Kind::Copy => log.append_copy(batches, CopyEpochs::Stamp(epoch)),
         };
         match self.write_log(bytes, append).await {

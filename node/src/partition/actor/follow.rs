@@ -3,7 +3,7 @@
 use super::super::command::{FollowReply, Replicate};
 use super::super::error::ReplicaError;
 use super::super::open::{self, Rebuilt, append_time_of};
-use super::super::producers::Producers;
+use super::super::producers::{Producers, end_of};
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
 use super::{Actor, LOST};
@@ -75,9 +75,8 @@ impl Actor {
         for batch in &batches {
             bytes += batch.bytes().len();
             let header = batch.header();
-            if header.is_idempotent() && !header.is_control() {
-                undo.push(self.producers.record(header, append_time_of(header), now_ms));
-            }
+            let end = end_of(batch);
+            undo.extend(self.producers.note(header, end, append_time_of(header), now_ms));
         }
         let append = move |log: &mut Log| log.append_copy(batches, CopyEpochs::Keep);
         match self.write_log(bytes, append).await {
@@ -149,7 +148,7 @@ impl Actor {
             "truncated to the leader's history"
         );
         self.has_unread = !rebuilt.unread.is_empty();
-        self.producers = rebuilt.producers;
+        self.know_producers(rebuilt.producers);
         (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, rebuilt.snapshot_at);
         if is_mirror {
             self.state.cut_off(end);
@@ -185,7 +184,7 @@ impl Actor {
         restarted.map_err(|error| ReplicaError::Offline {
             reason: error.to_string(),
         })?;
-        self.producers = Producers::default();
+        self.know_producers(Producers::default());
         (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, at);
         self.state.restarted(at, self.shared.means.clock.now());
         self.publish();

@@ -59,7 +59,7 @@ impl Actor {
             });
         }
         self.change("restart", move |log| log.restart_at(offset)).await?;
-        self.producers = Producers::default();
+        self.know_producers(Producers::default());
         (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, offset);
         self.fail_waiters(&TicketError::NotLeader);
         self.state.restarted(offset, self.shared.means.clock.now());
@@ -96,7 +96,8 @@ impl Actor {
             .await
         {
             self.has_unread = !rebuilt.unread.is_empty();
-            (self.producers, self.snapshot_at) = (rebuilt.producers, rebuilt.snapshot_at);
+            self.know_producers(rebuilt.producers);
+            self.snapshot_at = rebuilt.snapshot_at;
         }
         Ok(())
     }
@@ -219,8 +220,15 @@ impl Actor {
             return;
         }
         self.snapshot_at = end;
+        let content = {
+            let mut shown = self.shared.transactions();
+            shown
+                .aborted
+                .extend(self.producers.transactions_mut().take_aborted());
+            self.producers.encode(&shown.aborted)
+        };
         // Without it the next start replays more; nothing else.
-        if let Err(error) = log.store_snapshot(end, &self.producers.encode()) {
+        if let Err(error) = log.store_snapshot(end, &content) {
             tracing::warn!(partition = %self.shared.name, %error, "producer snapshot not written");
         }
     }

@@ -40,7 +40,7 @@ fn plain() -> Bytes {
 
 async fn let_in(bytes: Bytes, set: &[(&str, &str)]) -> Result<Admitted, String> {
     let unfolding = Unfolding::new(Sys::simulated(1).tasks, 1);
-    admit(bytes, &config(set), NOW, &unfolding)
+    admit(bytes, Origin::Client, &config(set), NOW, &unfolding)
         .await
         .map_err(|error| error.to_string())
 }
@@ -80,6 +80,14 @@ async fn bad_batches_are_refused_with_the_reason() {
             base_sequence: 0,
         },
         ..BatchOptions::PLAIN
+    };
+    // As a coordinator writes, and nobody else.
+    let unnumbered = BatchOptions {
+        producer: ProducerStamp {
+            base_sequence: -1,
+            ..transactional.producer
+        },
+        ..transactional
     };
     let idempotent = BatchOptions {
         transactional: false,
@@ -149,10 +157,10 @@ async fn bad_batches_are_refused_with_the_reason() {
             "record 1 of the batch: a compacted topic needs keys",
         ),
         (
-            "transaction",
-            batch(transactional, &[(None, b"v", NOW)]),
+            "unnumbered",
+            batch(unnumbered, &[(None, b"v", NOW)]),
             &[],
-            "transactions are not supported",
+            "corrupt batch: record batch is malformed: an idempotent batch lacks its sequence or epoch",
         ),
         (
             "two batches",

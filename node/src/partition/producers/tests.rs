@@ -105,7 +105,7 @@ fn what_was_refused_has_to_come_before_what_was_sent_after_it() {
     let mut log = Log::default();
     log.send(batch(1, 0, 0, 1)).expect("first");
     let before = log.producers.clone();
-    let bytes = before.encode();
+    let bytes = before.encode(&AbortedIndex::default());
     for (known, producer, sequence) in [(true, 1, 1), (false, 2, 0), (false, 3, 70)] {
         let first = log.producers.record(&batch(producer, 0, sequence, 2), -1, 0);
         let second = log.producers.record(&batch(producer, 0, sequence + 2, 1), -1, 0);
@@ -113,7 +113,7 @@ fn what_was_refused_has_to_come_before_what_was_sent_after_it() {
         log.producers.undo(first);
         assert_eq!(log.producers == before, known);
         assert_eq!(
-            log.producers.encode(),
+            log.producers.encode(&AbortedIndex::default()),
             bytes,
             "the next start knows nothing of it"
         );
@@ -147,7 +147,7 @@ fn the_longest_silent_are_forgotten_when_there_are_too_many() {
 fn a_damaged_snapshot_is_refused() {
     let mut producers = Producers::default();
     producers.record(&batch(1, 0, 0, 1), -1, 5);
-    let bytes = producers.encode();
+    let bytes = producers.encode(&AbortedIndex::default());
     for cut in 0..bytes.len() {
         assert!(Producers::decode(&bytes[..cut]).is_err(), "{cut}");
     }
@@ -193,7 +193,7 @@ proptest! {
             prop_assert_eq!(log.send(batch(producer, 0, next, count)), Ok(end));
             history.push((next, count, end));
         }
-        prop_assert_eq!(Producers::decode(&log.producers.encode()), Ok(log.producers.clone()));
+        prop_assert_eq!(Producers::decode(&log.producers.encode(&AbortedIndex::default())), Ok(log.producers.clone()));
     }
 
     #[test]

@@ -157,6 +157,7 @@ async fn internal_topics_are_closed_to_clients_save_one() {
     );
     let ours = AppendOptions {
         origin: Origin::Internal,
+        verified: None,
         ..ALL
     };
     closed.append(plain(0, 1), ours).await.expect("open to the node");
