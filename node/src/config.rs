@@ -11,6 +11,7 @@ pub mod properties;
 pub mod server;
 mod throttled;
 pub mod topic;
+mod transaction;
 pub mod units;
 
 pub use cleaner::LogCleaner;
@@ -21,3 +22,4 @@ pub use server::{
 };
 pub use throttled::Throttled;
 pub use topic::TopicConfig;
+pub use transaction::TransactionConfig;

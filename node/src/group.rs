@@ -6,42 +6,39 @@
 //!
 //! ```text
 //! group        the handle: which partition a group belongs to, who coordinates it
-//! deploy       the reconciler: metadata -> one coordinator for each partition led here
+//! post         what `coordination` runs for each partition led here
 //! coordinator  the task: reads its partition, works requests off, writes, answers
 //! state        the rules, pure      store   the records, pure
 //! ```
 
 mod coordinator;
-mod deploy;
 mod error;
+mod post;
 mod request;
 mod state;
 mod store;
-mod topic;
 
 pub use error::GroupError;
 pub use request::{
-    Commit, Committed, DescribedMember, Description, Generation, Heartbeat, Identity, Join, Joined,
-    JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets, PerPartition, Protocol, Stage, SyncGroup,
-    Synced, TopicPartition, name,
+    Commit, Committed, DescribedMember, Description, Generation, Heartbeat, Identity, InTransaction, Join,
+    Joined, JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets, PerPartition, Protocol, Stage,
+    SyncGroup, Synced, TopicPartition, name,
 };
 
 use crate::config::GroupConfig;
 use crate::controller::Controller;
+use crate::coordination::{self, Deployment, EnsureError, OwnTopic, partition_of};
 use crate::metadata::View;
 use crate::metadata::topic::OFFSETS_TOPIC;
 use crate::partition::Registry;
 use crate::sys::Sys;
-use crate::sys::task::{Kind, Tasks};
+use crate::sys::task::Tasks;
 use crate::telemetry::{Metrics, names};
-use arc_swap::ArcSwap;
-use coordinator::{Handle, Letter};
-use deploy::Reconciler;
+use coordinator::{Handle, Letter, Meters};
 use headwater_protocol::ids::{NodeId, PartitionIndex};
-use std::collections::BTreeMap;
+use post::GroupPost;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How long whoever looks for a coordinator waits at most for one that is about to be there.
 const OPENING: Duration = Duration::from_secs(1);
@@ -69,47 +66,59 @@ pub struct Groups {
 
 struct Shared {
     me: NodeId,
-    config: GroupConfig,
-    voters: usize,
+    topic: OwnTopic,
     sys: Sys,
     view: View,
     controller: Controller,
     registry: Registry,
     tasks: Tasks,
-    /// The coordinators that run here, by partition of the offsets topic.
-    coordinators: ArcSwap<BTreeMap<PartitionIndex, Handle>>,
-    /// Counts coordinators that have read their groups.
-    opened: watch::Sender<u64>,
+    coordinators: Arc<Deployment<GroupPost>>,
 }
 
 impl Groups {
     /// Begins to coordinate what this node leads. Ends with its scope of `parts.sys.tasks`.
     pub fn start(parts: Parts) -> Self {
         let tasks = parts.sys.tasks.child("group");
-        let groups = Self {
-            shared: Arc::new(Shared {
-                me: parts.me,
-                config: parts.config,
-                voters: parts.voters,
-                sys: parts.sys,
-                view: parts.view,
-                controller: parts.controller,
-                registry: parts.registry,
-                tasks: tasks.clone(),
-                coordinators: ArcSwap::default(),
-                opened: watch::Sender::new(0),
-            }),
+        let post = GroupPost {
+            config: parts.config.clone(),
+            sys: parts.sys.clone(),
+            view: parts.view.clone(),
+            meters: Meters::new(&parts.metrics),
         };
-        let shared = Arc::clone(&groups.shared);
+        let means = coordination::Means {
+            me: parts.me,
+            sys: parts.sys.clone(),
+            view: parts.view.clone(),
+            registry: parts.registry.clone(),
+            tasks: tasks.clone(),
+        };
+        let coordinators = Deployment::start(means, post);
+        let shown = Arc::clone(&coordinators);
         parts.metrics.on_scrape(move |scrape| {
-            let coordinators = shared.coordinators.load();
+            let coordinators = shown.all();
             let count = coordinators.values().map(Handle::group_count).sum::<usize>();
             scrape.value(&names::GROUP_COORDINATORS, &[], coordinators.len() as u64);
             scrape.value(&names::GROUPS, &[], count as u64);
         });
-        let reconciler = Reconciler::new(groups.shared.me, Arc::clone(&groups.shared), &parts.metrics);
-        drop(tasks.spawn("reconcile", Kind::Critical, reconciler.run()));
-        groups
+        let topic = OwnTopic {
+            name: OFFSETS_TOPIC,
+            partitions: parts.config.offsets_partitions,
+            replication_factor: parts.config.offsets_replication_factor,
+            segment_bytes: parts.config.offsets_segment_bytes,
+            voters: parts.voters,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                me: parts.me,
+                topic,
+                sys: parts.sys,
+                view: parts.view,
+                controller: parts.controller,
+                registry: parts.registry,
+                tasks,
+                coordinators,
+            }),
+        }
     }
 
     /// Ends all coordinators. What they were asked and have not answered is answered `NotCoordinator`.
@@ -122,16 +131,20 @@ impl Groups {
 
     /// The node that coordinates a group. Makes the offsets topic if there is none yet.
     pub async fn coordinator_of(&self, group: &str) -> Result<NodeId, GroupError> {
-        let topic = topic::ensure(&self.shared).await?;
-        let index = topic::partition_of(group, topic.partitions.len());
+        let shared = &self.shared;
+        let (view, clock) = (&shared.view, &shared.sys.clock);
+        let ensured = shared
+            .topic
+            .ensure(view, &shared.controller, &shared.registry, clock);
+        let topic = ensured.await.map_err(|EnsureError| GroupError::NotAvailable)?;
+        let index = partition_of(group, topic.partitions.len());
         let leader = topic.partition(index).map_or(NodeId::NONE, |state| state.leader);
         if leader == NodeId::NONE {
             return Err(GroupError::NotAvailable);
         }
-        if leader == self.shared.me {
+        if leader == shared.me {
             // Whoever is sent here asks at once: a coordinator that is about to be there saves it a refusal and a pause.
-            let clock = &self.shared.sys.clock;
-            let _ = clock.timeout(OPENING, self.shared.opened(index)).await;
+            let _ = clock.timeout(OPENING, shared.coordinators.opened(index)).await;
         }
         Ok(leader)
     }
@@ -192,9 +205,25 @@ impl Groups {
         group: Name,
         wanted: Option<Vec<TopicPartition>>,
     ) -> Result<Offsets, GroupError> {
+        let found = self.offsets_and_unstable(group, wanted).await;
+        found.map(|(offsets, _)| offsets)
+    }
+
+    /// As `offsets`, and for which of the partitions commits wait for the end of their transaction.
+    pub async fn offsets_and_unstable(
+        &self,
+        group: Name,
+        wanted: Option<Vec<TopicPartition>>,
+    ) -> Result<(Offsets, Vec<TopicPartition>), GroupError> {
         let name = group.clone();
         let letter = |reply| Letter::Offsets { group, wanted, reply };
         self.ask(&name, letter).await
+    }
+
+    /// The partition of the offsets topic that a group belongs to. None: there is no such topic yet.
+    pub fn offsets_partition(&self, group: &str) -> Option<PartitionIndex> {
+        let topic = self.shared.view.topic(OFFSETS_TOPIC)?;
+        Some(partition_of(group, topic.partitions.len()))
     }
 
     pub async fn delete_offsets(
@@ -222,7 +251,7 @@ impl Groups {
 
     /// The groups that this node coordinates, and an error beside those if it does not know all of them yet.
     pub async fn list(&self) -> (Vec<Listed>, Result<(), GroupError>) {
-        let coordinators = self.shared.coordinators.load_full();
+        let coordinators = self.shared.coordinators.all();
         let (mut groups, mut complete) = (Vec::new(), Ok(()));
         for handle in coordinators.values() {
             match handle.ask(|reply| Letter::List { reply }).await {
@@ -245,24 +274,9 @@ impl Groups {
             .view
             .topic(OFFSETS_TOPIC)
             .ok_or(GroupError::NotCoordinator)?;
-        let index = topic::partition_of(group, topic.partitions.len());
-        let handle = self.shared.coordinators.load().get(&index).cloned();
+        let index = partition_of(group, topic.partitions.len());
+        let handle = self.shared.coordinators.get(index);
         handle.ok_or(GroupError::NotCoordinator)?.ask(letter).await
-    }
-}
-
-impl Shared {
-    /// Returns when the groups of a partition are read.
-    async fn opened(&self, index: PartitionIndex) {
-        let mut opened = self.opened.subscribe();
-        loop {
-            opened.borrow_and_update();
-            let is_open = self.coordinators.load().get(&index).is_some_and(Handle::is_open);
-            // The sender lives in this struct, so waiting cannot fail.
-            if is_open || opened.changed().await.is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -16,8 +16,10 @@ pub mod controller;
 pub mod partition;
 pub mod replication;
 // L5: services.
+pub mod coordination;
 pub mod group;
 pub mod link;
+pub mod transaction;
 pub mod transform;
 // L6: the edge.
 pub mod http;

@@ -27,6 +27,7 @@ use crate::server::{Server, Services, SessionSink};
 use crate::sys::task::{Failure, StillRunning};
 use crate::sys::{Sys, net};
 use crate::telemetry::{Gauge, Health, Metrics, health, names};
+use crate::transaction::{self, Transactions};
 use crate::transform::{self, Transforms};
 use crate::transport::{Dialer, Listener, quic};
 use data_dir::DataDir;
@@ -63,6 +64,7 @@ pub struct Node {
     bound: Bound,
     server: Server,
     groups: Groups,
+    transactions: Transactions,
     transforms: Transforms,
     replication: Replication,
     heartbeat: cluster::Heartbeat,
@@ -116,7 +118,8 @@ impl Node {
         let sockets = listen::bind(&core.config, &core.sys, &core.view, &data_dir.cluster_id).await?;
         let bound = sockets.bound;
         let groups = coordinate(&core);
-        let (sites, server) = listen_to_peers(&core, groups.clone(), sockets.quic);
+        let transactions = coordinate_transactions(&core);
+        let (sites, server) = listen_to_peers(&core, groups.clone(), transactions.clone(), sockets.quic);
         let me = cluster::describe(&core, bound, &data_dir.directory);
         let told = me.clone();
         let me = cluster::register(&core, me).await.map_err(StartError::Register)?;
@@ -166,6 +169,7 @@ impl Node {
             bound,
             server,
             groups,
+            transactions,
             transforms,
             replication,
             heartbeat,
@@ -204,6 +208,7 @@ impl Node {
             data_dir,
             server,
             groups,
+            transactions,
             transforms,
             replication,
             heartbeat,
@@ -216,6 +221,7 @@ impl Node {
         core.controller.abdicate().await;
         server.drain(patience).await;
         groups.stop(patience).await;
+        transactions.stop(patience).await;
         if let Err(error) = transforms.stop(patience).await {
             // What they did not commit they do again: nothing is lost by it.
             tracing::warn!(%error, "transforms are cut short");
@@ -302,8 +308,28 @@ fn coordinate(core: &Core) -> Groups {
     })
 }
 
+/// The transactions of this node; as with groups, there are none at first.
+fn coordinate_transactions(core: &Core) -> Transactions {
+    Transactions::start(transaction::Parts {
+        me: core.config.node_id,
+        config: core.config.transaction.clone(),
+        voters: core.config.voters.len(),
+        sys: core.sys.clone(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+        peers: core.peers.clone(),
+        metrics: core.metrics.clone(),
+    })
+}
+
 /// The edge towards the other nodes, without which no quorum comes about; clients wait.
-fn listen_to_peers(core: &Core, groups: Groups, quic: Option<Listener>) -> (Arc<listen::Sites>, Server) {
+fn listen_to_peers(
+    core: &Core,
+    groups: Groups,
+    transactions: Transactions,
+    quic: Option<Listener>,
+) -> (Arc<listen::Sites>, Server) {
     let services = Services {
         config: Arc::clone(&core.config),
         sys: core.sys.clone(),
@@ -312,6 +338,7 @@ fn listen_to_peers(core: &Core, groups: Groups, quic: Option<Listener>) -> (Arc<
         controller: core.controller.clone(),
         registry: core.registry.clone(),
         groups,
+        transactions,
     };
     let sites = listen::Sites::new(&core.sys.tasks, core.peers.clone());
     let server = Server::new(services, Some(Arc::clone(&sites) as Arc<dyn SessionSink>));

@@ -9,6 +9,7 @@
 //! happened although its answer was lost.
 
 mod calls;
+mod exchange;
 mod frame;
 mod hello;
 mod serve;

@@ -34,6 +34,7 @@ use crate::sys::buffers::Buffers;
 use crate::sys::pace::Pace;
 use crate::sys::task::Tasks;
 use crate::telemetry::Metrics;
+use crate::transaction::Transactions;
 use crate::transport::{Listener, Peer, Session, Stream};
 
 pub use accept::SessionSink;
@@ -53,6 +54,7 @@ pub struct Services {
     pub controller: Controller,
     pub registry: Registry,
     pub groups: Groups,
+    pub transactions: Transactions,
 }
 
 impl Services {

@@ -4,6 +4,7 @@ use super::cleaner;
 use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
 use super::topic::{self, Source};
+use super::transaction::{self, TransactionConfig};
 use headwater_protocol::ids::NodeId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,7 +63,8 @@ pub(super) const fn live(
 
 pub(super) const INT_MAX: i64 = i32::MAX as i64;
 
-/// The properties of a node, besides those of its groups, of the cleaner, and the defaults for topics that `topic::PROPERTIES` names.
+/// The properties of a node, besides those of its groups, its transactions and the cleaner, and the defaults for topics that
+/// `topic::PROPERTIES` names.
 const PROPERTIES: &[ServerProperty] = &[
     node(
         "node.id",
@@ -384,8 +386,11 @@ const PROPERTIES: &[ServerProperty] = &[
 
 /// Every property that is a node's own: all but the defaults for topics.
 fn own() -> impl Iterator<Item = &'static ServerProperty> {
-    let cleaner = cleaner::PROPERTIES.iter();
-    PROPERTIES.iter().chain(group::PROPERTIES).chain(cleaner)
+    PROPERTIES
+        .iter()
+        .chain(group::PROPERTIES)
+        .chain(transaction::PROPERTIES)
+        .chain(cleaner::PROPERTIES)
 }
 
 /// Properties whose values nobody is shown.
@@ -463,6 +468,7 @@ pub struct NodeConfig {
     pub server: ServerLimits,
     pub replication: Replication,
     pub group: GroupConfig,
+    pub transaction: TransactionConfig,
     pub retention_check_interval_ms: i64,
     pub shutdown_timeout_ms: i64,
     /// By feature, the highest level that this node owns up to: an older binary, to simulations of upgrades. No property
@@ -752,6 +758,7 @@ impl NodeConfig {
                 catch_up_percent: u32::try_from(broker.number("replica.catch.up.percent")).unwrap_or(100),
             },
             group: GroupConfig::of(&broker),
+            transaction: TransactionConfig::of(&broker),
             retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
             shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),
             feature_levels_max: BTreeMap::new(),

@@ -354,7 +354,11 @@ impl Service {
                 }
                 Err(error) => Err(error),
             };
-            decided.push(Decided { change, verdict, reply });
+            decided.push(Decided {
+                change,
+                verdict,
+                reply,
+            });
         }
         let elected = elections::elected(&base, &records);
         let committed = match records.is_empty() {

@@ -5,16 +5,18 @@
 //! everybody who waits is told to look for the coordinator again, and the next one reads the log anew.
 
 mod letters;
-mod log;
 
 pub(super) use letters::{Handle, Letter};
 
 use super::error::AppendRefused;
+use super::request::InTransaction;
 use super::state::{CallId, Effect, Now, Settings, State, WriteId};
-use super::store::Replay;
+use super::store::{GroupRecord, Replay, Restored};
 use crate::config::GroupConfig;
+use crate::coordination::{Log, Unread, each_record};
 use crate::metadata::View;
-use crate::partition::{AppendError, Partition};
+use crate::partition::producers::end_of;
+use crate::partition::{AppendError, Partition, Pending, Watermarks};
 use crate::sys::Sys;
 use crate::sys::mailbox::{Mailbox, mailbox};
 use crate::telemetry::{Counter, Metrics, names};
@@ -22,8 +24,8 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
+use headwater_protocol::record::{BatchView, Error as RecordError};
 use letters::{Reply, Status};
-use log::Log;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -64,8 +66,8 @@ pub(super) struct Means {
 /// Why a coordinator ends before its reign does.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("the partition cannot be read: {0}")]
-    Read(String),
+    #[error(transparent)]
+    Read(#[from] Unread),
     #[error("what the log holds is not known any more: {0}")]
     Write(AppendError),
     #[error("the partition is not led here in this epoch")]
@@ -95,6 +97,9 @@ pub(super) struct Coordinator {
     waiting: BTreeMap<CallId, Reply>,
     next_call: u64,
     writes: FuturesOrdered<BoxFuture<'static, Written>>,
+    watermarks: watch::Receiver<Watermarks>,
+    /// Up to where markers have been looked for, while any is waited for.
+    read_to: Offset,
     /// The log is to be written anew as soon as nothing is on its way.
     is_rewrite_due: bool,
     /// The size from which on it is written anew; none while it must not be.
@@ -117,6 +122,8 @@ impl Coordinator {
         let (sender, letters) = mailbox(LETTERS_MAX);
         let status = Arc::new(Status::new(opened));
         let coordinator = Self {
+            watermarks: partition.watermarks(),
+            read_to: Offset::ZERO,
             log: Log::new(partition, epoch),
             epoch,
             sys,
@@ -149,8 +156,15 @@ impl Coordinator {
     async fn load(&mut self) -> Result<(), Lost> {
         let began = self.sys.clock.now();
         let mut replay = Replay::default();
-        self.log.read(&mut replay).await?;
-        let (groups, unknown) = replay.finish();
+        self.read_to = self
+            .log
+            .read(|batch, from| replay_batch(batch, from, &mut replay))
+            .await?;
+        let Restored {
+            groups,
+            pending,
+            unknown,
+        } = replay.finish();
         if unknown > 0 {
             let partition = self.log.name();
             tracing::warn!(%partition, unknown, "records are not understood, and kept: a newer version wrote them");
@@ -158,6 +172,7 @@ impl Coordinator {
         }
         let count = groups.len();
         self.state.restore(groups, self.now());
+        self.state.restore_pending(pending, self.now());
         let image = self.view.image();
         self.state.forget_topics(|topic| image.topic(topic).is_some());
         self.meters.loads.increment();
@@ -175,8 +190,13 @@ impl Coordinator {
             let may_begin = !self.is_rewrite_due && self.writes.len() < WRITES_MAX;
             let deadline = self.state.next_deadline().filter(|_| may_begin);
             let clock = self.sys.clock.clone();
+            let has_pending = self.state.has_pending();
             tokio::select! {
                 biased;
+                changed = self.watermarks.changed(), if has_pending => match changed {
+                    Ok(()) => self.read_markers().await?,
+                    Err(_) => return Err(Lost::NotLeader),
+                },
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.note(written).await?,
                 letter = self.letters.recv(), if may_begin => match letter {
                     Some(letter) => self.handle(letter),
@@ -187,7 +207,8 @@ impl Coordinator {
                     self.state.tick(now);
                 }
             }
-            if self.is_rewrite_due && self.writes.is_empty() && self.state.is_settled() {
+            let is_settled = self.state.is_settled() && !self.state.has_pending();
+            if self.is_rewrite_due && self.writes.is_empty() && is_settled {
                 self.rewrite().await;
             }
         }
@@ -202,8 +223,16 @@ impl Coordinator {
                         reply.give(answer);
                     }
                 }
-                Effect::Write { write, records } => {
-                    let appended = self.log.append(records, self.sys.clock.unix_ms()).await;
+                Effect::Write {
+                    write,
+                    records,
+                    transaction,
+                } => {
+                    let now_ms = self.sys.clock.unix_ms();
+                    let appended = match transaction {
+                        None => self.log.append(&records, now_ms).await,
+                        Some(transaction) => self.append_in(transaction, &records, now_ms).await,
+                    };
                     // A refusal keeps its place: the state hears of writes in their order.
                     self.writes.push_back(Box::pin(async move {
                         let result = match appended {
@@ -216,6 +245,48 @@ impl Coordinator {
             }
         }
         self.status.show_groups(self.state.group_count());
+        Ok(())
+    }
+
+    /// Queues commits as part of a transaction. They have one batch: none of them counts without the others.
+    async fn append_in(
+        &mut self,
+        transaction: InTransaction,
+        records: &[GroupRecord],
+        now_ms: i64,
+    ) -> Result<Pending, AppendError> {
+        if !self.state.has_pending() && self.writes.is_empty() {
+            // Whatever marker comes, it comes behind this.
+            self.read_to = self.read_to.max(self.log.end());
+        }
+        let InTransaction {
+            producer,
+            epoch,
+            verified,
+        } = transaction;
+        self.log
+            .append_in(producer, epoch, verified, records, now_ms)
+            .await
+    }
+
+    /// Looks for markers in what has been committed since it was looked at last.
+    async fn read_markers(&mut self) -> Result<(), Lost> {
+        let until = self.watermarks.borrow_and_update().high_watermark;
+        if until <= self.read_to {
+            return Ok(());
+        }
+        let mut ended = Vec::new();
+        let mark = |batch: &BatchView, _| {
+            if let Some(end) = end_of(batch) {
+                ended.push((batch.header().producer_id, end.kind));
+            }
+            Ok(())
+        };
+        self.log.read_between(self.read_to, until, mark).await?;
+        self.read_to = until;
+        for (producer, kind) in ended {
+            self.state.transaction_ended(producer, kind);
+        }
         Ok(())
     }
 
@@ -305,20 +376,34 @@ impl Coordinator {
     }
 }
 
+fn replay_batch(batch: &BatchView, from: Offset, replay: &mut Replay) -> Result<(), RecordError> {
+    let header = *batch.header();
+    if let Some(end) = end_of(batch) {
+        replay.ended(header.producer_id, end.kind);
+        return Ok(());
+    }
+    each_record(batch, from, |key, value| match header.is_transactional() {
+        true => replay.record_in(header.producer_id, key, value),
+        false => replay.record(key, value),
+    })
+}
+
 /// Whether nothing was appended for certain; everything else the log alone can tell.
 fn judge(error: AppendError) -> Result<AppendRefused, Lost> {
     match error {
         AppendError::NotEnoughReplicas { .. } | AppendError::DiskFull => Ok(AppendRefused::NotNow),
         AppendError::TooLarge { .. } => Ok(AppendRefused::TooLarge),
+        AppendError::InvalidProducerEpoch { .. } | AppendError::InvalidTransaction(_) => {
+            Ok(AppendRefused::Fenced)
+        }
         AppendError::NotLeader | AppendError::Epoch(_) => Err(Lost::NotLeader),
         AppendError::Corrupt { .. }
         | AppendError::UnsupportedFormat { .. }
         | AppendError::OutOfOrderSequence { .. }
-        | AppendError::InvalidProducerEpoch { .. }
         | AppendError::InvalidTimestamp { .. }
         | AppendError::InvalidRecord { .. }
         | AppendError::UnsupportedCompression { .. }
-        | AppendError::UnsupportedTransaction
+        | AppendError::CoordinatorFenced { .. }
         | AppendError::ReadOnlyMirror { .. }
         | AppendError::Internal
         | AppendError::NotContiguous { .. }

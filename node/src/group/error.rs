@@ -38,6 +38,11 @@ pub enum GroupError {
     MemberIdRequired(Arc<str>),
     #[error("the group has group.max.size members")]
     GroupFull,
+    #[error("the transaction of the commit is over, or its producer was replaced")]
+    Fenced,
+    /// Ask again.
+    #[error("commits of the partition wait for the end of their transaction")]
+    Unstable,
     #[error("there is no such group")]
     GroupNotFound,
     #[error("the group has members")]
@@ -59,4 +64,6 @@ pub(crate) enum AppendRefused {
     /// It may go later: too few replicas in sync, or a full disk.
     NotNow,
     TooLarge,
+    /// The transaction is over, or its producer was replaced.
+    Fenced,
 }

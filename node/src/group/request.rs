@@ -1,8 +1,9 @@
 //! What a group is asked for, and what it answers: values without wire formats.
 
 use super::error::GroupError;
+use crate::partition::Verified;
 use bytes::Bytes;
-use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
+use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +127,17 @@ pub struct Commit {
     pub who: Identity,
     pub generation: Generation,
     pub offsets: Vec<(TopicPartition, NewOffset)>,
+    /// They are seen once it is committed.
+    pub transaction: Option<InTransaction>,
+}
+
+/// The transaction that a commit is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InTransaction {
+    pub producer: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// Set where the transaction is not open in the offsets' partition yet.
+    pub verified: Option<Verified>,
 }
 
 /// What is to be committed of one partition.

@@ -11,6 +11,7 @@ mod join;
 mod member;
 mod members;
 mod offsets;
+mod pending;
 mod rebalance;
 mod records;
 
@@ -18,12 +19,13 @@ mod records;
 mod tests;
 
 use super::error::{AppendRefused, GroupError};
-use super::request::{Generation, Joined, Name, PerPartition, Synced, TopicPartition};
+use super::request::{Generation, InTransaction, Joined, Name, PerPartition, Synced, TopicPartition};
 use super::store::{GroupRecord, RestoredGroup};
 use bytes::Bytes;
 use deadlines::{Deadlines, Due};
 use group::Group;
 use offsets::Committing;
+use pending::Pending;
 use records::Moved;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -66,6 +68,8 @@ pub(crate) enum Effect {
     Write {
         write: WriteId,
         records: Vec<GroupRecord>,
+        /// Set where they are part of a transaction.
+        transaction: Option<InTransaction>,
     },
 }
 
@@ -117,6 +121,7 @@ pub(crate) struct State {
     effects: Vec<Effect>,
     undertakings: BTreeMap<WriteId, Undertaking>,
     next_write: u64,
+    pending: Pending,
     /// About how much of the log the groups take if nothing else is in it.
     live_bytes: usize,
     /// Whether old offsets will be looked for.
@@ -132,6 +137,7 @@ impl State {
             effects: Vec::new(),
             undertakings: BTreeMap::new(),
             next_write: 0,
+            pending: Pending::default(),
             live_bytes: 0,
             expects_retention: false,
         }
@@ -219,10 +225,18 @@ impl State {
     }
 
     fn write(&mut self, records: Vec<GroupRecord>, then: Undertaking) {
+        self.write_in(None, records, then);
+    }
+
+    fn write_in(&mut self, transaction: Option<InTransaction>, records: Vec<GroupRecord>, then: Undertaking) {
         let write = WriteId(self.next_write);
         self.next_write += 1;
         self.undertakings.insert(write, then);
-        self.effects.push(Effect::Write { write, records });
+        self.effects.push(Effect::Write {
+            write,
+            records,
+            transaction,
+        });
     }
 
     fn add_group(&mut self, group: Group, now: Now) -> &mut Group {
@@ -265,5 +279,6 @@ fn refusal(refused: AppendRefused, too_large: GroupError) -> GroupError {
     match refused {
         AppendRefused::NotNow => GroupError::NotAvailable,
         AppendRefused::TooLarge => too_large,
+        AppendRefused::Fenced => GroupError::Fenced,
     }
 }

@@ -9,9 +9,11 @@ mod format;
 mod tests;
 
 use super::request::{Committed, Generation, Name, TopicPartition};
+use crate::coordination::Entry;
 use bytes::Bytes;
 use format::{Malformed, Reader, Writer};
-use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
+use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, ProducerId};
+use headwater_protocol::record::ControlKind;
 use std::collections::BTreeMap;
 
 /// Versions as they are written: what Kafka 2.1 and everything newer reads.
@@ -32,6 +34,16 @@ const FLEXIBLE: i16 = 4;
 pub(crate) struct GroupRecord {
     pub(crate) key: Bytes,
     pub(crate) value: Option<Bytes>,
+}
+
+impl Entry for GroupRecord {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
 }
 
 impl GroupRecord {
@@ -146,17 +158,88 @@ pub(crate) struct RestoredGroup {
     pub(crate) offsets: BTreeMap<TopicPartition, Committed>,
 }
 
+/// A partition of the topic as its records describe it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Restored {
+    pub(crate) groups: BTreeMap<Name, RestoredGroup>,
+    pub(crate) pending: Vec<PendingOffset>,
+    /// How many records were passed over.
+    pub(crate) unknown: u64,
+}
+
 /// Reads a partition of the topic from its beginning.
 ///
 /// - A later record of a key stands for all earlier ones.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     groups: BTreeMap<Name, RestoredGroup>,
+    /// Commits in transactions without a marker, in the order in which they lie in the log.
+    pending: Vec<PendingOffset>,
     /// Records that were passed over.
     unknown: u64,
 }
 
+/// A commit in a transaction whose end is not in the log yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingOffset {
+    pub(crate) producer: ProducerId,
+    pub(crate) group: Name,
+    pub(crate) partition: TopicPartition,
+    pub(crate) committed: Committed,
+}
+
 impl Replay {
+    /// Folds in one record of a transaction.
+    pub(crate) fn record_in(&mut self, producer: ProducerId, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let read = || {
+            let mut key = Reader::new(key.ok_or(Malformed)?);
+            if !matches!(key.i16()?, 0 | OFFSET_KEY) {
+                return Err(Malformed);
+            }
+            Ok(PendingOffset {
+                producer,
+                group: key.string()?,
+                partition: TopicPartition {
+                    topic: key.string()?,
+                    index: PartitionIndex(key.i32()?),
+                },
+                committed: read_offset(value.ok_or(Malformed)?)?,
+            })
+        };
+        match read() {
+            Ok(offset) => self.pending.push(offset),
+            Err(Malformed) => self.unknown += 1,
+        }
+    }
+
+    /// Folds in a marker: what was committed in the transaction holds, or nothing of it does. What lies behind it in the log
+    /// overrules it.
+    pub(crate) fn ended(&mut self, producer: ProducerId, kind: ControlKind) {
+        let pending = std::mem::take(&mut self.pending);
+        for offset in pending {
+            if offset.producer != producer {
+                self.pending.push(offset);
+            } else if kind == ControlKind::Commit {
+                let PendingOffset {
+                    group,
+                    partition,
+                    committed,
+                    ..
+                } = offset;
+                // Those of other transactions that lie before it.
+                let is_older = |other: &PendingOffset| other.group == group && other.partition == partition;
+                self.pending.retain(|other| !is_older(other));
+                let group = self.groups.entry(group).or_default();
+                group.offsets.insert(partition, committed);
+            }
+        }
+    }
+
+    fn overrule(&mut self, group: &Name, partition: &TopicPartition) {
+        self.pending
+            .retain(|offset| offset.group != *group || offset.partition != *partition);
+    }
+
     /// Folds one record in. One that is not understood is passed over and counted.
     pub(crate) fn record(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
         let known = key.is_some_and(|key| self.fold(key, value).is_ok());
@@ -172,6 +255,7 @@ impl Replay {
                     topic: key.string()?,
                     index: PartitionIndex(key.i32()?),
                 };
+                self.overrule(&group, &partition);
                 match value {
                     Some(value) => {
                         let committed = read_offset(value)?;
@@ -208,9 +292,13 @@ impl Replay {
         }
     }
 
-    /// What is left, and how many records were passed over.
-    pub(crate) fn finish(self) -> (BTreeMap<Name, RestoredGroup>, u64) {
-        (self.groups, self.unknown)
+    /// What is left.
+    pub(crate) fn finish(self) -> Restored {
+        Restored {
+            groups: self.groups,
+            pending: self.pending,
+            unknown: self.unknown,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Records as JSON: keys and values as text where they are UTF-8, as base64 where they are not.
 
+use crate::partition::ReadOutcome;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -98,11 +99,12 @@ impl RecordView {
 /// What the records of one answer may hold, keys and values together; the first one comes whatever its size.
 pub(super) const VIEW_BYTES_MAX: usize = 8 << 20;
 
-/// The records in `batches` from offset `from` on, at most `limit` and within `VIEW_BYTES_MAX`, and the offset to go
-/// on at. Control batches are passed over: they hold marks, not records.
+/// The records in `found` from offset `from` on, at most `limit` and within `VIEW_BYTES_MAX`, and the offset to go
+/// on at. Control batches are passed over: they hold marks, not records; and so is what was given up with
+/// its transaction.
 pub(super) fn decode(
     partition: i32,
-    batches: &[Bytes],
+    found: &ReadOutcome,
     from: Offset,
     limit: usize,
     keep: impl Fn(&RecordView) -> bool,
@@ -110,10 +112,10 @@ pub(super) fn decode(
     let mut views: Vec<RecordView> = Vec::new();
     let mut bytes = 0;
     let mut next = from;
-    for batch in batches.iter().cloned().flat_map(Batches::new) {
+    for batch in Batches::new(found.contiguous()) {
         let batch = batch?;
         let header = *batch.header();
-        if header.is_control() {
+        if header.is_control() || found.hides(&header) {
             next = next.max(header.next_offset());
             continue;
         }

@@ -205,7 +205,7 @@ pub(super) async fn read(
     let index = partition.name().index.0;
     let decode = move || {
         let keep = |view: &RecordView| filter.as_ref().is_none_or(|text| view.contains(text));
-        data::decode(index, &[found.contiguous()], from, limit, keep)
+        data::decode(index, &found, from, limit, keep)
     };
     let decoded = api.sys.tasks.blocking("decode", decode).await;
     let decoded = decoded.map_err(|_| ApiError::unavailable("STOPPING", "the node is stopping"))?;
@@ -369,6 +369,7 @@ async fn append(here: &Partition, batch: bytes::Bytes) -> Result<Offset, ApiErro
         acks: Acks::All,
         current_epoch: None,
         origin: Origin::Client,
+        verified: None,
     };
     let ticket = here.append(batch, options).await.map_err(append_error)?;
     let appended = ticket
@@ -406,7 +407,8 @@ fn append_error(error: AppendError) -> ApiError {
         | AppendError::InvalidTimestamp { .. }
         | AppendError::InvalidRecord { .. }
         | AppendError::UnsupportedCompression { .. }
-        | AppendError::UnsupportedTransaction
+        | AppendError::InvalidTransaction(_)
+        | AppendError::CoordinatorFenced { .. }
         | AppendError::NotContiguous { .. } => ApiError::bad_request("INVALID_RECORD", message),
     }
 }

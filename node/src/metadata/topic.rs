@@ -11,10 +11,12 @@ pub const NAME_BYTES_MAX: usize = 249;
 
 /// Where consumer groups keep what they commit.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// Where coordinators of transactions keep what they decide.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
 /// Whether only the nodes themselves make a topic of this name.
 pub fn is_reserved(name: &str) -> bool {
-    name == OFFSETS_TOPIC
+    name == OFFSETS_TOPIC || name == TRANSACTIONS_TOPIC
 }
 
 /// A topic as the image holds it.

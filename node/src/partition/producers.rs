@@ -257,7 +257,8 @@ impl Producers {
             },
         };
         producer.push(entry);
-        let transaction = match batch.is_transactional() {
+        // What compaction has emptied is part of no open transaction: its marker may be gone.
+        let transaction = match batch.is_transactional() && batch.record_count > 0 {
             true => self
                 .transactions
                 .record(batch.producer_id, batch.producer_epoch, batch.base_offset),

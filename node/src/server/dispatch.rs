@@ -203,6 +203,11 @@ apis! {
     DeleteRecords => delete_records late;
     InitProducerId => init_producer_id late;
     OffsetForLeaderEpoch => offset_for_leader_epoch late;
+    AddPartitionsToTxn => add_partitions_to_txn late;
+    AddOffsetsToTxn => add_offsets_to_txn late;
+    EndTxn => end_txn late;
+    WriteTxnMarkers => write_txn_markers late;
+    TxnOffsetCommit => txn_offset_commit late;
     DescribeConfigs => describe_configs late;
     AlterConfigs => alter_configs late;
     DescribeLogDirs => describe_log_dirs late;
@@ -217,6 +222,8 @@ apis! {
     UpdateFeatures => update_features late;
     DescribeCluster => describe_cluster late;
     UnregisterBroker => unregister_broker late;
+    DescribeTransactions => describe_transactions late;
+    ListTransactions => list_transactions late;
     DescribeTopicPartitions => describe_topic_partitions late;
     AddRaftVoter => add_raft_voter late;
     RemoveRaftVoter => remove_raft_voter late;

@@ -2,6 +2,8 @@
 //!
 //! A handler owns nothing. It must never touch a log, and never fail: what goes wrong becomes a code in the answer.
 
+pub(super) mod add_offsets_to_txn;
+pub(super) mod add_partitions_to_txn;
 pub(super) mod add_raft_voter;
 mod addresses;
 pub(super) mod alter_configs;
@@ -19,7 +21,9 @@ pub(super) mod describe_groups;
 pub(super) mod describe_log_dirs;
 pub(super) mod describe_quorum;
 pub(super) mod describe_topic_partitions;
+pub(super) mod describe_transactions;
 pub(super) mod elect_leaders;
+pub(super) mod end_txn;
 pub(super) mod fetch;
 pub(super) mod find_coordinator;
 mod groups;
@@ -31,6 +35,7 @@ pub(super) mod leave_group;
 pub(super) mod list_groups;
 pub(super) mod list_offsets;
 pub(super) mod list_partition_reassignments;
+pub(super) mod list_transactions;
 pub(super) mod metadata;
 pub(super) mod offset_commit;
 pub(super) mod offset_delete;
@@ -40,9 +45,12 @@ pub(super) mod produce;
 mod refusal;
 pub(super) mod remove_raft_voter;
 pub(super) mod sync_group;
+mod transactions;
+pub(super) mod txn_offset_commit;
 pub(super) mod unregister_broker;
 pub(super) mod update_features;
 mod voters;
+pub(super) mod write_txn_markers;
 
 use headwater_protocol::ids::{LeaderEpoch, PartitionIndex};
 use headwater_protocol::kafka::ErrorCode;

@@ -7,6 +7,7 @@ mod flow;
 mod groups;
 mod hostile;
 mod journeys;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use crate::metadata::{Node, Topic, features};
 use crate::partition::{FixedSets, Registry, registry};
 use crate::sys::Sys;
 use crate::telemetry::{Health, Metrics};
+use crate::transaction::{self, Transactions};
 use crate::transport::{Listener, ListenerKind, Stream, memory};
 
 /// A node's edge with everything below it.
@@ -84,10 +86,9 @@ impl Edge {
         );
         let config = NodeConfig::from_values(values).unwrap();
         let (metrics, health) = (Metrics::default(), Health::default());
-        let (controller, view) =
-            controller::start(controller::Options::alone("lab", config.broker.clone(), &sys))
-                .await
-                .unwrap();
+        let options = controller::Options::alone("lab", config.broker.clone(), &sys);
+        let peers = options.peers.clone();
+        let (controller, view) = controller::start(options).await.unwrap();
         controller.show();
         let registry = Registry::start(registry::Options {
             me: config.node_id,
@@ -118,6 +119,17 @@ impl Edge {
             registry: registry.clone(),
             metrics: metrics.clone(),
         });
+        let transactions = Transactions::start(transaction::Parts {
+            me: config.node_id,
+            config: config.transaction.clone(),
+            voters: 0,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            peers: peers.clone(),
+            metrics: metrics.clone(),
+        });
         let services = Services {
             config: std::sync::Arc::new(config),
             sys,
@@ -126,6 +138,7 @@ impl Edge {
             controller,
             registry,
             groups,
+            transactions,
         };
         let server = Server::new(services.clone(), None);
         server.open();
@@ -303,10 +316,15 @@ fn batch(values: &[&str]) -> Bytes {
 }
 
 fn batch_of(values: &[&str], producer: ProducerStamp) -> Bytes {
-    let mut builder = BatchBuilder::new(BatchOptions {
+    let options = BatchOptions {
         producer,
         ..BatchOptions::PLAIN
-    });
+    };
+    batch_with(options, values)
+}
+
+fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(options);
     for value in values {
         let record = NewRecord {
             timestamp_ms: 1_700_000_000_000,
@@ -333,6 +351,9 @@ fn values(data: &PartitionData) -> Vec<(i64, String)> {
     for batch in Batches::new(records) {
         let batch = batch.unwrap();
         batch.check_crc().unwrap();
+        if batch.header().is_control() {
+            continue;
+        }
         for record in batch.records(RECORDS_BYTES_MAX).unwrap().iter() {
             let record = record.unwrap();
             let value = String::from_utf8(record.value.unwrap_or_default().to_vec()).unwrap();

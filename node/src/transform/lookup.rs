@@ -215,7 +215,7 @@ impl Reader {
             };
             match partition.read(request).await {
                 Ok(outcome) if outcome.bytes > 0 => {
-                    for batch in Batches::new(outcome.contiguous()) {
+                    for batch in Batches::new(outcome.visible()) {
                         match batch.map_err(|error| error.to_string()) {
                             Ok(batch) => {
                                 if let Err(error) = self.table.apply(&batch) {

@@ -260,7 +260,15 @@ impl Pipeline {
                 up_to_log_end: false,
             };
             match self.source.read(request).await {
-                Ok(outcome) if outcome.bytes > 0 => return Ok(outcome.contiguous()),
+                Ok(outcome) if outcome.bytes > 0 => {
+                    let visible = outcome.visible();
+                    if !visible.is_empty() {
+                        return Ok(visible);
+                    }
+                    // All of it was given up with its transaction.
+                    self.position = outcome.next;
+                    continue;
+                }
                 Ok(_) => {}
                 Err(ReadError::OutOfRange { asked, start, end }) => {
                     self.jump(asked, if asked < start { start } else { end }).await?;
@@ -689,7 +697,8 @@ fn is_about_records(error: &AppendError) -> bool {
         | AppendError::Epoch(_)
         | AppendError::OutOfOrderSequence { .. }
         | AppendError::InvalidProducerEpoch { .. }
-        | AppendError::UnsupportedTransaction
+        | AppendError::InvalidTransaction(_)
+        | AppendError::CoordinatorFenced { .. }
         | AppendError::NotEnoughReplicas { .. }
         | AppendError::ReadOnlyMirror { .. }
         | AppendError::Internal

@@ -459,7 +459,7 @@ async fn read_samples(
         if outcome.bytes == 0 {
             break;
         }
-        for batch in Batches::new(outcome.contiguous()) {
+        for batch in Batches::new(outcome.visible()) {
             let batch = batch.map_err(|error| DryRunError::Read(error.to_string()))?;
             let pushed = input.push(batch, from, RECORDS_BYTES_MAX);
             pushed.map_err(|error| DryRunError::Read(error.to_string()))?;

@@ -28,6 +28,7 @@ pub(crate) const OWN_APPEND: AppendOptions = AppendOptions {
     acks: Acks::All,
     current_epoch: None,
     origin: Origin::Internal,
+    verified: None,
 };
 
 /// Reads the state back. Gives how many bytes of changelog that took as well.

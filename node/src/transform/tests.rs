@@ -183,6 +183,7 @@ impl Rig {
             acks: Acks::All,
             current_epoch: None,
             origin: Origin::Client,
+            verified: None,
         };
         let batch = builder.build().unwrap().unwrap();
         let ticket = self.partition(topic, index).append(batch, options).await.unwrap();

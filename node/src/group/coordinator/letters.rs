@@ -39,7 +39,7 @@ pub(in crate::group) enum Letter {
     Offsets {
         group: Name,
         wanted: Option<Vec<TopicPartition>>,
-        reply: oneshot::Sender<Offsets>,
+        reply: oneshot::Sender<(Offsets, Vec<TopicPartition>)>,
     },
     DeleteOffsets {
         group: Name,
@@ -185,7 +185,9 @@ impl Coordinator {
                 self.state.commit(now, call, &commit);
             }
             Letter::Offsets { group, wanted, reply } => {
-                drop(reply.send(self.state.offsets(&group, wanted.as_deref())))
+                let offsets = self.state.offsets(&group, wanted.as_deref());
+                let unstable = self.state.unstable(&group, &offsets);
+                drop(reply.send((offsets, unstable)));
             }
             Letter::DeleteOffsets { group, wanted, reply } => {
                 let call = self.call(Reply::PerPartition(reply));

@@ -44,8 +44,10 @@ impl State {
 
     /// Deletes offsets, and the group with them if nothing is left of it.
     fn expire(&mut self, name: &Name, offsets: Vec<TopicPartition>) {
+        let has_pending = self.pending.concerns(name);
         let group = self.group(name);
-        let is_left = group.phase != Phase::Empty
+        let is_left = has_pending
+            || group.phase != Phase::Empty
             || !group.promised.is_empty()
             || !group.committing.is_empty()
             || offsets.len() < group.offsets.len();

@@ -2,7 +2,7 @@
 
 use super::super::error::{AppendRefused, GroupError};
 use super::super::request::{
-    Commit, Committed, Generation, Identity, Name, Offsets, PerPartition, TopicPartition,
+    Commit, Committed, Generation, Identity, InTransaction, Name, Offsets, PerPartition, TopicPartition,
 };
 use super::super::store;
 use super::group::{Group, Phase};
@@ -16,6 +16,7 @@ pub(super) struct Committing {
     offsets: Vec<(TopicPartition, Committed)>,
     /// What is answered when they are kept.
     results: PerPartition,
+    transaction: Option<InTransaction>,
 }
 
 impl State {
@@ -29,8 +30,15 @@ impl State {
         let name = &commit.who.group;
         match self.living(name)? {
             Some(group) => {
-                let is_member = check(group, &commit.who, commit.generation)?;
-                if group.phase == Phase::Completing {
+                // In a transaction, a client of old names no member and no generation; its epoch fences it (KIP-447).
+                let is_nameless = commit.generation < Generation(0)
+                    && commit.who.member.is_empty()
+                    && commit.who.instance.is_none();
+                let is_member = match commit.transaction {
+                    Some(_) if is_nameless => false,
+                    _ => check(group, &commit.who, commit.generation)?,
+                };
+                if group.phase == Phase::Completing && commit.transaction.is_none() {
                     return Err(GroupError::RebalanceInProgress);
                 }
                 if is_member {
@@ -87,8 +95,9 @@ impl State {
             group: name.clone(),
             offsets,
             results,
+            transaction: commit.transaction,
         };
-        self.write(records, Undertaking::Commit(committing));
+        self.write_in(commit.transaction, records, Undertaking::Commit(committing));
     }
 
     pub(super) fn commit_is_done(&mut self, committing: Committing, result: Result<(), AppendRefused>) {
@@ -97,6 +106,7 @@ impl State {
             group: name,
             offsets,
             results,
+            transaction,
         } = committing;
         if let Some(group) = self.groups.get_mut(&name) {
             for (partition, _) in &offsets {
@@ -110,8 +120,16 @@ impl State {
         }
         let answer = match result {
             Ok(()) => {
-                for (partition, committed) in offsets {
-                    self.put_offset(&name, partition, committed);
+                match transaction {
+                    Some(InTransaction { producer, .. }) => {
+                        self.pending.add(producer, name.clone(), offsets);
+                    }
+                    None => {
+                        for (partition, committed) in offsets {
+                            self.pending.overrule(&name, &partition, None);
+                            self.put_offset(&name, partition, committed);
+                        }
+                    }
                 }
                 Ok(results)
             }
@@ -132,7 +150,7 @@ impl State {
                 && group.value.is_none()
                 && !group.is_dying
         };
-        if self.groups.get(name).is_some_and(is_bare) {
+        if self.groups.get(name).is_some_and(is_bare) && !self.pending.concerns(name) {
             self.remove_group(name);
         }
     }

@@ -126,6 +126,7 @@ impl State {
         match result {
             Ok(()) => {
                 for partition in offsets {
+                    self.pending.overrule(name, partition, None);
                     self.drop_offset(name, partition);
                 }
                 if whole {

@@ -9,7 +9,7 @@ mod statics;
 use super::super::request::{
     Commit, Heartbeat, Identity, Join, Joined, NewOffset, Protocol, Stage, SyncGroup,
 };
-use super::super::store::Replay;
+use super::super::store::{Replay, Restored};
 use super::*;
 use crate::sys::clock::Clock;
 use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
@@ -93,7 +93,7 @@ impl Lab {
                         let before = self.answers.insert(call, answer);
                         assert_eq!(before, None, "a call is answered once");
                     }
-                    Effect::Write { write, records } => self.held.push((write, records)),
+                    Effect::Write { write, records, .. } => self.held.push((write, records)),
                 }
             }
             if !self.holds {
@@ -187,6 +187,7 @@ impl Lab {
             who,
             generation: Generation(generation),
             offsets: vec![(partition(topic, 0), new_offset(offset))],
+            transaction: None,
         };
         let now = self.now();
         self.state.commit(now, call, &commit);
@@ -257,7 +258,7 @@ impl Lab {
         for record in &self.log {
             replay.record(Some(&record.key), record.value.as_deref());
         }
-        let (groups, unknown) = replay.finish();
+        let Restored { groups, unknown, .. } = replay.finish();
         assert_eq!(unknown, 0);
         let mut lab = Self::with(self.state.settings.clone());
         lab.clock = self.clock.clone();

@@ -163,7 +163,7 @@ fn what_is_not_understood_is_counted_and_harms_nothing() {
         let value = value.map(bytes);
         replay.record(key.as_deref(), value.as_deref());
     }
-    let (groups, unknown) = replay.finish();
+    let Restored { groups, unknown, .. } = replay.finish();
     assert_eq!(unknown, 11);
     assert_eq!(groups[&Name::from("g1")].offsets[&partition()], committed());
 }
@@ -180,5 +180,5 @@ fn the_last_record_of_a_key_counts() {
     assert_eq!(kept.offsets.len(), 0);
     replay.record(Some(&group), None);
     replay.record(Some(&group), None);
-    assert_eq!(replay.finish().0.len(), 0);
+    assert_eq!(replay.finish().groups.len(), 0);
 }

@@ -30,6 +30,7 @@ use crate::sys::disk::memory::MemoryDisk;
 use crate::sys::random::Random;
 use crate::sys::task::{Blocking, Kind, Tasks};
 use crate::telemetry::{Health, Metrics};
+use crate::transaction::{self, Transactions};
 use crate::transport::{Carrier, ListenerKind, Peer, memory};
 
 pub(super) const TOPIC: TopicId = TopicId([1; 16]);
@@ -37,6 +38,7 @@ pub(super) const ALL: AppendOptions = AppendOptions {
     acks: Acks::All,
     current_epoch: None,
     origin: Origin::Client,
+    verified: None,
 };
 pub(super) const LEADER: AppendOptions = AppendOptions {
     acks: Acks::Leader,
@@ -363,10 +365,9 @@ impl Cluster {
             clock: sys.clock.clone(),
             ..Sys::simulated(2)
         };
-        let (controller, _) =
-            controller::start(controller::Options::alone("lab", config.broker.clone(), &machine))
-                .await
-                .unwrap();
+        let options = controller::Options::alone("lab", config.broker.clone(), &machine);
+        let peers = options.peers.clone();
+        let (controller, _) = controller::start(options).await.unwrap();
         let groups = Groups::start(group::Parts {
             me: id,
             config: config.group.clone(),
@@ -375,6 +376,17 @@ impl Cluster {
             view: view.clone(),
             controller: controller.clone(),
             registry: registry.clone(),
+            metrics: metrics.clone(),
+        });
+        let transactions = Transactions::start(transaction::Parts {
+            me: id,
+            config: config.transaction.clone(),
+            voters: 0,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            peers: peers.clone(),
             metrics: metrics.clone(),
         });
         let server = Server::new(
@@ -386,6 +398,7 @@ impl Cluster {
                 controller,
                 registry: registry.clone(),
                 groups: groups.clone(),
+                transactions: transactions.clone(),
             },
             None,
         );

@@ -41,6 +41,14 @@ pub(in crate::server) async fn handle(context: &Context, request: ApiVersionsReq
     }
 }
 
+/// Kafka's own feature by which clients leave it to the brokers to add partitions to transactions, and have an epoch for each of
+/// them (KIP-890). What is served here serves both flows.
+const TRANSACTION_VERSION: &str = "transaction.version";
+const TRANSACTIONS: features::LevelRange = features::LevelRange {
+    min: features::Level(0),
+    max: features::Level(2),
+};
+
 fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
     let key = |(name, range): (&str, features::LevelRange)| SupportedFeatureKey {
         name: Str::from(name),
@@ -48,7 +56,8 @@ fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
         max_version: range.max.0,
         ..SupportedFeatureKey::default()
     };
-    supported.iter().map(key).collect()
+    let transactions = (TRANSACTION_VERSION, TRANSACTIONS);
+    supported.iter().chain([transactions]).map(key).collect()
 }
 
 /// The levels in force; the lowest one is, too, where none was ever told.
@@ -64,7 +73,10 @@ fn finalized(image: &Image) -> Vec<FinalizedFeatureKey> {
         min_version_level: level.0,
         ..FinalizedFeatureKey::default()
     };
-    let all = std::iter::once((features::VERSION, image.level())).chain(others);
+    let transactions = (TRANSACTION_VERSION, TRANSACTIONS.max);
+    let all = std::iter::once((features::VERSION, image.level()))
+        .chain(others)
+        .chain([transactions]);
     all.map(key).collect()
 }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::fetch::{
-    FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
+    PartitionData,
 };
 use headwater_protocol::primitives::{Records, Str};
 use indexmap::IndexMap;
@@ -24,6 +25,7 @@ use self::origin::Origin;
 use super::{addresses, isolation};
 use crate::metadata::Image;
 use crate::partition::Isolation;
+use crate::partition::transactions::Aborted;
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::server::sessions::{FetchSession, Scope, Told, TopicKey};
@@ -207,7 +209,8 @@ fn partition_data(partition_index: i32, found: Found) -> PartitionData {
         high_watermark: found.high_watermark.value(),
         last_stable_offset: found.last_stable.value(),
         log_start_offset: found.log_start.value(),
-        aborted_transactions: (found.isolation == Isolation::Committed).then(Vec::new),
+        aborted_transactions: (found.isolation == Isolation::Committed)
+            .then(|| found.aborted.iter().map(aborted).collect()),
         records: Some(Records::from(found.records)),
         ..PartitionData::default()
     };
@@ -219,6 +222,14 @@ fn partition_data(partition_index: i32, found: Found) -> PartitionData {
         data.diverging_epoch.end_offset = end.end.value();
     }
     data
+}
+
+fn aborted(aborted: &Aborted) -> AbortedTransaction {
+    AbortedTransaction {
+        producer_id: aborted.producer.value(),
+        first_offset: aborted.first.value(),
+        ..AbortedTransaction::default()
+    }
 }
 
 fn leader(image: &Image, key: &TopicKey, index: i32) -> LeaderIdAndEpoch {

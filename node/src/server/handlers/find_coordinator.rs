@@ -1,4 +1,4 @@
-//! FindCoordinator (key 10): the node that coordinates a group. Any node can tell.
+//! FindCoordinator (key 10): the node that coordinates a group or a transactional id. Any node can tell.
 
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::find_coordinator::{
@@ -8,12 +8,14 @@ use headwater_protocol::primitives::Str;
 
 use super::addresses;
 use super::refusal::Refusal;
+use super::transactions::code_of;
 use crate::server::errors;
 use crate::server::request::Context;
 
 /// From this version on many are asked for at once (KIP-699).
 const BATCHED_SINCE: i16 = 4;
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// Where a coordinator is reached.
 struct Place {
@@ -41,15 +43,20 @@ pub(in crate::server) async fn handle(
 }
 
 async fn find(context: &Context, key_type: i8, key: &str) -> Result<Place, Refusal> {
-    if key_type != GROUP {
-        let message =
-            "only consumer groups have coordinators here: transactions and share groups are not served";
-        return Err(Refusal::new(ErrorCode::INVALID_REQUEST, message));
-    }
     let services = context.services();
-    let node = match services.groups.coordinator_of(key).await {
-        Ok(node) => node,
-        Err(error) => return Err(Refusal::new(errors::of_group(&error), error.to_string())),
+    let node = match key_type {
+        GROUP => {
+            let found = services.groups.coordinator_of(key).await;
+            found.map_err(|error| Refusal::new(errors::of_group(&error), error.to_string()))?
+        }
+        TRANSACTION => {
+            let found = services.transactions.coordinator_of(key).await;
+            found.map_err(|error| Refusal::new(code_of(error, false), error.to_string()))?
+        }
+        _ => {
+            let message = "only groups and transactions have coordinators here: share groups are not served";
+            return Err(Refusal::new(ErrorCode::INVALID_REQUEST, message));
+        }
     };
     let image = services.view.image();
     let place = image
@@ -57,8 +64,7 @@ async fn find(context: &Context, key_type: i8, key: &str) -> Result<Place, Refus
         .get(&node)
         .and_then(|node| addresses::of(node, context.listener()));
     let unreachable = || {
-        let message =
-            format!("node {node}, which coordinates the group, is not reached by this kind of listener");
+        let message = format!("node {node}, which coordinates it, is not reached by this kind of listener");
         Refusal::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, message)
     };
     let (host, port) = place.ok_or_else(unreachable)?;

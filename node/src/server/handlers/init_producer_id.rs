@@ -1,13 +1,19 @@
-//! InitProducerId: an id that nobody else has, for idempotent producers.
+//! InitProducerId: an id that nobody else has, for idempotent producers; or the next epoch of a transactional id, which fences
+//! whoever had it before (KIP-98, KIP-360).
 
-use headwater_protocol::ids::ProducerId;
+use std::time::Duration;
+
+use headwater_protocol::ids::{ProducerEpoch, ProducerId};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use headwater_protocol::primitives::Str;
 use tokio::sync::Mutex;
 
+use super::transactions::{code_of, producer};
 use crate::controller::{Change, Outcome, ProducerIdBlock, ProposeError};
 use crate::server::errors;
 use crate::server::request::Context;
+use crate::transaction::{Begin, Producer, TransactionError, TransactionalId};
 
 /// The ids this node may still hand out: the controller gives them in blocks, so that most producers cost no change
 /// of the metadata.
@@ -20,16 +26,17 @@ pub(in crate::server) async fn handle(
     context: &Context,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    // Transactions are not served yet: a client that wants one is told so at once, for good.
-    let next = match request.transactional_id {
-        Some(id) if id.is_empty() => Err(ErrorCode::INVALID_REQUEST),
-        Some(_) => Err(ErrorCode::UNSUPPORTED_VERSION),
-        None => next(context).await.map_err(|error| errors::of_propose(&error)),
+    let next = match &request.transactional_id {
+        Some(id) => begun(context, id, &request).await,
+        None => fresh(context).await.map(|id| Producer {
+            id,
+            epoch: ProducerEpoch(0),
+        }),
     };
     match next {
-        Ok(id) => InitProducerIdResponse {
-            producer_id: id.value(),
-            producer_epoch: 0,
+        Ok(producer) => InitProducerIdResponse {
+            producer_id: producer.id.value(),
+            producer_epoch: producer.epoch.value(),
             ..Default::default()
         },
         Err(code) => InitProducerIdResponse {
@@ -40,6 +47,37 @@ pub(in crate::server) async fn handle(
         },
     }
 }
+
+/// An id that nobody else has.
+pub(super) async fn fresh(context: &Context) -> Result<ProducerId, ErrorCode> {
+    next(context).await.map_err(|error| errors::of_propose(&error))
+}
+
+async fn begun(context: &Context, id: &Str, request: &InitProducerIdRequest) -> Result<Producer, ErrorCode> {
+    let before = match (request.producer_id, request.producer_epoch) {
+        (-1, -1) => None,
+        (id, epoch) if id >= 0 && epoch >= 0 => Some(producer(id, epoch)),
+        _ => return Err(ErrorCode::INVALID_REQUEST),
+    };
+    let begin = Begin {
+        id: TransactionalId::from(id.as_str()),
+        timeout: Duration::from_millis(u64::try_from(request.transaction_timeout_ms).unwrap_or(0)),
+        before,
+        fresh: None,
+    };
+    let transactions = &context.services().transactions;
+    let begun = match transactions.begin(begin.clone()).await {
+        Err(TransactionError::NeedsProducerId) => {
+            let fresh = Some(fresh(context).await?);
+            transactions.begin(Begin { fresh, ..begin }).await
+        }
+        begun => begun,
+    };
+    begun.map_err(|error| code_of(error, context.version < FENCED_SINCE))
+}
+
+/// Before this version clients know no `PRODUCER_FENCED`.
+const FENCED_SINCE: i16 = 4;
 
 async fn next(context: &Context) -> Result<ProducerId, ProposeError> {
     let mut block = context.caller.shared.producer_ids.block.lock().await;

@@ -52,6 +52,7 @@ pub(in crate::server) async fn handle(
                 who,
                 generation,
                 offsets,
+                transaction: None,
             };
             context.services().groups.commit(commit).await
         }

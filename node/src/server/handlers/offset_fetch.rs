@@ -1,4 +1,5 @@
-//! OffsetFetch (key 9): what groups have committed. `require_stable` changes nothing while there are no transactions.
+//! OffsetFetch (key 9): what groups have committed. A partition with commits in an open transaction is refused to whoever asks for
+//! stable ones (KIP-447).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use headwater_protocol::kafka::offset_fetch::{
 use headwater_protocol::primitives::{Str, Uuid};
 
 use super::groups;
-use crate::group::{self, Committed, GroupError, Name, Offsets, TopicPartition};
+use crate::group::{self, Committed, GroupError, Name, TopicPartition};
 use crate::metadata::Image;
 use crate::server::errors;
 use crate::server::request::Context;
@@ -29,7 +30,7 @@ pub(in crate::server) async fn handle(context: &Context, request: OffsetFetchReq
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     for wanted in request.groups {
-        groups.push(one_of_many(context, wanted).await);
+        groups.push(one_of_many(context, wanted, request.require_stable).await);
     }
     OffsetFetchResponse {
         groups,
@@ -49,13 +50,14 @@ async fn single(context: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
         });
         partitions.collect::<Vec<_>>()
     });
-    let (error, offsets) = match fetch(context, &request.group_id, wanted.clone()).await {
+    let stable = request.require_stable;
+    let (error, offsets) = match fetch(context, &request.group_id, wanted.clone(), stable).await {
         Ok(offsets) => (ErrorCode::NONE, offsets),
         Err(error) => {
             let none = wanted.unwrap_or_default().into_iter();
             (
                 errors::of_group(&error),
-                none.map(|partition| (partition, None)).collect(),
+                none.map(|partition| (partition, Ok(None))).collect(),
             )
         }
     };
@@ -65,13 +67,16 @@ async fn single(context: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
             name: Str::from(&*name),
             partitions: partitions
                 .into_iter()
-                .map(|(index, committed)| OffsetFetchResponsePartition {
-                    partition_index: index.value(),
-                    committed_offset: offset_of(committed.as_ref()),
-                    committed_leader_epoch: epoch_of(committed.as_ref()),
-                    metadata: Some(metadata_of(committed.as_ref())),
-                    error_code: error.0,
-                    ..OffsetFetchResponsePartition::default()
+                .map(|(index, found)| {
+                    let committed = found.as_ref().ok().and_then(Option::as_ref);
+                    OffsetFetchResponsePartition {
+                        partition_index: index.value(),
+                        committed_offset: offset_of(committed),
+                        committed_leader_epoch: epoch_of(committed),
+                        metadata: Some(metadata_of(committed)),
+                        error_code: found.as_ref().err().map_or(error.0, |code| code.0),
+                        ..OffsetFetchResponsePartition::default()
+                    }
                 })
                 .collect(),
             ..OffsetFetchResponseTopic::default()
@@ -87,7 +92,11 @@ async fn single(context: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
     }
 }
 
-async fn one_of_many(context: &Context, wanted: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn one_of_many(
+    context: &Context,
+    wanted: OffsetFetchRequestGroup,
+    stable: bool,
+) -> OffsetFetchResponseGroup {
     let image = context.services().view.image();
     let by_id = context.version >= BY_ID_SINCE;
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
@@ -101,7 +110,7 @@ async fn one_of_many(context: &Context, wanted: OffsetFetchRequestGroup) -> Offs
         }
     }
     let known = wanted.topics.is_some().then_some(known);
-    let (error, topics) = match fetch(context, &wanted.group_id, known).await {
+    let (error, topics) = match fetch(context, &wanted.group_id, known, stable).await {
         Ok(offsets) => {
             let found = by_topic(offsets).into_iter();
             let found = found.filter_map(|(name, partitions)| found_topic(&image, &name, partitions, by_id));
@@ -121,14 +130,26 @@ async fn fetch(
     context: &Context,
     group: &str,
     wanted: Option<Vec<TopicPartition>>,
-) -> Result<Offsets, GroupError> {
+    stable: bool,
+) -> Result<Found, GroupError> {
     let group = group::name(group)?;
-    context.services().groups.offsets(group, wanted).await
+    let groups = &context.services().groups;
+    let (offsets, unstable) = groups.offsets_and_unstable(group, wanted).await?;
+    let found = offsets.into_iter().map(|(partition, committed)| {
+        let found = match stable && unstable.contains(&partition) {
+            true => Err(ErrorCode::UNSTABLE_OFFSET_COMMIT),
+            false => Ok(committed),
+        };
+        (partition, found)
+    });
+    Ok(found.collect())
 }
 
-type Partitions = Vec<(PartitionIndex, Option<Committed>)>;
+/// What was committed of each partition, or why that is not told.
+type Found = Vec<(TopicPartition, Result<Option<Committed>, ErrorCode>)>;
+type Partitions = Vec<(PartitionIndex, Result<Option<Committed>, ErrorCode>)>;
 
-fn by_topic(offsets: Offsets) -> BTreeMap<Name, Partitions> {
+fn by_topic(offsets: Found) -> BTreeMap<Name, Partitions> {
     let mut topics: BTreeMap<Name, Partitions> = BTreeMap::new();
     for (partition, committed) in offsets {
         let of_topic = topics.entry(partition.topic).or_default();
@@ -149,15 +170,17 @@ fn found_topic(
     } else {
         (Str::from(&**name), Uuid::default())
     };
-    let partitions = partitions
-        .into_iter()
-        .map(|(index, committed)| OffsetFetchResponsePartitions {
+    let partitions = partitions.into_iter().map(|(index, found)| {
+        let committed = found.as_ref().ok().and_then(Option::as_ref);
+        OffsetFetchResponsePartitions {
             partition_index: index.value(),
-            committed_offset: offset_of(committed.as_ref()),
-            committed_leader_epoch: epoch_of(committed.as_ref()),
-            metadata: Some(metadata_of(committed.as_ref())),
+            committed_offset: offset_of(committed),
+            committed_leader_epoch: epoch_of(committed),
+            metadata: Some(metadata_of(committed)),
+            error_code: found.as_ref().err().map_or(ErrorCode::NONE.0, |code| code.0),
             ..OffsetFetchResponsePartitions::default()
-        });
+        }
+    });
     Some(OffsetFetchResponseTopics {
         name,
         topic_id,

@@ -18,13 +18,14 @@ use headwater_protocol::kafka::produce::{
 use headwater_protocol::primitives::Str;
 use headwater_protocol::record::BatchHeader;
 
-use super::addresses;
+use super::{addresses, transactions};
 use crate::metadata::Node;
-use crate::partition::{Acks, AppendError, AppendOptions, Appended, Origin, Partition, Pending};
+use crate::partition::{Acks, AppendError, AppendOptions, Appended, Origin, Partition, Pending, Verified};
 use crate::server::dispatch::{self, Answer, Fault};
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::sys::budget::Permit;
+use crate::transaction::Producer;
 
 /// A produce that has been submitted.
 pub(in crate::server) struct InFlight {
@@ -71,7 +72,8 @@ pub(in crate::server) async fn begin(
     let mut bytes = 0;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
-        topics.push(submit_topic(&context, data, acks, &mut bytes).await);
+        let id = request.transactional_id.as_ref();
+        topics.push(submit_topic(&context, data, acks, id, &mut bytes).await);
     }
     InFlight {
         acks: acks.unwrap_or(Acks::All),
@@ -89,6 +91,7 @@ async fn submit_topic(
     context: &Context,
     data: TopicProduceData,
     acks: Option<Acks>,
+    transactional_id: Option<&Str>,
     bytes: &mut usize,
 ) -> Topic {
     let TopicProduceData {
@@ -113,7 +116,9 @@ async fn submit_topic(
         };
         let submitted = match (acks, partition) {
             (None, _) => Err(refused(index, ErrorCode::INVALID_REQUIRED_ACKS)),
-            (Some(acks), Some(partition)) => submit(context, &partition, index, records, acks).await,
+            (Some(acks), Some(partition)) => {
+                submit(context, &partition, index, records, acks, transactional_id).await
+            }
             (Some(_), None) => {
                 let view = &services.view;
                 let topic = if by_id {
@@ -156,20 +161,53 @@ async fn submit(
     index: i32,
     records: Bytes,
     acks: Acks,
+    transactional_id: Option<&Str>,
 ) -> Result<Pending, PartitionProduceResponse> {
     if records.is_empty() {
         return Err(refused(index, ErrorCode::INVALID_RECORD));
     }
+    let verified = match transactional_id {
+        Some(id) => in_transaction(context, partition, id, &records)
+            .await
+            .map_err(|code| refused(index, code))?,
+        None => None,
+    };
     let options = AppendOptions {
         acks,
         current_epoch: None,
         origin: Origin::Client,
+        verified,
     };
     partition
         .submit(records, options)
         .await
         .map_err(|error| failed(context, index, &error))
 }
+
+/// Makes sure that the transaction of a batch is open. One that is in none, or broken, is judged later.
+async fn in_transaction(
+    context: &Context,
+    partition: &Partition,
+    id: &Str,
+    records: &Bytes,
+) -> Result<Option<Verified>, ErrorCode> {
+    let Ok(header) = BatchHeader::parse(records) else {
+        return Ok(None);
+    };
+    if !header.is_transactional() || !partition.is_leader() {
+        return Ok(None);
+    }
+    let producer = Producer {
+        id: header.producer_id,
+        epoch: header.producer_epoch,
+    };
+    let adds = context.version >= ADDS_SINCE;
+    let opened = transactions::open(context, partition, id, producer, adds).await;
+    opened.map_err(transactions::code_of_open)
+}
+
+/// From this version on the client leaves it to the leader to make a partition part of a transaction (KIP-890).
+const ADDS_SINCE: i16 = 12;
 
 /// A produce that is not idempotent must not be served while it may be a replay.
 async fn await_handshake(context: &Context, request: &ProduceRequest) {

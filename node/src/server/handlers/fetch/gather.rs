@@ -11,6 +11,7 @@ use headwater_protocol::kafka::ErrorCode;
 
 use super::Limits;
 use super::origin::Origin;
+use crate::partition::transactions::Aborted;
 use crate::partition::{
     EpochEnd, Isolation, Partition, ReadError, ReadRequest, ReplicaFetch, Unavailable, Watermarks,
 };
@@ -28,6 +29,8 @@ const ASK_BYTES: usize = 1 << 20;
 pub(super) struct Found {
     pub(super) code: ErrorCode,
     pub(super) records: Vec<Bytes>,
+    /// Of the transactions in `records`, those that were given up.
+    pub(super) aborted: Vec<Aborted>,
     bytes: usize,
     pub(super) high_watermark: Offset,
     pub(super) last_stable: Offset,
@@ -277,6 +280,7 @@ impl<'a> Gather<'a> {
                 // There was something to read: what of it had no room is looked for again, though nothing moves.
                 Ok(Found {
                     records: outcome.records,
+                    aborted: outcome.aborted,
                     bytes: outcome.bytes,
                     again: true,
                     ..seen
@@ -353,6 +357,7 @@ impl<'a> Gather<'a> {
         Found {
             code,
             records: Vec::new(),
+            aborted: Vec::new(),
             bytes: 0,
             high_watermark: marks.map_or(unknown, |marks| marks.high_watermark),
             last_stable: marks.map_or(unknown, |marks| marks.last_stable),

@@ -1,22 +1,106 @@
-//! The reconciler of coordinators: compares which partitions of the offsets topic this node leads with what runs here.
-//! It owns which coordinators run. It never looks into a group.
+//! Which coordinators run: compares which partitions of the topic this node leads with what runs here.
 
-use super::Shared;
-use super::coordinator::{Coordinator, Handle, Means, Meters};
-use crate::metadata::topic::OFFSETS_TOPIC;
-use crate::metadata::{Delta, Image};
+use crate::metadata::{Delta, Image, View};
+use crate::partition::{Partition, Registry};
+use crate::sys::Sys;
 use crate::sys::mailbox::{Mailbox, Sender, mailbox};
 use crate::sys::task::{Kind, Tasks};
-use crate::telemetry::Metrics;
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long after its end a coordinator is started again, if the partition is still led here.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// Ends on their way to the reconciler.
 const ENDS_MAX: usize = 64;
+
+/// What a kind of coordinators is.
+pub trait Post: Send + Sync + 'static {
+    /// The way to one that runs.
+    type Handle: Clone + Send + Sync + 'static;
+
+    /// The topic whose partitions they coordinate.
+    const TOPIC: &'static str;
+
+    /// One that coordinates a partition in an epoch; it runs until it is dropped, or cannot go on.
+    fn fill(
+        &self,
+        partition: Partition,
+        epoch: LeaderEpoch,
+        opened: watch::Sender<u64>,
+    ) -> (BoxFuture<'static, ()>, Self::Handle);
+
+    /// Whether it has read what it keeps.
+    fn is_open(handle: &Self::Handle) -> bool;
+
+    /// Topics were deleted.
+    fn topics_removed(&self, _handle: &Self::Handle, _names: &[Arc<str>]) {}
+}
+
+/// What the coordinators of a node work with.
+#[derive(Clone)]
+pub struct Means {
+    pub me: NodeId,
+    pub sys: Sys,
+    pub view: View,
+    pub registry: Registry,
+    pub tasks: Tasks,
+}
+
+/// The coordinators of one kind that run here.
+pub struct Deployment<P: Post> {
+    means: Means,
+    /// By partition of the topic.
+    handles: ArcSwap<BTreeMap<PartitionIndex, P::Handle>>,
+    /// Counts coordinators that have read what they keep.
+    opened: watch::Sender<u64>,
+}
+
+impl<P: Post> Deployment<P> {
+    /// Begins to coordinate what this node leads. Ends with the scope of `means.tasks`.
+    pub fn start(means: Means, post: P) -> Arc<Self> {
+        let deployment = Arc::new(Self {
+            means,
+            handles: ArcSwap::default(),
+            opened: watch::Sender::new(0),
+        });
+        let reconciler = Reconciler::new(Arc::clone(&deployment), post);
+        let tasks = &deployment.means.tasks;
+        drop(tasks.spawn("reconcile", Kind::Critical, reconciler.run()));
+        deployment
+    }
+
+    pub fn get(&self, index: PartitionIndex) -> Option<P::Handle> {
+        self.handles.load().get(&index).cloned()
+    }
+
+    pub fn all(&self) -> Arc<BTreeMap<PartitionIndex, P::Handle>> {
+        self.handles.load_full()
+    }
+
+    /// Returns when the coordinator of a partition has read what it keeps.
+    pub async fn opened(&self, index: PartitionIndex) {
+        let mut opened = self.opened.subscribe();
+        loop {
+            opened.borrow_and_update();
+            let is_open = self.handles.load().get(&index).is_some_and(P::is_open);
+            // The sender lives in this struct, so waiting cannot fail.
+            if is_open || opened.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn show(&self, change: impl FnOnce(&mut BTreeMap<PartitionIndex, P::Handle>)) {
+        let mut all = BTreeMap::clone(&self.handles.load());
+        change(&mut all);
+        self.handles.store(Arc::new(all));
+    }
+}
 
 /// One reign over one partition: a coordinator lives as long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +130,9 @@ impl Entry {
     }
 }
 
-pub(super) struct Reconciler {
-    me: NodeId,
-    shared: Arc<Shared>,
-    meters: Meters,
+struct Reconciler<P: Post> {
+    deployment: Arc<Deployment<P>>,
+    post: P,
     entries: BTreeMap<PartitionIndex, Entry>,
     ends: Mailbox<Reign>,
     report: Sender<Reign>,
@@ -57,13 +140,12 @@ pub(super) struct Reconciler {
     image: Arc<Image>,
 }
 
-impl Reconciler {
-    pub(super) fn new(me: NodeId, shared: Arc<Shared>, metrics: &Metrics) -> Self {
+impl<P: Post> Reconciler<P> {
+    fn new(deployment: Arc<Deployment<P>>, post: P) -> Self {
         let (report, ends) = mailbox(ENDS_MAX);
         Self {
-            me,
-            shared,
-            meters: Meters::new(metrics),
+            deployment,
+            post,
             entries: BTreeMap::new(),
             ends,
             report,
@@ -71,11 +153,11 @@ impl Reconciler {
         }
     }
 
-    pub(super) async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let cancel = shared.tasks.cancelled();
-        let mut images = shared.view.watch();
-        let mut partitions = shared.registry.watch();
+    async fn run(mut self) {
+        let means = self.deployment.means.clone();
+        let cancel = means.tasks.cancelled();
+        let mut images = means.view.watch();
+        let mut partitions = means.registry.watch();
         loop {
             let image = Arc::clone(&images.borrow_and_update());
             partitions.borrow_and_update();
@@ -91,7 +173,7 @@ impl Reconciler {
                 }
                 changed = images.changed() => if changed.is_err() { return },
                 changed = partitions.changed() => if changed.is_err() { return },
-                () = shared.sys.clock.sleep_until_some(restart) => {}
+                () = means.sys.clock.sleep_until_some(restart) => {}
             }
         }
     }
@@ -106,7 +188,7 @@ impl Reconciler {
                 self.drop_coordinator(index, &entry);
             }
         }
-        let now = self.shared.sys.clock.now();
+        let now = self.deployment.means.sys.clock.now();
         for (index, reign) in wanted {
             let may_start = match self.entries.get(&index) {
                 None => true,
@@ -123,13 +205,15 @@ impl Reconciler {
 
     /// What this node leads and has open.
     fn wanted(&self, image: &Image) -> BTreeMap<PartitionIndex, Reign> {
-        let topic = image.topic(OFFSETS_TOPIC).filter(|topic| topic.internal);
+        let Means { me, registry, .. } = &self.deployment.means;
+        let topic = image.topic(P::TOPIC).filter(|topic| topic.internal);
         let Some(topic) = topic else {
             return BTreeMap::new();
         };
-        let led = topic.indexes().zip(&topic.partitions).filter(|(index, state)| {
-            state.leader == self.me && self.shared.registry.get_by_id(topic.id, *index).is_some()
-        });
+        let led = topic
+            .indexes()
+            .zip(&topic.partitions)
+            .filter(|(index, state)| state.leader == *me && registry.get_by_id(topic.id, *index).is_some());
         let reign = |(index, state): (PartitionIndex, &crate::metadata::PartitionState)| {
             let reign = Reign {
                 topic: topic.id,
@@ -142,32 +226,26 @@ impl Reconciler {
     }
 
     fn start(&mut self, reign: Reign) {
-        let shared = &self.shared;
-        let Some(partition) = shared.registry.get_by_id(reign.topic, reign.index) else {
+        let deployment = &self.deployment;
+        let Some(partition) = deployment.means.registry.get_by_id(reign.topic, reign.index) else {
             return;
         };
-        let scope = shared.tasks.child(&format!("{}", reign.index));
-        let means = Means {
-            sys: shared.sys.clone(),
-            view: shared.view.clone(),
-            meters: self.meters.clone(),
-            opened: shared.opened.clone(),
-        };
-        let (coordinator, handle) = Coordinator::new(partition, reign.epoch, &shared.config, means);
+        let scope = deployment.means.tasks.child(&format!("{}", reign.index));
+        let (coordinator, handle) = self.post.fill(partition, reign.epoch, deployment.opened.clone());
         let (cancel, report) = (scope.cancelled(), self.report.clone());
         drop(scope.spawn("coordinator", Kind::BestEffort, async move {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
-                () = coordinator.run() => drop(report.send(reign).await),
+                () = coordinator => drop(report.send(reign).await),
             }
         }));
-        self.show(|all| drop(all.insert(reign.index, handle)));
+        deployment.show(|all| drop(all.insert(reign.index, handle)));
         self.entries.insert(reign.index, Entry::Running { reign, scope });
     }
 
     fn drop_coordinator(&self, index: PartitionIndex, entry: &Entry) {
-        self.show(|all| drop(all.remove(&index)));
+        self.deployment.show(|all| drop(all.remove(&index)));
         if let Entry::Running { scope, .. } = entry {
             scope.cancel();
         }
@@ -179,15 +257,9 @@ impl Reconciler {
         if !is_running {
             return;
         }
-        self.show(|all| drop(all.remove(&reign.index)));
-        let until = self.shared.sys.clock.now() + RESTART_PAUSE;
+        self.deployment.show(|all| drop(all.remove(&reign.index)));
+        let until = self.deployment.means.sys.clock.now() + RESTART_PAUSE;
         self.entries.insert(reign.index, Entry::Waiting { reign, until });
-    }
-
-    fn show(&self, change: impl FnOnce(&mut BTreeMap<PartitionIndex, Handle>)) {
-        let mut all = BTreeMap::clone(&self.shared.coordinators.load());
-        change(&mut all);
-        self.shared.coordinators.store(Arc::new(all));
     }
 
     fn next_restart(&self) -> Option<Instant> {
@@ -198,15 +270,14 @@ impl Reconciler {
         waiting.min()
     }
 
-    /// What was committed of a topic that is gone is of no use.
     fn tell_of_deleted_topics(&self, image: &Arc<Image>) {
         let removed = Delta::between(&self.image, image).topics_removed;
         if removed.is_empty() {
             return;
         }
-        let names = removed.iter().map(|topic| topic.name.clone()).collect();
-        for handle in self.shared.coordinators.load().values() {
-            handle.forget_topics(&names);
+        let names: Vec<Arc<str>> = removed.iter().map(|topic| Arc::clone(&topic.name)).collect();
+        for handle in self.deployment.all().values() {
+            self.post.topics_removed(handle, &names);
         }
     }
 }
