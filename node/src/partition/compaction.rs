@@ -7,7 +7,7 @@
 use super::Partition;
 use super::command::{Command, Replace};
 use super::error::{LookupError, Unavailable};
-use crate::log::{CleanOptions, DirtRules, LogReader, Replacement};
+use crate::log::{Aborted, CleanOptions, DirtRules, LogReader, Replacement};
 use headwater_protocol::ids::Offset;
 use tokio::sync::oneshot;
 
@@ -42,9 +42,18 @@ impl Partition {
             segment_bytes: config.segment_bytes,
             delete_retention_ms: config.delete_retention_ms,
             producers,
-            // There are no transactions yet.
-            aborted: Vec::new(),
+            aborted: self.aborted_before(before),
         })
+    }
+
+    fn aborted_before(&self, end: Offset) -> Vec<Aborted> {
+        let found = self.shared.aborted_between(Offset::ZERO, end);
+        let aborted = found.into_iter().map(|it| Aborted {
+            producer: it.producer,
+            first: it.first,
+            last: it.marker,
+        });
+        aborted.collect()
     }
 
     /// Puts what compaction has made where it belongs. False: the log has changed meanwhile. If the future is dropped, it

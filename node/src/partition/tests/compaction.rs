@@ -4,10 +4,15 @@ use super::*;
 use crate::telemetry::names;
 
 fn keyed(producer: ProducerStamp, records: &[(u32, u32)]) -> Bytes {
-    let mut builder = BatchBuilder::new(BatchOptions {
+    let options = BatchOptions {
         producer,
         ..BatchOptions::PLAIN
-    });
+    };
+    keyed_with(options, records)
+}
+
+pub(super) fn keyed_with(options: BatchOptions, records: &[(u32, u32)]) -> Bytes {
+    let mut builder = BatchBuilder::new(options);
     for (key, value) in records {
         let (key, value) = (key.to_be_bytes(), format!("value {value}"));
         let record = NewRecord {
@@ -36,7 +41,7 @@ async fn fill(partition: &Partition) {
 }
 
 /// Lets the cleaner look, and everything that follows from it happen.
-async fn later(rig: &Rig, seconds: u64) {
+pub(super) async fn later(rig: &Rig, seconds: u64) {
     for _ in 0..seconds {
         rig.sys.clock.advance(Duration::from_secs(1));
         for _ in 0..200 {
@@ -45,8 +50,8 @@ async fn later(rig: &Rig, seconds: u64) {
     }
 }
 
-const SMALL: (&str, &str) = ("segment.bytes", "250");
-const COMPACT: (&str, &str) = ("cleanup.policy", "compact");
+pub(super) const SMALL: (&str, &str) = ("segment.bytes", "250");
+pub(super) const COMPACT: (&str, &str) = ("cleanup.policy", "compact");
 
 /// The last value of each key below the segment that is appended to, and all of that one.
 fn last_values() -> Vec<(i64, String)> {

@@ -1,5 +1,6 @@
 //! Transactions of one partition: what a `read_committed` consumer sees, what is refused, and what a crash leaves.
 
+use super::compaction::{COMPACT, SMALL, keyed_with, later};
 use super::*;
 use crate::partition::transactions::Aborted;
 use headwater_protocol::record::{ControlKind, EndTransaction};
@@ -216,4 +217,54 @@ async fn a_crash_forgets_no_transaction() {
         .await
         .expect("ended");
     assert_eq!(last_stable(&partition), 1605);
+}
+
+#[tokio::test]
+async fn compaction_drops_what_was_aborted_and_leaves_nothing_open() {
+    let mut rig = Rig::new().await;
+    let set = [COMPACT, SMALL, ("delete.retention.ms", "0")];
+    let partition = rig.any_topic(1, "c", &set, None, false).await;
+    // Of two keys the last value is an aborted one. The third producer is heard of once.
+    for number in 0..60_u32 {
+        let (producer, epoch) = (if number == 0 { 3 } else { i64::from(number % 2) }, 0);
+        let options = BatchOptions {
+            producer: ProducerStamp {
+                id: ProducerId(producer),
+                epoch: ProducerEpoch(epoch),
+                base_sequence: if number == 0 { 0 } else { (number as i32 - 1) / 2 },
+            },
+            transactional: true,
+            ..BatchOptions::PLAIN
+        };
+        let kind = match number % 2 {
+            0 => ControlKind::Commit,
+            _ => ControlKind::Abort,
+        };
+        let sent = partition.submit(
+            keyed_with(options, &[(number / 2 % 2, number)]),
+            verified(&partition, producer, epoch),
+        );
+        sent.await.expect("let in").await.expect("appended");
+        let end = marker(producer, epoch, kind, 0);
+        partition.end_transaction(end).await.expect("ended");
+    }
+    let end = *partition.watermarks().borrow();
+    assert_eq!(end.last_stable, end.log_end);
+    later(&rig, 60).await;
+    let left = |found: Vec<(i64, String)>| {
+        let values = found.into_iter().filter(|(_, value)| value.starts_with("value"));
+        values.collect::<Vec<_>>()
+    };
+    let found = left(consume(&partition, 0).await);
+    assert!(found.len() < 8, "{found:?}");
+    for number in [56, 58] {
+        let value = format!("value {number}");
+        assert!(found.iter().any(|(_, it)| *it == value), "{value} of {found:?}");
+    }
+    // Whatever a start makes of what is left, nothing is open, and all that is there is seen.
+    let rig = rig.crash().await;
+    let partition = rig.get("c");
+    let marks = *partition.watermarks().borrow();
+    assert_eq!((marks.last_stable, marks.log_end), (end.log_end, end.log_end));
+    assert_eq!(left(consume(&partition, 0).await), found);
 }
