@@ -84,11 +84,15 @@ async fn produce(client: &Client, count: i64) -> anyhow::Result<()> {
     write_numbers(client, TOPIC, PARTITIONS, 0..count).await
 }
 
-/// What the group has committed, by partition; asked of whoever coordinates it.
 async fn committed(client: &Client) -> anyhow::Result<BTreeMap<i32, i64>> {
+    committed_of(client, GROUP).await
+}
+
+/// What a group has committed, by partition; asked of whoever coordinates it.
+pub(crate) async fn committed_of(client: &Client, group: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
     let request = OffsetFetchRequest {
         groups: vec![OffsetFetchRequestGroup {
-            group_id: Str::from(GROUP),
+            group_id: Str::from(group),
             member_epoch: -1,
             topics: None,
             ..OffsetFetchRequestGroup::default()
@@ -96,7 +100,7 @@ async fn committed(client: &Client) -> anyhow::Result<BTreeMap<i32, i64>> {
         ..OffsetFetchRequest::default()
     };
     until(PATIENCE, "the coordinator to tell what was committed", || async {
-        let node = coordinator(client).await?;
+        let node = coordinator_of(client, group).await?;
         let mut answer = client.admin().call_node(node, &request).await?;
         let mut group = answer.groups.pop().context("one group")?;
         ensure!(group.error_code == 0, "{group:?}");
@@ -114,8 +118,12 @@ async fn committed(client: &Client) -> anyhow::Result<BTreeMap<i32, i64>> {
 }
 
 async fn coordinator(client: &Client) -> anyhow::Result<NodeId> {
+    coordinator_of(client, GROUP).await
+}
+
+async fn coordinator_of(client: &Client, group: &str) -> anyhow::Result<NodeId> {
     let request = FindCoordinatorRequest {
-        coordinator_keys: vec![Str::from(GROUP)],
+        coordinator_keys: vec![Str::from(group)],
         ..FindCoordinatorRequest::default()
     };
     // The one who told it first may be gone.
@@ -225,7 +233,7 @@ async fn aiokafka_members_share_and_take_over() -> anyhow::Result<()> {
 }
 
 /// Three voters.
-async fn three() -> anyhow::Result<(Vec<Site>, Vec<Node>)> {
+pub(crate) async fn three() -> anyhow::Result<(Vec<Site>, Vec<Node>)> {
     let first_site = Site::new()?.argument("--node-id").argument("1");
     let first = first_site.start().await?;
     let client = Client::connect(Config::new(&first.bootstrap())?).await?;

@@ -30,4 +30,5 @@ mod module_author;
 mod sdk;
 mod sdk_groups;
 mod start_and_stop;
+mod transactions;
 mod transforms_killed;

@@ -14,10 +14,14 @@ pub async fn client(node: &Node) -> anyhow::Result<Client> {
     Ok(Client::connect(config.with_trust(Trust::SkipVerification)).await?)
 }
 
-/// Every record of a topic, partition by partition in the order of offsets.
+/// Every record of a topic that is in no transaction, or in one that is committed, partition by partition in the order of offsets.
+/// The last of each partition must be in none.
 pub async fn read_all(client: &Client, topic: &str) -> anyhow::Result<Vec<ConsumerRecord>> {
     let ends = ends(client, topic).await?;
-    let mut consumer = client.consumer(ConsumerConfig::default())?;
+    let mut consumer = client.consumer(ConsumerConfig {
+        isolation: Isolation::ReadCommitted,
+        ..ConsumerConfig::default()
+    })?;
     consumer.assign_all(topic, Start::Earliest).await?;
     let mut records = Vec::new();
     while !is_read(&consumer, topic, &ends) {

@@ -44,7 +44,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         "controller",
         &["log", "peer", "metadata", "sys", "config", "telemetry"],
     ),
-    ("group", SERVICE),
+    (
+        "coordination",
+        &["partition", "controller", "metadata", "sys", "config", "telemetry"],
+    ),
+    ("group", GROUP),
     ("transaction", TRANSACTION),
     ("schema", SERVICE),
     ("transform", SERVICE),
@@ -62,7 +66,18 @@ const SERVICE: &[&str] = &[
     "config",
     "telemetry",
 ];
+const GROUP: &[&str] = &[
+    "coordination",
+    "partition",
+    "controller",
+    "metadata",
+    "security::principal",
+    "sys",
+    "config",
+    "telemetry",
+];
 const TRANSACTION: &[&str] = &[
+    "coordination",
     "partition",
     "controller",
     "metadata",
