@@ -76,3 +76,80 @@ async fn follow(reader: LogReader, bytes_max: usize) {
         assert!(at <= until);
     }
 }
+
+/// Reads from the front to the end, over and over, until the owner is done. Every key is there with a value that is
+/// not older than the one that was seen before.
+async fn read_over_and_over(reader: LogReader, done: tokio_util::sync::CancellationToken) -> usize {
+    let mut seen = std::collections::BTreeMap::<u32, Option<u32>>::new();
+    let mut rounds = 0;
+    while !done.is_cancelled() || rounds == 0 {
+        let (mut at, mut last) = (Offset(0), -1);
+        let mut found = std::collections::BTreeMap::new();
+        while at < reader.end() {
+            let slice = reader.read(at, limits(3_000)).await.unwrap();
+            assert!(slice.next > at, "a read at {at} went nowhere");
+            at = slice.next;
+            let batches: Vec<BatchView> = Batches::new(joined(&slice)).map(Result::unwrap).collect();
+            for record in stored(&batches) {
+                assert!(record.offset > last, "{record:?} after {last}");
+                last = record.offset;
+                found.insert(record.key, record.value);
+            }
+        }
+        for (key, value) in &seen {
+            assert!(found[key] >= *value, "key {key} went back");
+        }
+        seen = found;
+        rounds += 1;
+    }
+    rounds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_go_on_while_segments_give_way_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let sys = Sys::real(folder.path());
+    let logs = Logs::new(&sys, 200_000);
+    let config = Config {
+        segment_bytes: 4_000,
+        tail_bytes_max: 1_000,
+        ..config()
+    };
+    let mut log = logs.open(Path::new(FOLDER), config.clone()).unwrap().log;
+    log.append(vec![keyed(BatchOptions::PLAIN, 1_000, &[(0, Some(0))])], EPOCH)
+        .unwrap();
+    let done = tokio_util::sync::CancellationToken::new();
+    let kind = crate::sys::task::Kind::BestEffort;
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let reading = read_over_and_over(log.reader(), done.clone());
+            sys.tasks.spawn("reader", kind, reading)
+        })
+        .collect();
+    let written = sys.tasks.blocking("owner", move || {
+        let mut swaps = 0;
+        for n in 1..1_500_u32 {
+            let records = [(n % 20, Some(n)), (n % 7, Some(n))];
+            log.append(vec![keyed(BatchOptions::PLAIN, 1_000, &records)], EPOCH)
+                .unwrap();
+            if n % 100 == 0 {
+                log.flush_now().unwrap();
+                compact(&mut log, clean_options()).unwrap();
+                swaps += 1;
+            }
+        }
+        (log, swaps)
+    });
+    let (log, swaps) = written.await.unwrap();
+    done.cancel();
+    for reader in readers {
+        assert!(reader.await.expect("no reader met anything else") > 0);
+    }
+    assert_eq!(swaps, 14);
+    drop(log);
+    let opened = logs.open(Path::new(FOLDER), config).unwrap();
+    let left = stored(&all_batches(&opened.log.reader(), Offset(0)));
+    let last: std::collections::BTreeMap<u32, i64> = left.iter().map(|it| (it.key, it.offset)).collect();
+    assert_eq!(last.len(), 20);
+    assert!(left.len() < 400, "{} records are left of 3,000", left.len());
+}
