@@ -172,6 +172,12 @@ impl LogReader {
         Ok(dirt)
     }
 
+    /// Up to here the log is compacted, at least in part: a record before it may be gone for the sake of another one that
+    /// lies before it.
+    pub fn compacted_until(&self) -> Offset {
+        self.shared.clean.reached()
+    }
+
     /// Whether a batch at `offset` may not be what was appended there: the log was compacted, and not only behind it.
     pub fn may_be_compacted(&self, offset: Offset) -> bool {
         let shared = &self.shared;

@@ -42,6 +42,8 @@ impl Replacement {
 pub(in super::super) struct Clean {
     /// -1: it never was.
     until: AtomicI64,
+    /// Up to here segments gave way to others since the log was opened.
+    reached: AtomicI64,
     swaps: AtomicU64,
 }
 
@@ -57,6 +59,7 @@ impl Clean {
         };
         Ok(Self {
             until: AtomicI64::new(until),
+            reached: AtomicI64::new(0),
             swaps: AtomicU64::new(0),
         })
     }
@@ -68,6 +71,11 @@ impl Clean {
     /// The first offset that is not known to be compacted.
     pub(super) fn until(&self) -> Offset {
         Offset(self.until.load(Ordering::Acquire).max(0))
+    }
+
+    /// Behind it every batch is what was appended.
+    pub(super) fn reached(&self) -> Offset {
+        self.until().max(Offset(self.reached.load(Ordering::Acquire)))
     }
 
     /// Changes whenever a segment may not be what it was.
@@ -121,6 +129,7 @@ impl Log {
             shared.segments.store(Arc::new(all));
             shared.hints.clear();
             shared.tail.drop_below(until);
+            shared.clean.reached.fetch_max(until.value(), Ordering::AcqRel);
             shared.clean.swaps.fetch_add(1, Ordering::AcqRel);
         }
         disk.sync_folder(folder).map_err(broken)?;
@@ -183,6 +192,7 @@ impl Log {
     pub(in super::super) fn forget_clean(&mut self) -> io::Result<()> {
         let shared = &self.shared;
         shared.clean.until.store(-1, Ordering::Release);
+        shared.clean.reached.store(0, Ordering::Release);
         disk::remove_if_there(&*shared.logs.disk, &clean_path(self))
     }
 }

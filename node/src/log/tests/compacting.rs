@@ -100,6 +100,7 @@ fn the_last_of_each_key_stays_where_it_was() {
         drop(log);
         assert_eq!(left(&bench.log()), expected);
         // There is nothing to do until something is written.
+        assert_eq!(bench.log().reader().compacted_until(), Offset(6));
         let dirt = bench.log().reader().dirt(&dirt_until(Offset(7))).unwrap();
         assert_eq!((dirt.from, dirt.dirty_bytes), (Offset(6), 0));
     }

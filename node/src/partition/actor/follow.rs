@@ -7,7 +7,7 @@ use super::super::producers::{Producers, end_of};
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
 use super::{Actor, LOST};
-use crate::log::{CopyEpochs, Log};
+use crate::log::{CopyEpochs, Log, LogReader};
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::BatchView;
 use std::sync::atomic::Ordering;
@@ -119,10 +119,12 @@ impl Actor {
         self.check_following(epoch)?;
         let marks = self.state.watermarks();
         let is_mirror = self.shared.live.load().mirror.is_some();
-        if to < marks.high_watermark && !is_mirror {
+        // What is compacted was committed, whatever is known of that since the last start.
+        let compacted = self.shared.reader.as_ref().map(LogReader::compacted_until);
+        let committed = marks.high_watermark.max(compacted.unwrap_or(Offset::ZERO));
+        if to < committed && !is_mirror {
             let reason = format!(
-                "the leader of epoch {epoch} does not have what was committed: its history parts at {to}, below {}",
-                marks.high_watermark
+                "the leader of epoch {epoch} does not have what was committed: its history parts at {to}, below {committed}"
             );
             self.go_offline(reason.clone());
             return Err(ReplicaError::Offline { reason });
