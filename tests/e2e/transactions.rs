@@ -79,8 +79,12 @@ async fn coordinator(client: &Client) -> anyhow::Result<usize> {
 }
 
 async fn leader(client: &Client) -> anyhow::Result<usize> {
-    let topic = client.admin().describe_topic(TO).await?;
-    Ok(usize::try_from(topic.partitions[0].leader.0 - 1)?)
+    until(PATIENCE, "somebody to lead", || async {
+        let topic = client.admin().describe_topic(TO).await?;
+        let leader = topic.partitions[0].leader;
+        Ok(leader.and_then(|leader| usize::try_from(leader.0 - 1).ok()))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -125,7 +129,7 @@ async fn records_are_copied_once_whoever_is_killed() -> anyhow::Result<()> {
     write_numbers(&client, TO, PARTITIONS, COUNT..COUNT + 1).await?;
     let mut copies: BTreeMap<PartitionIndex, Vec<i64>> = BTreeMap::new();
     for record in read_all(&client, TO).await? {
-        let value = record.value().context("a value")?;
+        let value = record.value.as_ref().context("a value")?;
         let number = std::str::from_utf8(value)?.parse()?;
         copies.entry(record.partition).or_default().push(number);
     }

@@ -46,7 +46,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "coordination",
-        &["partition", "controller", "metadata", "sys", "config", "telemetry"],
+        &[
+            "partition",
+            "controller",
+            "metadata",
+            "sys",
+            "config",
+            "telemetry",
+        ],
     ),
     ("group", GROUP),
     ("transaction", TRANSACTION),
