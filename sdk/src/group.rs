@@ -212,6 +212,7 @@ impl GroupConsumer {
             let moves_on = [
                 ErrorCode::REBALANCE_IN_PROGRESS,
                 ErrorCode::ILLEGAL_GENERATION,
+                ErrorCode::GROUP_ID_NOT_FOUND,
                 ErrorCode::UNKNOWN_MEMBER_ID,
             ];
             if !error.code().is_some_and(|code| moves_on.contains(&code)) {

@@ -46,7 +46,7 @@ impl State {
                 }
             }
             // Whoever names a generation speaks of a group that is gone.
-            None if commit.generation >= Generation(0) => return Err(GroupError::IllegalGeneration),
+            None if commit.generation >= Generation(0) => return Err(GroupError::GroupNotFound),
             None => {
                 self.add_group(Group::new(name.clone()), now);
             }

@@ -18,6 +18,8 @@ use crate::server::request::Context;
 
 /// From this version on topics are named by id.
 const BY_ID_SINCE: i16 = 10;
+/// From this version on a client understands that there is no such group (KIP-848). Before, its generation was wrong.
+const GROUP_NOT_FOUND_SINCE: i16 = 9;
 
 /// Where each partition of the request stands: refused already, or by what it is committed.
 type Asked = Vec<(OffsetCommitRequestTopic, Vec<Result<TopicPartition, ErrorCode>>)>;
@@ -54,7 +56,13 @@ pub(in crate::server) async fn handle(
                 offsets,
                 transaction: None,
             };
-            context.services().groups.commit(commit).await
+            let committed = context.services().groups.commit(commit).await;
+            committed.map_err(|error| match error {
+                GroupError::GroupNotFound if context.version < GROUP_NOT_FOUND_SINCE => {
+                    GroupError::IllegalGeneration
+                }
+                error => error,
+            })
         }
         Err(error) => Err(error),
     };

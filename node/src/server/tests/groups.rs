@@ -513,6 +513,24 @@ async fn names_that_cannot_be_kept_and_groups_without_a_name_are_refused() {
     let refused = client.call(&request, 9).await;
     let code = refused.topics[0].partitions[0].error_code;
     assert_eq!(code, ErrorCode::OFFSET_METADATA_TOO_LARGE.0);
+    // A generation of a group that nobody knows.
+    for version in 2..=10 {
+        let of_nobody = OffsetCommitRequest {
+            group_id: Str::from_static("nobody's"),
+            generation_id_or_member_epoch: 3,
+            member_id: Str::from_static("m"),
+            ..commit(&topic, version, 1)
+        };
+        let refused = client.call(&of_nobody, version).await;
+        let code = match version {
+            ..9 => ErrorCode::ILLEGAL_GENERATION,
+            _ => ErrorCode::GROUP_ID_NOT_FOUND,
+        };
+        assert_eq!(
+            refused.topics[0].partitions[0].error_code, code.0,
+            "version {version}"
+        );
+    }
     // Old tools commit for a group without a name.
     let request = OffsetCommitRequest {
         group_id: Str::default(),

@@ -60,11 +60,7 @@ fn only_members_of_the_generation_commit_while_there_are_members() {
 fn without_members_anybody_commits_who_names_no_generation() {
     let mut lab = Lab::new();
     let call = lab.commit(who("m"), 1, 1);
-    assert_eq!(
-        lab.outcome(call),
-        Err(GroupError::IllegalGeneration),
-        "no such group"
-    );
+    assert_eq!(lab.outcome(call), Err(GroupError::GroupNotFound), "no such group");
     let call = lab.commit(nobody(), -1, 1);
     assert_eq!(lab.outcome(call), Ok(()));
     let call = lab.commit(who("m"), 1, 2);
