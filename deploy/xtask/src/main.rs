@@ -15,6 +15,7 @@ mod bench;
 mod build;
 mod check;
 mod codegen;
+mod compat;
 mod demo;
 mod faults;
 mod modules;
@@ -92,6 +93,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[ARGUMENTS...]",
         about: "build the release binary, run `headwater bench ARGUMENTS...`; without any all of it, as a table",
         run: bench::run,
+    },
+    Command {
+        name: "compat",
+        arguments: "[CLIENT...]",
+        about: "run other people's Kafka clients, by their packages, against one node and three; write the table of what works",
+        run: compat::run,
     },
     Command {
         name: "faults",

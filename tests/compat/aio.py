@@ -1,0 +1,179 @@
+"""aiokafka, a client for asyncio."""
+import asyncio
+import sys
+
+import aiokafka
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from driver import CODECS, expect, run, values
+
+BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
+PATIENCE = 60
+
+
+class Admin:
+    async def __aenter__(self) -> AIOKafkaAdminClient:
+        self.client = AIOKafkaAdminClient(bootstrap_servers=BOOTSTRAP)
+        await self.client.start()
+        return self.client
+
+    async def __aexit__(self, *_) -> None:
+        await self.client.close()
+
+
+async def topic(name: str, partitions: int = 1) -> str:
+    name = f"{PREFIX}-{name}"
+    async with Admin() as admin:
+        await admin.create_topics([NewTopic(name, partitions, REPLICAS)])
+    return name
+
+
+async def send(name: str, sent: list, **settings) -> None:
+    """`sent` are keyword arguments of `send`."""
+    producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, acks="all", **settings)
+    await producer.start()
+    try:
+        futures = [await producer.send(name, partition=0, **record) for record in sent]
+        await asyncio.wait_for(asyncio.gather(*futures), PATIENCE)
+    finally:
+        await producer.stop()
+
+
+async def collect(consumer: AIOKafkaConsumer, count: int) -> list:
+    async def enough() -> list:
+        found = []
+        while len(found) < count:
+            for records in (await consumer.getmany(timeout_ms=1000, max_records=count - len(found))).values():
+                found.extend(records)
+        return found
+    return await asyncio.wait_for(enough(), PATIENCE)
+
+
+async def read(name: str, count: int) -> list:
+    consumer = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(name, 0)])
+        return await collect(consumer, count)
+    finally:
+        await consumer.stop()
+
+
+async def produce(codec: str) -> None:
+    name, sent = await topic(f"produce-{codec}"), values(codec)
+    await send(name, [{"value": value} for value in sent], compression_type=None if codec == "none" else codec)
+    expect([record.value for record in await read(name, len(sent))], sent, "values")
+
+
+async def idempotent() -> None:
+    name, sent = await topic("idempotent"), values("once")
+    await send(name, [{"value": value} for value in sent], enable_idempotence=True)
+    found = await read(name, len(sent))
+    expect([(record.offset, record.value) for record in found], list(enumerate(sent)), "records")
+
+
+async def headers() -> None:
+    name, sent = await topic("headers"), [("a", b"1"), ("a", b"\x00\xff")]
+    await send(name, [{"key": b"k", "value": b"v", "headers": sent}])
+    found = (await read(name, 1))[0]
+    expect((found.key, found.value, list(found.headers)), (b"k", b"v", sent), "the record")
+
+
+async def offsets() -> None:
+    name = await topic("offsets")
+    await send(name, [{"value": b"x", "timestamp_ms": 1_000_000 * (number + 1)} for number in range(5)])
+    consumer, partition = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP), TopicPartition(name, 0)
+    await consumer.start()
+    try:
+        expect((await consumer.beginning_offsets([partition]))[partition], 0, "first")
+        expect((await consumer.end_offsets([partition]))[partition], 5, "end")
+        expect((await consumer.offsets_for_times({partition: 2_500_000}))[partition].offset, 2, "the offset of a time")
+    finally:
+        await consumer.stop()
+
+
+async def member(name: str, group: str) -> AIOKafkaConsumer:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+        session_timeout_ms=10_000, heartbeat_interval_ms=1000,
+    )
+    await consumer.start()
+    consumer.subscribe([name])
+    return consumer
+
+
+async def group_commit() -> None:
+    name, sent = await topic("commit"), values("commit")
+    await send(name, [{"value": value} for value in sent])
+    first = await member(name, f"{name}-group")
+    await collect(first, 100)
+    await first.commit({TopicPartition(name, 0): 100})
+    await first.stop()
+    second = await member(name, f"{name}-group")
+    expect((await collect(second, 1))[0].offset, 100, "the first record after the commit")
+    await second.stop()
+
+
+async def group_rebalance() -> None:
+    name = await topic("rebalance", 4)
+    one, two = await member(name, f"{name}-group"), await member(name, f"{name}-group")
+
+    async def until(shares: list, *members) -> None:
+        while sorted(len(it.assignment()) for it in members) != shares:
+            await asyncio.gather(*(it.getmany(timeout_ms=100) for it in members))
+    await asyncio.wait_for(until([2, 2], one, two), PATIENCE)
+    await two.stop()
+    await asyncio.wait_for(until([4], one), PATIENCE)
+    await one.stop()
+
+
+async def admin_topics() -> None:
+    name = await topic("admin", 2)
+    async with Admin() as admin:
+        await admin.create_partitions({name: NewPartitions(3)})
+        described = (await admin.describe_topics([name]))[0]
+        partitions = described["partitions"]
+        expect((len(partitions), len(partitions[0]["isr"])), (3, REPLICAS), "partitions and replicas")
+        await admin.delete_topics([name])
+        expect(len((await admin.describe_cluster())["brokers"]), REPLICAS, "nodes")
+
+
+async def admin_configs() -> None:
+    name = await topic("configs")
+    async with Admin() as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs={"retention.ms": "123456"})])
+        found = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        expect("123456" in str(found), True, "retention.ms")
+
+
+async def admin_groups() -> None:
+    name, group = await topic("groups"), f"{PREFIX}-admin-group"
+    await send(name, [{"value": value} for value in values("groups")])
+    it = await member(name, group)
+    await collect(it, 10)
+    await it.commit({TopicPartition(name, 0): 10})
+    async with Admin() as admin:
+        expect(group in str(await admin.describe_consumer_groups([group])), True, "it is described")
+        await it.stop()
+        expect(group in str(await admin.list_consumer_groups()), True, "it is listed")
+        found = await admin.list_consumer_group_offsets(group)
+        expect(found[TopicPartition(name, 0)].offset, 10, "what is committed")
+
+
+def each(check, *arguments):
+    return lambda: asyncio.run(check(*arguments))
+
+
+run("aiokafka", aiokafka.__version__, {
+    **{f"produce {codec}": each(produce, codec) for codec in CODECS},
+    "idempotent produce": each(idempotent),
+    "headers": each(headers),
+    "offsets by time": each(offsets),
+    "group: commit, resume": each(group_commit),
+    "group: rebalance": each(group_rebalance),
+    "admin: topics": each(admin_topics),
+    "admin: configs": each(admin_configs),
+    "admin: groups": each(admin_groups),
+})

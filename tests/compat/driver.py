@@ -1,0 +1,44 @@
+"""What the Python drivers share: the features, each run by itself, and how their outcome is told.
+
+A driver is called as `DRIVER BOOTSTRAP TOPIC-PREFIX REPLICAS` and prints one JSON object a line: first which client it is, then one for
+each feature: `{"feature": NAME, "outcome": "pass" | "fail" | "absent", "why": TEXT}`. `absent` means that the client has no
+call for it. A driver never fails as a whole: what goes wrong is the outcome of a feature.
+"""
+import json
+import sys
+import traceback
+
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+RECORDS = 300
+
+
+class Absent(Exception):
+    """The client has no way to do it."""
+
+
+def values(tag: str) -> list[bytes]:
+    """Values that compress, differ, and are of different lengths."""
+    return [f"{tag} {number} {'water ' * (number % 13)}".encode() for number in range(RECORDS)]
+
+
+def expect(found, wanted, what: str) -> None:
+    if found != wanted:
+        raise AssertionError(f"{what}: {str(found)[:200]} instead of {str(wanted)[:200]}")
+
+
+def tell(**fields) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+def run(client: str, version: str, features: dict) -> None:
+    tell(client=client, version=version)
+    for feature, check in features.items():
+        try:
+            check()
+        except Absent as absent:
+            tell(feature=feature, outcome="absent", why=str(absent))
+        except BaseException as failure:  # noqa: BLE001: whatever it is, it is the feature's outcome
+            traceback.print_exc(file=sys.stderr)
+            tell(feature=feature, outcome="fail", why=f"{type(failure).__name__}: {failure}"[:300])
+        else:
+            tell(feature=feature, outcome="pass", why="")

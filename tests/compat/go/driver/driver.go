@@ -1,0 +1,96 @@
+// Package driver is what the Go drivers share: the features, each run by itself, and how their outcome is told. The form is
+// that of driver.py, one folder up.
+package driver
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Patience is how long anything may take.
+const Patience = 60 * time.Second
+
+// Records that each feature sends, where the number does not matter.
+const Records = 300
+
+// Codecs by their names.
+var Codecs = []string{"none", "gzip", "snappy", "lz4", "zstd"}
+
+// What the driver was called with.
+var (
+	Bootstrap string
+	Prefix    string
+	Replicas  int
+)
+
+// Absent is why a client has no way to do it.
+type Absent string
+
+func (absent Absent) Error() string { return string(absent) }
+
+// Feature is one row of the table.
+type Feature struct {
+	Name  string
+	Check func() error
+}
+
+// Values compress, differ, and are of different lengths.
+func Values(tag string) []string {
+	values := make([]string, Records)
+	for number := range values {
+		values[number] = fmt.Sprintf("%s %d %s", tag, number, strings.Repeat("water ", number%13))
+	}
+	return values
+}
+
+// Expect says what is wrong if it is not what was wanted.
+func Expect(found, wanted any, what string) error {
+	if fmt.Sprint(found) == fmt.Sprint(wanted) {
+		return nil
+	}
+	return fmt.Errorf("%s: %.200s instead of %.200s", what, fmt.Sprint(found), fmt.Sprint(wanted))
+}
+
+// Run runs all features of a client; its version is that of its module.
+func Run(client, module string, features []Feature) {
+	Bootstrap, Prefix = os.Args[1], os.Args[2]
+	Replicas, _ = strconv.Atoi(os.Args[3])
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dependency := range info.Deps {
+			if dependency.Path == module {
+				version = strings.TrimPrefix(dependency.Version, "v")
+			}
+		}
+	}
+	tell(map[string]string{"client": client, "version": version})
+	for _, feature := range features {
+		outcome, why := "pass", ""
+		if failure := attempt(feature.Check); failure != nil {
+			outcome, why = "fail", failure.Error()
+			if absent, ok := failure.(Absent); ok {
+				outcome, why = "absent", string(absent)
+			}
+		}
+		tell(map[string]string{"feature": feature.Name, "outcome": outcome, "why": fmt.Sprintf("%.300s", why)})
+	}
+}
+
+func attempt(check func() error) (failure error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			failure = fmt.Errorf("it panicked: %v", panicked)
+		}
+	}()
+	return check()
+}
+
+func tell(fields map[string]string) {
+	line, _ := json.Marshal(fields)
+	fmt.Println(string(line))
+}

@@ -1,0 +1,76 @@
+"""kcat, the command-line client on librdkafka, as Debian ships it. It has no calls for administration."""
+import re
+import subprocess
+import sys
+
+from driver import CODECS, Absent, expect, run, values
+
+BOOTSTRAP, PREFIX = sys.argv[1], sys.argv[2]
+PATIENCE = 90
+
+
+def kcat(*arguments: str, stdin: bytes = b"") -> bytes:
+    done = subprocess.run(["kcat", "-b", BOOTSTRAP, *arguments], input=stdin, capture_output=True, timeout=PATIENCE)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.decode(errors="replace").strip()[-300:])
+    return done.stdout
+
+
+def send(topic: str, lines: list[bytes], *more: str) -> None:
+    kcat("-P", "-t", topic, "-p", "0", "-X", "acks=all", *more, stdin=b"".join(line + b"\n" for line in lines))
+
+
+def read(topic: str, *more: str) -> bytes:
+    return kcat("-C", "-t", topic, "-p", "0", "-o", "beginning", "-e", "-q", *more)
+
+
+def produce(codec: str) -> None:
+    topic, sent = f"{PREFIX}-produce-{codec}", values(codec)
+    send(topic, sent, "-z", codec)
+    expect(read(topic).splitlines(), sent, "lines")
+
+
+def idempotent() -> None:
+    topic, sent = f"{PREFIX}-idempotent", values("once")
+    send(topic, sent, "-X", "enable.idempotence=true")
+    expect(read(topic).splitlines(), sent, "lines")
+
+
+def headers() -> None:
+    topic = f"{PREFIX}-headers"
+    send(topic, [b"k:v"], "-K", ":", "-H", "a=1", "-H", "b=2")
+    expect(read(topic, "-f", "%k|%s|%h"), b"k|v|a=1,b=2", "the record")
+
+
+def offsets() -> None:
+    topic = f"{PREFIX}-offsets"
+    send(topic, [b"one", b"two"])
+    expect(kcat("-Q", "-t", f"{topic}:0:1").strip(), f"{topic} [0] offset 0".encode(), "after the epoch")
+    expect(kcat("-Q", "-t", f"{topic}:0:4102444800000").strip(), f"{topic} [0] offset -1".encode(), "after 2100")
+
+
+def group_commit() -> None:
+    topic, group, sent = f"{PREFIX}-commit", f"{PREFIX}-group", values("commit")
+    send(topic, sent)
+    first = kcat("-X", "auto.offset.reset=earliest", "-q", "-c", "100", "-G", group, topic)
+    expect(len(first.splitlines()), 100, "lines")
+    rest = kcat("-X", "auto.offset.reset=earliest", "-q", "-e", "-G", group, topic)
+    expect(rest.splitlines(), sent[100:], "lines after the commit")
+
+
+def none() -> None:
+    raise Absent("kcat has no such command")
+
+
+version = subprocess.run(["kcat", "-V"], capture_output=True, text=True).stdout
+run("kcat", ", librdkafka ".join(re.findall(r"\d+\.\d+\.\d+", version)[:2]), {
+    **{f"produce {codec}": lambda codec=codec: produce(codec) for codec in CODECS},
+    "idempotent produce": idempotent,
+    "headers": headers,
+    "offsets by time": offsets,
+    "group: commit, resume": group_commit,
+    "group: rebalance": none,
+    "admin: topics": none,
+    "admin: configs": none,
+    "admin: groups": none,
+})
