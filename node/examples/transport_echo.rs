@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use headwater::security::Authority;
-use headwater::security::tls::{ALPN_KAFKA, NothingRevoked, ServerTls, Trust};
+use headwater::security::tls::{ALPN_KAFKA, Clients, NothingRevoked, ServerTls, Trust};
 use headwater::sys::net::Net;
 use headwater::transport::dialer::Credentials;
 use headwater::transport::quic::Settings;
@@ -67,7 +67,7 @@ fn main() {
         .identity;
     let tls = ServerTls {
         identity,
-        client_authority: None,
+        clients: Clients::ANYBODY,
         revocations: Arc::new(NothingRevoked),
     };
     let credentials = Credentials {

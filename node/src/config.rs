@@ -10,6 +10,7 @@ mod group;
 pub mod properties;
 pub mod server;
 mod throttled;
+mod tls;
 pub mod topic;
 mod transaction;
 pub mod units;
@@ -21,5 +22,6 @@ pub use server::{
     Voter,
 };
 pub use throttled::Throttled;
+pub use tls::{CertificateFiles, ClientAuth, Tls};
 pub use topic::TopicConfig;
 pub use transaction::TransactionConfig;

@@ -53,6 +53,7 @@ pub struct Core {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bound {
     pub tcp: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
     pub quic: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
 }
@@ -149,6 +150,7 @@ impl Node {
         .await?;
         let above = Above {
             tcp: sockets.tcp,
+            tls: sockets.tls,
             http: sockets.http,
             authority: sockets.authority,
             store: sockets.store,
@@ -352,6 +354,7 @@ fn listen_to_peers(
 /// What is above the cluster: clients, people, sites.
 struct Above {
     tcp: Option<Listener>,
+    tls: Option<Listener>,
     http: Option<net::Listener>,
     authority: Arc<Authority>,
     store: SecurityStore,
@@ -401,7 +404,7 @@ fn serve(
             listener,
         );
     }
-    if let Some(listener) = above.tcp {
+    for listener in [above.tcp, above.tls].into_iter().flatten() {
         server.listen(listener);
     }
     server.open();

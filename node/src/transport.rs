@@ -52,6 +52,8 @@ impl Carrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListenerKind {
     Tcp,
+    /// TCP, and nothing but TLS on it.
+    Tls,
     Quic,
 }
 

@@ -30,5 +30,6 @@ mod module_author;
 mod sdk;
 mod sdk_groups;
 mod start_and_stop;
+mod tls;
 mod transactions;
 mod transforms_killed;

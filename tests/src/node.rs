@@ -22,10 +22,12 @@ pub struct Addresses {
     pub tcp: SocketAddr,
     pub quic: SocketAddr,
     pub http: SocketAddr,
+    /// Only where it is told to listen there.
+    pub tls: Option<SocketAddr>,
 }
 
 impl Addresses {
-    /// Reads the ready line: `ready tcp=ADDR quic=ADDR http=ADDR`.
+    /// Reads the ready line: `ready tcp=ADDR quic=ADDR http=ADDR`, with `tls=ADDR` behind it where that is on.
     pub fn parse(line: &str) -> Option<Self> {
         let words = line.strip_prefix("ready ")?;
         let find = |name: &str| {
@@ -37,6 +39,7 @@ impl Addresses {
             tcp: find("tcp=")?,
             quic: find("quic=")?,
             http: find("http=")?,
+            tls: find("tls="),
         })
     }
 }

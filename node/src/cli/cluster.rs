@@ -227,18 +227,24 @@ fn places(first: &Value, number: u64) -> String {
 
 fn nodes(value: &Value) -> String {
     let nodes = || value["nodes"].as_array().into_iter().flatten();
-    let address = ["tcp", "quic", "http", "rack"];
+    let has_tls = nodes().any(|node| node["tls"].as_str().is_some_and(|address| !address.is_empty()));
+    let places: &[&str] = match has_tls {
+        true => &["tcp", "tls", "quic", "http", "rack"],
+        false => &["tcp", "quic", "http", "rack"],
+    };
     if nodes().all(|node| node["state"].is_null()) {
         // Any Kafka broker says as much.
-        let mut table = Table::new(&[">node", "tcp", "quic", "http", "rack"]);
+        let mut table = Table::new(&[&[">node"], places].concat());
         for node in nodes() {
-            table.row(["id"].into_iter().chain(address).map(|name| text(&node[name])));
+            let names = ["id"].iter().chain(places);
+            table.row(names.map(|name| text(&node[*name])));
         }
         return table.text();
     }
-    let mut table = Table::new(&[
-        ">node", "state", ">leads", ">follows", ">size", ">epoch", "version", "tcp", "quic", "http", "rack",
-    ]);
+    let heads: &[&str] = &[
+        ">node", "state", ">leads", ">follows", ">size", ">epoch", "version",
+    ];
+    let mut table = Table::new(&[heads, places].concat());
     for node in nodes() {
         let size = node["size_bytes"].as_u64().map_or_else(|| "-".to_owned(), bytes);
         let mut row: Vec<String> = ["id", "state", "leads", "follows"]
@@ -247,9 +253,9 @@ fn nodes(value: &Value) -> String {
         row.push(size);
         row.extend(
             ["epoch", "version"]
-                .into_iter()
-                .chain(address)
-                .map(|name| text(&node[name])),
+                .iter()
+                .chain(places)
+                .map(|name| text(&node[*name])),
         );
         table.row(row);
     }
@@ -325,6 +331,17 @@ mod tests {
             assert!(shown.lines().any(|found| found == line), "{line:?} in\n{shown}");
         }
         assert!(!shown.contains("moving"), "{shown}");
+    }
+
+    #[test]
+    fn the_tls_listener_is_shown_where_there_is_one() {
+        let node = |tls: &str| json!({ "nodes": [{ "id": 5, "tcp": "a:1", "tls": tls, "quic": "a:2", "http": "a:3", "rack": "r" }] });
+        let shown = nodes(&node("a:4"));
+        assert!(
+            shown.lines().any(|line| line == "   5  a:1  a:4  a:2   a:3   r"),
+            "{shown}"
+        );
+        assert!(!nodes(&node("")).contains("tls"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use headwater_sdk::{Address, Client, Config, Transport, Trust};
+use headwater_sdk::{Address, Client, Config, Identity, Transport, Trust};
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -44,6 +44,12 @@ pub(super) struct Common {
     /// Trust the certificate with this SHA-256 fingerprint
     #[arg(long, global = true, help_heading = HEADING, value_name = "HEX", conflicts_with = "ca")]
     fingerprint: Option<String>,
+    /// Show this certificate, with its chain, to nodes that ask for one (a PEM file)
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE", env = "HEADWATER_CERT", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The private key that belongs to --cert (a PEM file)
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE", env = "HEADWATER_KEY", requires = "cert")]
+    key: Option<PathBuf>,
     /// Trust any certificate: whoever is in the middle can read along
     #[arg(long, global = true, help_heading = HEADING, conflicts_with_all = ["ca", "fingerprint"])]
     insecure: bool,
@@ -71,7 +77,18 @@ impl Common {
         let mut config = Config::new(bootstrap).map_err(headwater_sdk::Error::from)?;
         config.client_id = "headwater-cli".to_owned();
         config.trust = self.trust(&config.bootstrap)?;
+        config.identity = self.identity()?;
         Ok(config)
+    }
+
+    fn identity(&self) -> Result<Option<Identity>, Failure> {
+        let (Some(certificate), Some(key)) = (&self.cert, &self.key) else {
+            return Ok(None);
+        };
+        Ok(Some(Identity {
+            certificate_pem: read_text(certificate, PEM_BYTES_MAX)?,
+            key_pem: read_text(key, PEM_BYTES_MAX)?,
+        }))
     }
 
     fn trust(&self, addresses: &[Address]) -> Result<Trust, Failure> {
@@ -205,6 +222,8 @@ mod tests {
             output: Format::Text,
             ca: None,
             fingerprint: None,
+            cert: None,
+            key: None,
             insecure: false,
         }
     }

@@ -27,6 +27,9 @@ pub(super) struct Arguments {
     /// Where Kafka over TCP is accepted; port 0 takes a free one, an empty address turns it off.
     #[arg(long, value_name = "ADDRESS")]
     listen_tcp: Option<String>,
+    /// Where Kafka over TLS is accepted, beside TCP; off unless it is given.
+    #[arg(long, value_name = "ADDRESS")]
+    listen_tls: Option<String>,
     /// Where Kafka over QUIC is accepted.
     #[arg(long, value_name = "ADDRESS")]
     listen_quic: Option<String>,
@@ -36,6 +39,9 @@ pub(super) struct Arguments {
     /// The TCP address clients are told.
     #[arg(long, value_name = "ADDRESS")]
     advertise_tcp: Option<String>,
+    /// The TLS address clients are told.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_tls: Option<String>,
     /// The QUIC address clients are told.
     #[arg(long, value_name = "ADDRESS")]
     advertise_quic: Option<String>,
@@ -86,9 +92,11 @@ fn configure(arguments: Arguments) -> anyhow::Result<NodeConfig> {
         ("--data-dir", "data.dir", data_dir),
         ("--node-id", "node.id", arguments.node_id),
         ("--listen-tcp", "listen.tcp", arguments.listen_tcp),
+        ("--listen-tls", "listen.tls", arguments.listen_tls),
         ("--listen-quic", "listen.quic", arguments.listen_quic),
         ("--listen-http", "listen.http", arguments.listen_http),
         ("--advertise-tcp", "advertise.tcp", arguments.advertise_tcp),
+        ("--advertise-tls", "advertise.tls", arguments.advertise_tls),
         ("--advertise-quic", "advertise.quic", arguments.advertise_quic),
         ("--cluster-id", "cluster.id", arguments.cluster_id),
         ("--voters", "voters", arguments.voters),
@@ -145,7 +153,12 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
 /// The one line on standard output: whoever started the node reads from it what was bound.
 fn say_ready(bound: &Bound) -> std::io::Result<()> {
     let mut line = String::from("ready");
-    for (name, address) in [("tcp", bound.tcp), ("quic", bound.quic), ("http", bound.http)] {
+    for (name, address) in [
+        ("tcp", bound.tcp),
+        ("quic", bound.quic),
+        ("http", bound.http),
+        ("tls", bound.tls),
+    ] {
         if let Some(address) = address {
             line.push_str(&format!(" {name}={address}"));
         }

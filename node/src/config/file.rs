@@ -23,7 +23,16 @@ pub enum ConfigError {
 }
 
 /// Variables that start with `HEADWATER_` but are not properties of a node.
-const OTHER_VARIABLES: &[&str] = &["CONFIG", "BOOTSTRAP", "OUTPUT", "HTTP", "CA", "BIN"];
+const OTHER_VARIABLES: &[&str] = &[
+    "CONFIG",
+    "BOOTSTRAP",
+    "OUTPUT",
+    "HTTP",
+    "CA",
+    "CERT",
+    "KEY",
+    "BIN",
+];
 
 /// Values collected from the weakest source to the strongest.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 use super::cleaner;
 use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
+use super::tls::{self, Tls};
 use super::topic::{self, Source};
 use super::transaction::{self, TransactionConfig};
 use headwater_protocol::ids::NodeId;
@@ -63,7 +64,7 @@ pub(super) const fn live(
 
 pub(super) const INT_MAX: i64 = i32::MAX as i64;
 
-/// The properties of a node, besides those of its groups, its transactions and the cleaner, and the defaults for topics that
+/// The properties of a node, besides those of its groups, its transactions, the cleaner and TLS, and the defaults for topics that
 /// `topic::PROPERTIES` names.
 const PROPERTIES: &[ServerProperty] = &[
     node(
@@ -98,6 +99,12 @@ const PROPERTIES: &[ServerProperty] = &[
         "Where Kafka over TCP is accepted; empty turns it off.",
     ),
     node(
+        "listen.tls",
+        Kind::Text,
+        "",
+        "Where Kafka over TLS is accepted, beside listen.tcp; empty: nowhere.",
+    ),
+    node(
         "listen.quic",
         Kind::Text,
         "0.0.0.0:9092",
@@ -114,6 +121,12 @@ const PROPERTIES: &[ServerProperty] = &[
         Kind::Text,
         "",
         "The TCP address clients are told; empty tells the bound one.",
+    ),
+    node(
+        "advertise.tls",
+        Kind::Text,
+        "",
+        "The address of the TLS listener that clients are told; empty tells the bound one.",
     ),
     node(
         "advertise.quic",
@@ -159,24 +172,6 @@ const PROPERTIES: &[ServerProperty] = &[
         },
         "600",
         "How long a node may be silent before others take over what it leads.",
-    ),
-    node(
-        "tcp.tls.enable",
-        Kind::Bool,
-        "false",
-        "Whether the TCP listener speaks TLS.",
-    ),
-    node(
-        "tls.certificate.file",
-        Kind::Text,
-        "",
-        "The certificate shown to clients; empty: the node's own.",
-    ),
-    node(
-        "tls.key.file",
-        Kind::Text,
-        "",
-        "The private key that belongs to it.",
     ),
     node(
         "worker.threads",
@@ -391,6 +386,7 @@ fn own() -> impl Iterator<Item = &'static ServerProperty> {
         .chain(group::PROPERTIES)
         .chain(transaction::PROPERTIES)
         .chain(cleaner::PROPERTIES)
+        .chain(tls::PROPERTIES)
 }
 
 /// Properties whose values nobody is shown.
@@ -481,6 +477,7 @@ pub struct NodeConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub tcp: Option<String>,
+    pub tls: Option<String>,
     pub quic: Option<String>,
     pub http: Option<String>,
 }
@@ -489,6 +486,7 @@ pub struct Listen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advertise {
     pub tcp: Option<String>,
+    pub tls: Option<String>,
     pub quic: Option<String>,
     pub http: Option<String>,
 }
@@ -507,13 +505,6 @@ pub struct Liveness {
     pub quorum_heartbeat_ms: u64,
     pub heartbeat_ms: u64,
     pub session_timeout_ms: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    pub tcp: bool,
-    pub certificate_file: Option<PathBuf>,
-    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -713,11 +704,13 @@ impl NodeConfig {
             rack: text("broker.rack"),
             listen: Listen {
                 tcp: text("listen.tcp"),
+                tls: text("listen.tls"),
                 quic: text("listen.quic"),
                 http: text("listen.http"),
             },
             advertise: Advertise {
                 tcp: text("advertise.tcp"),
+                tls: text("advertise.tls"),
                 quic: text("advertise.quic"),
                 http: text("advertise.http"),
             },
@@ -728,11 +721,7 @@ impl NodeConfig {
                 heartbeat_ms: milliseconds("broker.heartbeat.interval.ms"),
                 session_timeout_ms: milliseconds("broker.session.timeout.ms"),
             },
-            tls: Tls {
-                tcp: broker.value("tcp.tls.enable") == "true",
-                certificate_file: text("tls.certificate.file").map(PathBuf::from),
-                key_file: text("tls.key.file").map(PathBuf::from),
-            },
+            tls: Tls::of(&broker)?,
             worker_threads: count("worker.threads"),
             telemetry: Telemetry {
                 format: match broker.value("telemetry.log.format").as_str() {

@@ -36,6 +36,7 @@ impl Cluster {
         for id in 1..=nodes {
             let addresses = Addresses {
                 tcp: format!("n{id}:1"),
+                tls: String::new(),
                 quic: format!("n{id}:2"),
                 http: format!("n{id}:3"),
             };

@@ -62,6 +62,7 @@ pub(super) struct ClusterNode {
     pub id: i32,
     /// Addresses as clients are told, `host:port`; empty where the listener is off.
     pub tcp: String,
+    pub tls: String,
     pub quic: String,
     pub http: String,
     #[schema(required)]
@@ -217,6 +218,7 @@ fn described(node: &Node, load: Load, size_bytes: Option<u64>) -> ClusterNode {
     ClusterNode {
         id: node.id.0,
         tcp: node.addresses.tcp.clone(),
+        tls: node.addresses.tls.clone(),
         quic: node.addresses.quic.clone(),
         http: node.addresses.http.clone(),
         rack: node.rack.clone(),

@@ -79,6 +79,9 @@ pub enum NodeState {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Addresses {
     pub tcp: String,
+    /// Of the listener that speaks nothing but TLS.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tls: String,
     pub quic: String,
     pub http: String,
 }

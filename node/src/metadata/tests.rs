@@ -23,6 +23,7 @@ fn records_have_golden_bytes() {
     let id = TopicId([7; 16]);
     let addresses = Addresses {
         tcp: "a:1".to_owned(),
+        tls: String::new(),
         quic: "a:2".to_owned(),
         http: "a:3".to_owned(),
     };

@@ -75,6 +75,7 @@ pub(super) fn describe(core: &Core, bound: Bound, directory: &str) -> Node {
     };
     let addresses = Addresses {
         tcp: told(&advertise.tcp, bound.tcp),
+        tls: told(&advertise.tls, bound.tls),
         quic: told(&advertise.quic, bound.quic),
         http: told(&advertise.http, bound.http),
     };
@@ -316,18 +317,21 @@ impl Beat {
         self.tasks.give_up(HEARTBEAT, reason);
     }
 
-    /// A controller of the first feature level takes no note of what a node supports, and its successor does not know it.
-    /// Who leads by now is not known here: it is told until it knows.
+    /// A controller of the first feature level takes no note of what a node supports, an older one of where its TLS listener
+    /// is, and its successor does not know it. Who leads by now is not known here: it is told until it knows.
     async fn tell_again(&mut self, taken_for: Level) {
         let now = self.clock.now();
         let is_early = self.told_at.is_some_and(|at| now.duration_since(at) < RETRY);
-        if taken_for == Supported::of(&self.told).level() || is_early {
+        let known = self.controller.known();
+        let known = known.nodes.get(&self.me).map(|node| &node.addresses);
+        let is_known = known.is_none_or(|addresses| *addresses == self.told.addresses);
+        if is_early || (is_known && taken_for == Supported::of(&self.told).level()) {
             return;
         }
         self.told_at = Some(now);
         let again = Change::RegisterNode(self.told.clone());
         if let Err(error) = self.controller.propose(again).await {
-            tracing::warn!(%error, "the controller could not be told what this node supports");
+            tracing::warn!(%error, "the controller could not be told what this node supports and where it is reached");
         }
     }
 

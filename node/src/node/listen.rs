@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::Bound;
-use crate::config::NodeConfig;
+use crate::config::{ClientAuth, NodeConfig};
 use crate::link::{Links, StreamServer};
 use crate::metadata::{SiteState, View};
 use crate::peer::{CallError, Peers};
 use crate::replication::{Connecting, Ends, Leaders};
 use crate::security::store::{self, Keys, SecurityStore, StoreError, Subject};
-use crate::security::tls::{Revocations, ServerTls};
-use crate::security::{Authority, CertificateFacts, Identity};
+use crate::security::tls::{Clients, Demand, Names, Revocations, ServerTls};
+use crate::security::{Authority, CertificateFacts};
 use crate::server::{Server, SessionSink};
 use crate::sys::Sys;
 use crate::sys::disk::Disk;
@@ -50,6 +50,7 @@ pub enum ListenError {
 /// Everything that was bound and not yet served.
 pub(super) struct Sockets {
     pub(super) tcp: Option<Listener>,
+    pub(super) tls: Option<Listener>,
     pub(super) quic: Option<Listener>,
     pub(super) http: Option<net::Listener>,
     pub(super) bound: Bound,
@@ -68,26 +69,28 @@ pub(super) async fn bind(
     let (keys, store) = open_keys(config, sys, cluster_id).await?;
     let tls = ServerTls {
         identity: keys.node,
-        client_authority: Some(keys.authority.certificate().clone()),
+        clients: Clients::of_cluster(keys.authority.certificate()),
         revocations: Arc::new(RevokedSites(view.clone())),
     };
     let mut sockets = Sockets {
         tcp: None,
+        tls: None,
         quic: None,
         http: None,
         bound: Bound::default(),
         authority: Arc::new(keys.authority),
         store,
     };
+    let clients_tls = client_tls(config, sys, &tls).await?;
     if let Some(address) = resolve(net, "listen.tcp", listen.tcp.as_deref()).await? {
-        let tcp_tls = if config.tls.tcp {
-            Some(tcp_tls(config, sys, &tls).await?)
-        } else {
-            None
-        };
-        let listener = Listener::tcp(net, address, tcp_tls.as_ref())?;
+        let listener = Listener::tcp(net, address, config.tls.tcp.then_some(&clients_tls))?;
         sockets.bound.tcp = listener.local_address().ok();
         sockets.tcp = Some(listener);
+    }
+    if let Some(address) = resolve(net, "listen.tls", listen.tls.as_deref()).await? {
+        let listener = Listener::tls(net, address, &clients_tls)?;
+        sockets.bound.tls = listener.local_address().ok();
+        sockets.tls = Some(listener);
     }
     if let Some(address) = resolve(net, "listen.quic", listen.quic.as_deref()).await? {
         let listener = Listener::quic(net, address, &tls, &quic::Settings::default())?;
@@ -151,8 +154,10 @@ async fn open_keys(
 fn hosts(config: &NodeConfig) -> Vec<String> {
     let addresses = [
         &config.advertise.tcp,
+        &config.advertise.tls,
         &config.advertise.quic,
         &config.listen.tcp,
+        &config.listen.tls,
         &config.listen.quic,
     ];
     let host = |address: &String| {
@@ -167,21 +172,36 @@ fn hosts(config: &NodeConfig) -> Vec<String> {
     hosts
 }
 
-/// TLS for the TCP listener: the operator's certificate where one is named, else the node's own.
-async fn tcp_tls(config: &NodeConfig, sys: &Sys, own: &ServerTls) -> Result<ServerTls, ListenError> {
-    let tls = &config.tls;
-    let (Some(certificate), Some(key)) = (tls.certificate_file.clone(), tls.key_file.clone()) else {
+/// TLS for clients over TCP: the operator's certificate where one is named, else the node's own, and likewise the
+/// authorities that clients' certificates come from.
+async fn client_tls(config: &NodeConfig, sys: &Sys, own: &ServerTls) -> Result<ServerTls, ListenError> {
+    let settings = config.tls.clone();
+    if !settings.tcp && config.listen.tls.is_none() {
         return Ok(own.clone());
-    };
+    }
     let disk = Arc::clone(&sys.disk);
-    let reading = sys.tasks.blocking("read certificate", move || {
-        store::read_identity(&*disk, &certificate, &key)
+    let read = sys.tasks.blocking("read certificates", move || {
+        let files = settings.certificate.as_ref();
+        let identity = files.map(|files| store::read_identity(&*disk, &files.certificate, &files.key));
+        let authorities = settings.client_ca_file.as_deref();
+        let authorities = authorities.map(|path| store::read_certificates(&*disk, path));
+        Ok::<_, StoreError>((identity.transpose()?, authorities.transpose()?))
     });
-    let identity: Identity = reading.await.map_err(|_| StoreError::Stopped)??;
-    Ok(ServerTls {
-        identity,
-        ..own.clone()
-    })
+    let (identity, authorities) = read.await.map_err(|_| StoreError::Stopped)??;
+    let mut tls = own.clone();
+    if let Some(identity) = identity {
+        tls.identity = identity;
+    }
+    if let Some(authorities) = authorities {
+        tls.clients.authorities = authorities;
+        tls.clients.names = Names::Strangers;
+    }
+    tls.clients.demand = match config.tls.client_auth {
+        ClientAuth::None => Demand::None,
+        ClientAuth::Requested => Demand::Requested,
+        ClientAuth::Required => Demand::Required,
+    };
+    Ok(tls)
 }
 
 /// Sites whose certificates are refused.

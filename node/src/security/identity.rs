@@ -65,11 +65,16 @@ pub struct Identity {
 impl Identity {
     /// Reads a chain and a PKCS#8, SEC1 or PKCS#1 key, both in PEM.
     pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
+        Self::with_key(certificates(chain_pem)?, key_pem)
+    }
+
+    /// A chain with its leaf's key, which is read from PEM.
+    pub(super) fn with_key(
+        chain: Vec<CertificateDer<'static>>,
+        key_pem: &str,
+    ) -> Result<Self, IdentityError> {
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())?;
-        Ok(Self {
-            chain: certificates(chain_pem)?,
-            key,
-        })
+        Ok(Self { chain, key })
     }
 
     pub(super) fn from_parts(chain: Vec<CertificateDer<'static>>, key_pkcs8: Vec<u8>) -> Self {
@@ -151,6 +156,12 @@ impl CertificateFacts {
             san: names.unwrap_or_default(),
             not_after_ms: parsed.validity().not_after.timestamp().saturating_mul(1000),
         })
+    }
+
+    /// Takes back that it names a site or a node: only the cluster's own authority may say that.
+    pub fn disown(&mut self) {
+        self.san
+            .retain(|name| !name.starts_with(SITE_URI) && !name.starts_with(NODE_URI));
     }
 
     /// The site this certificate was issued to.

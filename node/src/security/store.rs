@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::authority::{Authority, AuthorityError, pem_text};
-use super::identity::{Identity, IdentityError};
+use super::identity::{self, Identity, IdentityError};
 use crate::sys::disk::{self, Disk};
 use crate::sys::task::Tasks;
+use rustls_pki_types::CertificateDer;
 
 const AUTHORITY_CERTIFICATE: &str = "authority.pem";
 const AUTHORITY_KEY: &str = "authority.key";
@@ -27,6 +28,8 @@ const RENEW_BEFORE_MS: i64 = 913 * 24 * 60 * 60 * 1000;
 pub enum StoreError {
     #[error("cannot use {path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Unusable { path: PathBuf, source: IdentityError },
     #[error("{file:?} is no file name")]
     Name { file: String },
     #[error("the node is stopping")]
@@ -172,13 +175,29 @@ impl SecurityStore {
 
 /// A certificate chain and its key from files of the operator's.
 pub fn read_identity(disk: &dyn Disk, certificate: &Path, key: &Path) -> Result<Identity, StoreError> {
-    let read = |path: &Path| {
-        read(disk, path)?.ok_or_else(|| StoreError::File {
-            path: path.to_owned(),
-            source: io::ErrorKind::NotFound.into(),
-        })
+    let (chain_pem, key_pem) = (read_text(disk, certificate)?, read_text(disk, key)?);
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Unusable { path, source }
     };
-    Ok(Identity::from_pem(&read(certificate)?, &read(key)?)?)
+    let chain = identity::certificates(&chain_pem).map_err(unusable(certificate))?;
+    Identity::with_key(chain, &key_pem).map_err(unusable(key))
+}
+
+/// Certificates from a file of the operator's, at least one.
+pub fn read_certificates(disk: &dyn Disk, path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let text = read_text(disk, path)?;
+    identity::certificates(&text).map_err(|source| StoreError::Unusable {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_text(disk: &dyn Disk, path: &Path) -> Result<String, StoreError> {
+    read(disk, path)?.ok_or_else(|| StoreError::File {
+        path: path.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    })
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StoreError> {

@@ -116,7 +116,7 @@ fn fingerprints_are_read_in_both_spellings() {
 fn is_believed(trust: &Trust, identity: Identity) -> bool {
     let server = ServerTls {
         identity,
-        client_authority: None,
+        clients: super::tls::Clients::ANYBODY,
         revocations: Arc::new(NothingRevoked),
     };
     let server = Arc::new(server.for_tcp().unwrap());

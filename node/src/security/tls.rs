@@ -52,9 +52,52 @@ impl Revocations for NothingRevoked {
 #[derive(Clone)]
 pub struct ServerTls {
     pub identity: Identity,
-    /// Client certificates are optional and must be signed by this authority.
-    pub client_authority: Option<CertificateDer<'static>>,
+    pub clients: Clients,
     pub revocations: Arc<dyn Revocations>,
+}
+
+/// Whether clients are asked for certificates, and whose are believed.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    pub demand: Demand,
+    pub authorities: Vec<CertificateDer<'static>>,
+    pub names: Names,
+}
+
+impl Clients {
+    /// Nobody is asked who he is.
+    pub const ANYBODY: Self = Self {
+        demand: Demand::None,
+        authorities: Vec::new(),
+        names: Names::Strangers,
+    };
+
+    /// A certificate is optional, and must be signed by this cluster's authority.
+    pub fn of_cluster(authority: &CertificateDer<'static>) -> Self {
+        Self {
+            demand: Demand::Requested,
+            authorities: vec![authority.clone()],
+            names: Names::Own,
+        }
+    }
+}
+
+/// Whether a client has to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    None,
+    /// It may come without one. One that it shows must be good.
+    Requested,
+    Required,
+}
+
+/// Who vouches for clients' certificates, and so which names in them count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// The cluster's own authority: its certificates say which site or node somebody is.
+    Own,
+    /// Authorities of the operator's. Whatever they sign, it makes nobody a site or a node.
+    Strangers,
 }
 
 impl ServerTls {
@@ -78,15 +121,16 @@ impl ServerTls {
         let provider = Arc::new(provider());
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
-        let builder = match &self.client_authority {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let roots = Arc::new(roots(std::slice::from_ref(authority))?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .allow_unauthenticated()
-                    .build()?;
-                builder.with_client_cert_verifier(verifier)
+        let verifier = || -> Result<_, TlsError> {
+            let roots = Arc::new(roots(&self.clients.authorities)?);
+            Ok(WebPkiClientVerifier::builder_with_provider(roots, provider))
+        };
+        let builder = match self.clients.demand {
+            Demand::None => builder.with_no_client_auth(),
+            Demand::Requested => {
+                builder.with_client_cert_verifier(verifier()?.allow_unauthenticated().build()?)
             }
+            Demand::Required => builder.with_client_cert_verifier(verifier()?.build()?),
         };
         let mut config =
             builder.with_single_cert(self.identity.chain.clone(), self.identity.key.clone_key())?;

@@ -7,6 +7,7 @@ mod flow;
 mod groups;
 mod hostile;
 mod journeys;
+mod tls;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ struct Edge {
     server: Server,
     services: Services,
     tcp: memory::Connector,
+    tls: memory::Connector,
     quic: memory::Connector,
 }
 
@@ -103,6 +105,7 @@ impl Edge {
         });
         let addresses = Addresses {
             tcp: "tcp.example:9092".to_owned(),
+            tls: "tls.example:9093".to_owned(),
             quic: "quic.example:9094".to_owned(),
             http: String::new(),
         };
@@ -143,13 +146,16 @@ impl Edge {
         let server = Server::new(services.clone(), None);
         server.open();
         let (tcp, tcp_listener) = memory::listener(ListenerKind::Tcp);
+        let (tls, tls_listener) = memory::listener(ListenerKind::Tls);
         let (quic, quic_listener) = memory::listener(ListenerKind::Quic);
         server.listen(Listener::Memory(tcp_listener));
+        server.listen(Listener::Memory(tls_listener));
         server.listen(Listener::Memory(quic_listener));
         Self {
             server,
             services,
             tcp,
+            tls,
             quic,
         }
     }

@@ -27,6 +27,14 @@ impl Listener {
         }
     }
 
+    /// Listens for TLS on `net`, beside the listener for TCP.
+    pub fn tls(net: &Net, address: SocketAddr, tls: &ServerTls) -> Result<Self, tcp::ListenError> {
+        match net.host() {
+            None => Ok(Self::Tcp(tcp::Listener::bind_tls(net, address, tls)?)),
+            Some(host) => Self::memory(host, address, ListenerKind::Tls),
+        }
+    }
+
     /// Listens for QUIC on `net`.
     pub fn quic(
         net: &Net,

@@ -89,7 +89,7 @@ impl Listener {
     /// Listens on a simulated net as the listener of that kind does on a real one.
     pub fn bind(host: &Host, address: SocketAddr, kind: ListenerKind) -> io::Result<Self> {
         let double = match kind {
-            ListenerKind::Tcp => Kind::Stream,
+            ListenerKind::Tcp | ListenerKind::Tls => Kind::Stream,
             ListenerKind::Quic => Kind::Session,
         };
         Ok(Self {

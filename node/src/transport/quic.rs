@@ -24,7 +24,7 @@ use super::stream::HandshakeOver;
 use super::tcp::{ListenError, client_facts};
 use super::{Carrier, CloseCode, ListenerKind, Peer, Session, SessionError, Stream};
 use crate::security::identity::Identity;
-use crate::security::tls::{EarlyData, Revocations, ServerTls};
+use crate::security::tls::{EarlyData, Names, Revocations, ServerTls};
 use crate::sys::net::Net;
 
 /// The largest packet worth looking for; the loopback device carries it, and jumbo frames come near.
@@ -208,6 +208,7 @@ impl Accepting {
             .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         let certificate = match client_facts(
             chain.as_ref().map(|chain| chain.as_slice()),
+            Names::Own,
             self.revocations.as_ref(),
         ) {
             Ok(certificate) => certificate,

@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::listener::{HandshakeError, Incoming};
 use super::{Carrier, ListenerKind, Peer, Stream};
 use crate::security::identity::CertificateFacts;
-use crate::security::tls::{Revocations, ServerTls, TlsError};
+use crate::security::tls::{Names, Revocations, ServerTls, TlsError};
 use crate::sys::net::{self, Net};
 
 /// Why nothing listens.
@@ -31,28 +31,48 @@ pub enum ListenError {
 pub struct Listener {
     socket: net::Listener,
     tls: Option<Tls>,
+    kind: ListenerKind,
 }
 
 #[derive(Clone)]
 struct Tls {
     acceptor: TlsAcceptor,
+    names: Names,
     revocations: Arc<dyn Revocations>,
+}
+
+impl Tls {
+    fn new(tls: &ServerTls) -> Result<Self, TlsError> {
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(tls.for_tcp()?)),
+            names: tls.clients.names,
+            revocations: Arc::clone(&tls.revocations),
+        })
+    }
 }
 
 impl Listener {
     /// Binds `address`; with `tls`, every connection must begin with a TLS handshake.
     pub fn bind(net: &Net, address: SocketAddr, tls: Option<&ServerTls>) -> Result<Self, ListenError> {
-        let tls = match tls {
-            None => None,
-            Some(tls) => Some(Tls {
-                acceptor: TlsAcceptor::from(Arc::new(tls.for_tcp()?)),
-                revocations: Arc::clone(&tls.revocations),
-            }),
-        };
+        let tls = tls.map(Tls::new).transpose()?;
+        Self::open(net, address, tls, ListenerKind::Tcp)
+    }
+
+    /// Binds `address` for TLS alone, as a listener of its own kind.
+    pub fn bind_tls(net: &Net, address: SocketAddr, tls: &ServerTls) -> Result<Self, ListenError> {
+        Self::open(net, address, Some(Tls::new(tls)?), ListenerKind::Tls)
+    }
+
+    fn open(
+        net: &Net,
+        address: SocketAddr,
+        tls: Option<Tls>,
+        kind: ListenerKind,
+    ) -> Result<Self, ListenError> {
         let socket = net
             .listen_tcp(address)
             .map_err(|source| ListenError::Bind { address, source })?;
-        Ok(Self { socket, tls })
+        Ok(Self { socket, tls, kind })
     }
 
     pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
@@ -65,6 +85,7 @@ impl Listener {
             stream,
             address,
             tls: self.tls.clone(),
+            kind: self.kind,
         })
     }
 }
@@ -74,6 +95,7 @@ pub struct Accepting {
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<Tls>,
+    kind: ListenerKind,
 }
 
 impl Accepting {
@@ -87,7 +109,7 @@ impl Accepting {
             certificate,
             node: None,
             transport,
-            listener: ListenerKind::Tcp,
+            listener: self.kind,
         };
         let Some(tls) = self.tls else {
             return Ok(Incoming::Stream {
@@ -96,7 +118,8 @@ impl Accepting {
             });
         };
         let stream = tls.acceptor.accept(self.stream).await?;
-        let certificate = client_facts(stream.get_ref().1.peer_certificates(), tls.revocations.as_ref())?;
+        let chain = stream.get_ref().1.peer_certificates();
+        let certificate = client_facts(chain, tls.names, tls.revocations.as_ref())?;
         Ok(Incoming::Stream {
             stream: Stream::tls(TlsStream::Server(stream)),
             peer: peer(certificate, Carrier::Tls),
@@ -104,15 +127,20 @@ impl Accepting {
     }
 }
 
-/// What the client's verified certificate says; an error when it has been revoked since.
+/// What the client's verified certificate says, as far as its authority may say it; an error when it has been revoked
+/// since.
 pub(super) fn client_facts(
     chain: Option<&[CertificateDer<'_>]>,
+    names: Names,
     revocations: &dyn Revocations,
 ) -> Result<Option<Arc<CertificateFacts>>, HandshakeError> {
     let Some(leaf) = chain.and_then(<[_]>::first) else {
         return Ok(None);
     };
-    let facts = CertificateFacts::read(leaf)?;
+    let mut facts = CertificateFacts::read(leaf)?;
+    if names == Names::Strangers {
+        facts.disown();
+    }
     if revocations.is_revoked(&facts) {
         return Err(HandshakeError::Revoked {
             fingerprint: facts.fingerprint,

@@ -12,7 +12,7 @@ use super::quic::Settings;
 use super::*;
 use crate::security::identity::Fingerprint;
 use crate::security::tls::{
-    ALPN_ENROL, ALPN_KAFKA, EarlyData, NothingRevoked, Revocations, ServerTls, Trust,
+    ALPN_ENROL, ALPN_KAFKA, Clients, Demand, EarlyData, Names, NothingRevoked, Revocations, ServerTls, Trust,
 };
 use crate::security::{Authority, Identity};
 use crate::sys::net::Net;
@@ -38,7 +38,7 @@ impl Pki {
     fn server(&self) -> ServerTls {
         ServerTls {
             identity: self.node.clone(),
-            client_authority: Some(self.authority.certificate().clone()),
+            clients: Clients::of_cluster(self.authority.certificate()),
             revocations: Arc::new(NothingRevoked),
         }
     }
@@ -555,6 +555,78 @@ async fn revoked_certificates_are_refused() {
     }
     for answer in dial_both(&server, &pki.site("shop-8")).await {
         answer.unwrap();
+    }
+}
+
+/// Whether a client gets in: one without a certificate, one whose authority is believed, and a stranger.
+#[tokio::test]
+async fn clients_show_the_certificates_that_are_demanded() {
+    let (pki, company) = (Pki::new(), Pki::new());
+    let of_company = Credentials {
+        identity: company.site("shop-7").identity,
+        ..pki.anonymous()
+    };
+    for (demand, without, good, strange) in [
+        (Demand::None, true, true, true),
+        (Demand::Requested, true, true, false),
+        (Demand::Required, false, true, false),
+    ] {
+        let server = ServerTls {
+            clients: Clients {
+                demand,
+                authorities: vec![company.authority.certificate().clone()],
+                names: Names::Strangers,
+            },
+            ..pki.server()
+        };
+        for (client, welcome) in [
+            (pki.anonymous(), without),
+            (of_company.clone(), good),
+            (pki.site("shop-8"), strange),
+        ] {
+            let [_, over_tls] = dial_both(&server, &client).await;
+            assert_eq!(over_tls.is_ok(), welcome, "{demand:?}: {over_tls:?}");
+            let Ok(Some(facts)) = over_tls else { continue };
+            // The company's authority speaks for people, never for a site of this cluster.
+            assert_eq!((&*facts.subject, facts.site()), ("site shop-7", None));
+        }
+    }
+}
+
+/// TLS over TCP by a client of our own making, for what `Dialer` does not do.
+async fn dial_version(
+    address: SocketAddr,
+    pki: &Pki,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.authority.certificate().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = Net::real().connect_tcp(address).await?;
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await
+}
+
+#[tokio::test]
+async fn the_tls_listener_speaks_both_versions_and_has_a_kind_of_its_own() {
+    let pki = Pki::new();
+    let mut listener = Listener::tls(&Net::real(), loopback(), &pki.server()).unwrap();
+    let address = listener.local_address().unwrap();
+    for (version, spoken) in [
+        (&rustls::version::TLS12, rustls::ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, rustls::ProtocolVersion::TLSv1_3),
+    ] {
+        let (client, accepted) = tokio::join!(dial_version(address, &pki, version), incoming(&mut listener));
+        assert_eq!(client.unwrap().get_ref().1.protocol_version(), Some(spoken));
+        let peer = accepted.unwrap().peer().clone();
+        assert_eq!((peer.listener, peer.transport), (ListenerKind::Tls, Carrier::Tls));
     }
 }
 

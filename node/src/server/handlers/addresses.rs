@@ -9,6 +9,7 @@ use crate::transport::ListenerKind;
 pub(super) fn of(node: &Node, listener: ListenerKind) -> Option<(Str, i32)> {
     let text = match listener {
         ListenerKind::Tcp => &node.addresses.tcp,
+        ListenerKind::Tls => &node.addresses.tls,
         ListenerKind::Quic => &node.addresses.quic,
     };
     let (host, port) = text.rsplit_once(':')?;
@@ -30,6 +31,7 @@ mod tests {
         let check = |tcp: &str, quic: &str, told_tcp: Option<(&str, i32)>, told_quic: Option<(&str, i32)>| {
             let addresses = Addresses {
                 tcp: tcp.to_owned(),
+                tls: String::new(),
                 quic: quic.to_owned(),
                 http: String::new(),
             };

@@ -23,6 +23,7 @@ use super::*;
 async fn register_second(edge: &Edge) {
     let addresses = Addresses {
         tcp: "second.example:9092".to_owned(),
+        tls: String::new(),
         quic: "second.example:9094".to_owned(),
         http: String::new(),
     };

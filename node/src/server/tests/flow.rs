@@ -222,7 +222,7 @@ async fn a_produce_waits_no_longer_than_its_client() {
 /// Real QUIC: many streams of one connection, each in its own order, and a drain that loses no answer.
 #[tokio::test]
 async fn quic_streams_are_served_side_by_side() {
-    use crate::security::tls::{ALPN_KAFKA, NothingRevoked, ServerTls, Trust};
+    use crate::security::tls::{ALPN_KAFKA, Clients, NothingRevoked, ServerTls, Trust};
     use crate::security::{Authority, Identity};
     use crate::transport::dialer::Credentials;
     use crate::transport::{Dialer, quic};
@@ -237,7 +237,7 @@ async fn quic_streams_are_served_side_by_side() {
         .identity;
     let tls = ServerTls {
         identity,
-        client_authority: None,
+        clients: Clients::ANYBODY,
         revocations: std::sync::Arc::new(NothingRevoked),
     };
     let net = &edge.services.sys.net;

@@ -125,6 +125,13 @@ async fn metadata_creates_what_is_asked_for_and_names_the_right_address() {
     let topic = edge.services.view.topic("new").unwrap();
     assert_eq!(client.produce(&topic, batch(&["at once"])).await.error_code, 0);
 
+    let mut over_tls = Client::over(edge.tls.stream().await.unwrap());
+    let told = over_tls.call(&ask("new"), 12).await;
+    assert_eq!(
+        (told.brokers[0].host.as_str(), told.brokers[0].port),
+        ("tls.example", 9093)
+    );
+
     let session = edge.quic.session(None).await.unwrap();
     let mut over_quic = Client::over(session.open_stream().await.unwrap());
     for version in 0..=13 {

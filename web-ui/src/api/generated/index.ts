@@ -691,6 +691,7 @@ export interface components {
             state: components["schemas"]["ClusterNodeState"];
             /** @description Addresses as clients are told, `host:port`; empty where the listener is off. */
             tcp: string;
+            tls: string;
             /** @description Of the binary that it runs; null: it did not say. */
             version: string | null;
         };
