@@ -1,5 +1,6 @@
 //! `headwater cluster`: who is in the cluster and how much it holds; its members, its quorum, its replicas' places.
 
+mod configs;
 mod decommission;
 mod elect;
 mod features;
@@ -44,6 +45,8 @@ enum Command {
     Features,
     /// Raise the levels of features when every node runs a newer version, or lower them
     Upgrade(features::Arguments),
+    /// Show and change properties of nodes while they run
+    Configs(configs::Arguments),
     /// Show who votes about the metadata, and how far each is
     Quorum,
     /// Give a node a vote
@@ -78,6 +81,7 @@ async fn act(common: &Common, admin: &Admin, command: Command) -> Result<(), Fai
         Command::ElectLeaders(arguments) => elect::run(common, admin, arguments).await,
         Command::Features => features::show(common, admin).await,
         Command::Upgrade(arguments) => features::upgrade(common, admin, arguments).await,
+        Command::Configs(arguments) => configs::run(common, admin, arguments).await,
         Command::Quorum => quorum::show(common, admin).await,
         Command::AddVoter { node } => quorum::add(common, admin, NodeId(node)).await,
         Command::RemoveVoter { node } => quorum::remove(common, admin, NodeId(node)).await,

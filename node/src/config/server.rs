@@ -1,6 +1,7 @@
 //! The properties of a node, by Kafka's server property names where Kafka has one, and their typed tree.
 
 use super::cleaner;
+use super::dynamic::Dynamic;
 use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
 use super::tls::{self, Tls};
@@ -63,6 +64,7 @@ pub(super) const fn live(
 }
 
 pub(super) const INT_MAX: i64 = i32::MAX as i64;
+const NODE_ID_DEFAULT: i32 = 1;
 
 /// The properties of a node, besides those of its groups, its transactions, the cleaner and TLS, and the defaults for topics that
 /// `topic::PROPERTIES` names.
@@ -431,17 +433,6 @@ pub fn check(name: &str, value: &str) -> Result<String, PropertyError> {
     }
 }
 
-/// Checks a property that is to be set for all nodes while they run.
-pub fn check_live(name: &str, value: &str) -> Result<String, PropertyError> {
-    match find(name)?.change {
-        When::Live => check(name, value),
-        When::Start => Err(PropertyError::Misplaced {
-            key: name.to_owned(),
-            reason: "it belongs to one node and takes effect at its start".into(),
-        }),
-    }
-}
-
 /// The whole tree. Each part goes to the module that owns the subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -551,40 +542,59 @@ pub struct LeaderBalance {
     pub percentage: i64,
 }
 
-/// Properties that may change while running: this node's own values under those set for all nodes.
+/// Properties that may change while running: this node's own values under those set for all nodes, and those under what
+/// was set for this one meanwhile.
 ///
 /// - A clone is cheap; a change makes a new one (`with_cluster`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerConfig {
+    me: NodeId,
     node: Arc<Values>,
+    /// By key, as `Dynamic` reads it.
     cluster: Arc<Values>,
 }
 
 impl BrokerConfig {
     /// `node`: what this node's file, variables and flags say.
     pub fn new(node: Values) -> Self {
+        let me = node.get("node.id").and_then(|id| id.parse().ok());
         Self {
+            me: NodeId(me.unwrap_or(NODE_ID_DEFAULT)),
             node: Arc::new(node),
             cluster: Arc::default(),
         }
     }
 
-    /// The same node under other values for all nodes: `Image::broker_configs`.
+    /// The same node under other values of what is set while nodes run: `Image::broker_configs`.
     pub fn with_cluster(&self, cluster: Arc<Values>) -> Self {
         Self {
+            me: self.me,
             node: Arc::clone(&self.node),
             cluster,
         }
     }
 
+    /// The same without what was set for this node alone.
+    pub fn of_all_nodes(&self) -> Self {
+        Self {
+            me: NodeId::NONE,
+            ..self.clone()
+        }
+    }
+
     /// What was set for `name`, the value in force first; nothing if only the default is left.
     pub fn layers(&self, name: &str) -> impl Iterator<Item = (String, Source)> {
-        let cluster = self
-            .cluster
-            .get(name)
-            .map(|value| (value.clone(), Source::Cluster));
+        let set = |key: &str| self.cluster.get(key).cloned();
+        let mine = Dynamic {
+            node: Some(self.me),
+            name,
+        };
+        // Most clusters set nothing.
+        let mine = (!self.cluster.is_empty()).then(|| set(&mine.key())).flatten();
+        let mine = mine.map(|value| (value, Source::Broker));
+        let cluster = set(name).map(|value| (value, Source::Cluster));
         let node = self.node.get(name).map(|value| (value.clone(), Source::Node));
-        cluster.into_iter().chain(node)
+        mine.into_iter().chain(cluster).chain(node)
     }
 
     /// The value in force.

@@ -282,6 +282,8 @@ pub fn check(name: &str, value: &str) -> Result<String, PropertyError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Topic,
+    /// Set for this node while running.
+    Broker,
     /// Set for all nodes while running.
     Cluster,
     /// The node's own file, variables or flags.

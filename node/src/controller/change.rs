@@ -26,7 +26,7 @@ pub enum Change {
         changes: Vec<ConfigChange>,
         validate_only: bool,
     },
-    /// Properties of all nodes, by Kafka's server property names.
+    /// Properties of nodes, by keys as `config::Dynamic` reads them.
     AlterBrokerConfig {
         changes: Vec<ConfigChange>,
         validate_only: bool,

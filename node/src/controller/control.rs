@@ -243,7 +243,8 @@ impl Controller {
             Call::Propose(change) => {
                 let (reply, answer) = oneshot::channel();
                 self.send(Request::Propose { change, reply }).await?;
-                answer.await.map_err(|_| ProposeError::Stopped)?.map(Any::Applied)
+                let applied = answer.await.map_err(|_| ProposeError::Stopped)??;
+                Ok(Any::Applied(Box::new(applied)))
             }
             Call::Heartbeat { node, epoch, leaving } => {
                 let (reply, answer) = oneshot::channel();
@@ -287,7 +288,7 @@ impl Controller {
 /// What any call is answered with here.
 #[derive(Debug)]
 enum Any {
-    Applied(Applied),
+    Applied(Box<Applied>),
     Standing(Standing),
     Quorum(Box<QuorumState>),
     Nothing,
@@ -301,7 +302,7 @@ trait Outcome: Sized {
 impl Outcome for Applied {
     fn from_any(any: Any) -> Result<Self, ProposeError> {
         match any {
-            Any::Applied(applied) => Ok(applied),
+            Any::Applied(applied) => Ok(*applied),
             Any::Standing(_) | Any::Quorum(_) | Any::Nothing => Err(ProposeError::Stopped),
         }
     }

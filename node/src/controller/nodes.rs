@@ -5,7 +5,7 @@ use super::decide::{Context, Decision, Tell};
 use super::elections::{self, Departure, Rules};
 use super::error::ProposeError;
 use super::features;
-use crate::config::TopicConfig;
+use crate::config::{Dynamic, TopicConfig};
 use crate::metadata::features::Level;
 use crate::metadata::{Image, Node, NodeState, PartitionState, Record, Topic};
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, PartitionIndex};
@@ -143,7 +143,17 @@ pub(super) fn unregister(
             "node {id} holds replicas of {held} partitions: move them to other nodes first"
         )));
     }
-    Ok(Decision::done(vec![Record::RemoveNode { id }]))
+    // What was set for it goes with it: its number may come back as another node.
+    let own = image
+        .broker_configs
+        .keys()
+        .filter(|key| Dynamic::read(key).node == Some(id));
+    let own = own.map(|key| Record::BrokerConfig {
+        key: key.clone(),
+        value: None,
+    });
+    let gone = Record::RemoveNode { id };
+    Ok(Decision::done(own.chain([gone]).collect()))
 }
 
 /// Replicas of a node can not be trusted any more, although the node goes on.
@@ -314,7 +324,7 @@ pub(super) fn is_active(image: &Image, node: NodeId) -> bool {
     image.nodes.get(&node).is_some_and(Node::is_active)
 }
 
-fn unknown(id: NodeId) -> ProposeError {
+pub(super) fn unknown(id: NodeId) -> ProposeError {
     ProposeError::Unknown {
         kind: "node".into(),
         name: id.to_string(),

@@ -335,6 +335,16 @@ fn properties_are_set_removed_and_lists_changed() {
     };
     cluster.ask(broker("num.partitions", "4")).expect("live");
     assert_eq!(cluster.image.broker_configs["num.partitions"], "4");
+    cluster.ask(broker("1/log.scrub.interval.ms", "5")).expect("live");
+    assert_eq!(cluster.image.broker_configs["1/log.scrub.interval.ms"], "5");
+    assert_eq!(
+        cluster.refuse(broker("1/num.partitions", "4")),
+        "num.partitions cannot be set here: it holds for all nodes: set it for the broker without a name"
+    );
+    assert_eq!(
+        cluster.refuse(broker("77/log.scrub.interval.ms", "5")),
+        "node \"77\" is not known"
+    );
     assert_eq!(
         cluster.refuse(broker("listen.tcp", "x:1")),
         "listen.tcp cannot be set here: it belongs to one node and takes effect at its start"

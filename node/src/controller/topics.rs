@@ -5,7 +5,7 @@ use super::decide::{Context, Decision, Tell};
 use super::error::ProposeError;
 use super::placement;
 use crate::config::properties::{Kind, PropertyError, list_items};
-use crate::config::{BrokerConfig, server, topic};
+use crate::config::{BrokerConfig, Dynamic, server, topic};
 use crate::metadata::topic::{NAME_BYTES_MAX, OFFSETS_TOPIC, is_reserved};
 use crate::metadata::{Image, MirrorSource, PartitionState, Record, Topic};
 use headwater_protocol::ids::{NodeId, PartitionIndex};
@@ -316,13 +316,16 @@ pub(super) fn alter_broker_config(
     let mut configs = BTreeMap::clone(&image.broker_configs);
     let mut records = Vec::new();
     for change in changes {
-        let property = server::find(&change.key)?.property;
+        let dynamic = Dynamic::read(&change.key);
+        if let Some(node) = dynamic.node.filter(|node| !image.nodes.contains_key(node)) {
+            return Err(super::nodes::unknown(node));
+        }
+        let property = server::find(dynamic.name)?.property;
         let broker: BrokerConfig = context.broker.with_cluster(Arc::new(configs.clone()));
-        let value = changed_value(change, property.kind, broker.value(&change.key))?;
-        let value = match value {
-            Some(value) => Some(server::check_live(&change.key, &value)?),
-            None => None,
-        };
+        let in_force = configs.get(&change.key).cloned();
+        let in_force = in_force.unwrap_or_else(|| broker.value(dynamic.name));
+        let value = changed_value(change, property.kind, in_force)?;
+        let value = value.map(|value| dynamic.check(&value)).transpose()?;
         let unchanged = configs.get(&change.key) == value.as_ref();
         match &value {
             Some(value) => configs.insert(change.key.clone(), value.clone()),

@@ -106,7 +106,8 @@ pub struct Image {
     pub links: Arc<BTreeMap<String, Arc<Link>>>,
     /// By link.
     pub upstreams: Arc<BTreeMap<String, Arc<Upstream>>>,
-    /// What was set for all nodes while running; a node's own file supplies the rest.
+    /// What was set for all nodes while running, and for single ones under keys of theirs; a node's own file supplies the
+    /// rest.
     pub broker_configs: Arc<BTreeMap<String, String>>,
     /// The level in force of each feature that was ever told one.
     pub features: Arc<BTreeMap<String, Level>>,

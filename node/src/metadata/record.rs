@@ -47,7 +47,8 @@ pub enum Record {
         key: String,
         value: Option<String>,
     },
-    /// One property of all nodes; without a value it falls back to the node's own configuration.
+    /// One property of all nodes, or of the one whose number stands before its name (`2/NAME`); without a value it falls
+    /// back to the node's own configuration.
     BrokerConfig {
         key: String,
         value: Option<String>,

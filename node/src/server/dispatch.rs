@@ -224,6 +224,7 @@ apis! {
     UnregisterBroker => unregister_broker late;
     DescribeTransactions => describe_transactions late;
     ListTransactions => list_transactions late;
+    ListConfigResources => list_config_resources late;
     DescribeTopicPartitions => describe_topic_partitions late;
     AddRaftVoter => add_raft_voter late;
     RemoveRaftVoter => remove_raft_voter late;

@@ -7,6 +7,7 @@ use headwater_protocol::kafka::describe_configs::{DescribeConfigsRequest, Descri
 use headwater_protocol::kafka::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use headwater_protocol::kafka::list_config_resources::ListConfigResourcesRequest;
 use headwater_protocol::primitives::Str;
 
 use super::topics::{accepted, unanswered};
@@ -26,6 +27,8 @@ const OPERATION_DELETE: i8 = 1;
 pub enum ConfigResource {
     Topic(String),
     Broker(NodeId),
+    /// What is set for all brokers while they run.
+    AllBrokers,
 }
 
 impl ConfigResource {
@@ -33,13 +36,14 @@ impl ConfigResource {
         match self {
             Self::Topic(name) => (TOPIC, Str::from(name)),
             Self::Broker(node) => (BROKER, Str::from(node.to_string())),
+            Self::AllBrokers => (BROKER, Str::default()),
         }
     }
 
     /// A broker knows its own settings; a topic's are known everywhere.
     fn target(&self) -> Target {
         match self {
-            Self::Topic(_) => Target::Any,
+            Self::Topic(_) | Self::AllBrokers => Target::Any,
             Self::Broker(node) => Target::Node(*node),
         }
     }
@@ -105,6 +109,26 @@ impl Admin {
         .await
     }
 
+    /// What has settings: every topic and every broker.
+    pub async fn list_config_resources(&self) -> Result<Vec<ConfigResource>, Error> {
+        let what = "list what has settings";
+        let request = ListConfigResourcesRequest {
+            resource_types: vec![TOPIC, BROKER],
+            ..Default::default()
+        };
+        self.ask(Kind::Question, Target::Any, what, &request, |answer| {
+            accepted(what, answer.error_code, None)?;
+            let resources = answer.config_resources.iter();
+            let read = resources.filter_map(|it| match it.resource_type {
+                TOPIC => Some(ConfigResource::Topic(it.resource_name.to_string())),
+                BROKER => Some(ConfigResource::Broker(NodeId(it.resource_name.parse().ok()?))),
+                _ => None,
+            });
+            Ok(read.collect())
+        })
+        .await
+    }
+
     /// Changes some settings of a topic or broker; the others stay. All changes happen or none.
     pub async fn alter_configs(
         &self,
@@ -135,7 +159,7 @@ impl Admin {
             ..Default::default()
         };
         let target = match resource {
-            ConfigResource::Topic(_) => Target::Controller,
+            ConfigResource::Topic(_) | ConfigResource::AllBrokers => Target::Controller,
             ConfigResource::Broker(node) => Target::Node(*node),
         };
         self.ask(Kind::Change, target, &what, &request, |answer| {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
@@ -10,7 +11,9 @@ use headwater_protocol::kafka::alter_configs::{
 
 use super::configs::{self, Outcome, Resource, Wanted};
 use super::refusal::Refusal;
+use crate::config::Dynamic;
 use crate::controller::change::{ConfigChange, ConfigOperation};
+use crate::metadata::Image;
 use crate::server::request::Context;
 
 pub(in crate::server) async fn handle(
@@ -75,6 +78,14 @@ fn set_now(context: &Context, kind: i8, name: &str) -> Result<Vec<String>, Refus
             })?;
             Ok(known.configs.keys().cloned().collect())
         }
-        Resource::Broker | Resource::AllBrokers => Ok(image.broker_configs.keys().cloned().collect()),
+        Resource::Broker => Ok(set_of(&image, Some(context.services().node_id()))),
+        Resource::AllBrokers => Ok(set_of(&image, None)),
     }
+}
+
+/// What is set for one node, or for all of them together.
+fn set_of(image: &Image, node: Option<NodeId>) -> Vec<String> {
+    let keys = image.broker_configs.keys().map(|key| Dynamic::read(key));
+    let keys = keys.filter(|dynamic| dynamic.node == node);
+    keys.map(|dynamic| dynamic.name.to_owned()).collect()
 }

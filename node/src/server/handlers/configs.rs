@@ -5,6 +5,7 @@ use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::primitives::Str;
 
 use super::refusal::Refusal;
+use crate::config::Dynamic;
 use crate::config::properties::Kind;
 use crate::config::topic::Source;
 use crate::controller::Change;
@@ -12,8 +13,11 @@ use crate::controller::change::ConfigChange;
 use crate::server::request::Context;
 
 /// Kafka's resource types (`ConfigResource.Type`).
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+pub(super) const BROKER_LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 
 /// What a config request is about.
 pub(super) enum Resource {
@@ -98,9 +102,15 @@ async fn propose(
             changes,
             validate_only,
         },
-        // A cluster of one: what is set for this node is set for all.
-        Resource::Broker | Resource::AllBrokers => Change::AlterBrokerConfig {
-            changes,
+        Resource::Broker => Change::AlterBrokerConfig {
+            changes: changes
+                .into_iter()
+                .map(|change| of_this_node(context, change))
+                .collect(),
+            validate_only,
+        },
+        Resource::AllBrokers => Change::AlterBrokerConfig {
+            changes: changes.into_iter().map(of_all_nodes).collect::<Result<_, _>>()?,
             validate_only,
         },
     };
@@ -108,10 +118,34 @@ async fn propose(
     Ok(())
 }
 
+fn of_this_node(context: &Context, change: ConfigChange) -> ConfigChange {
+    let dynamic = Dynamic {
+        node: Some(context.services().node_id()),
+        name: &change.key,
+    };
+    ConfigChange {
+        key: dynamic.key(),
+        ..change
+    }
+}
+
+/// A node is named by the resource, and by nothing else.
+fn of_all_nodes(change: ConfigChange) -> Result<ConfigChange, Refusal> {
+    match Dynamic::read(&change.key).node {
+        None => Ok(change),
+        Some(_) => {
+            let message = format!("unknown key {:?}", change.key);
+            Err(Refusal::new(ErrorCode::INVALID_CONFIG, message))
+        }
+    }
+}
+
 /// Kafka's `ConfigSource`.
 pub(super) fn source_code(source: Source) -> i8 {
     match source {
         Source::Topic => 1,
+        // DYNAMIC_BROKER_CONFIG: set for this broker.
+        Source::Broker => 2,
         // DYNAMIC_DEFAULT_BROKER_CONFIG: set for all brokers.
         Source::Cluster => 3,
         // STATIC_BROKER_CONFIG.

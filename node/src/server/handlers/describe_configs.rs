@@ -85,7 +85,7 @@ fn properties(
         }
         Resource::Broker => Ok((broker.describe(), true)),
         Resource::AllBrokers => {
-            let mut set = broker.describe();
+            let mut set = broker.of_all_nodes().describe();
             set.retain(|property| property.source == topic::Source::Cluster);
             Ok((set, true))
         }
