@@ -5,6 +5,7 @@
 //! by itself: `main` hands the text in.
 
 mod cleaner;
+mod client_metrics;
 mod dynamic;
 pub mod file;
 mod group;

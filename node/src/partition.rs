@@ -39,6 +39,7 @@ use crate::config::TopicConfig;
 use bytes::Bytes;
 use command::{Append, Command, Kind, Reply};
 use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use producers::ProducerDescription;
 use shared::{Live, Shared};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -228,6 +229,15 @@ impl Partition {
     /// As `delete_records`, for whoever has written all of it: of a topic with any `cleanup.policy`.
     pub async fn forget(&self, before: Offset) -> Result<Offset, LookupError> {
         self.ask(|reply| Command::Forget { before, reply }).await?
+    }
+
+    /// The idempotent producers that are remembered here, by their ids. A follower knows them, too, as far as it has copied.
+    pub async fn describe_producers(&self) -> Result<Vec<ProducerDescription>, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let asked = Command::DescribeProducers { reply };
+        let sent = self.shared.mailbox.send(asked).await;
+        sent.map_err(|_| Unavailable::Stopped)?;
+        answer.await.map_err(|_| Unavailable::Stopped)
     }
 
     /// Returns when what the metadata said up to now has come to the partition: whether it leads, and in which epoch.

@@ -4,6 +4,7 @@
 //! cluster, and must never touch a log: handlers call `partition`, `metadata` and `controller`.
 
 mod accept;
+mod client_metrics;
 mod connection;
 mod dispatch;
 mod errors;
@@ -88,6 +89,7 @@ struct Shared {
     fetch_sessions: sessions::Cache,
     producer_ids: handlers::init_producer_id::Ids,
     meters: meters::Meters,
+    client_metrics: client_metrics::ClientMetrics,
     tasks: Tasks,
     /// Fires when the node is ready: connections are taken before, and served from then on.
     opened: CancellationToken,
@@ -110,6 +112,7 @@ impl Server {
             fetch_sessions: sessions::Cache::new(limits.fetch_sessions_max, services.sys.random.fork()),
             producer_ids: handlers::init_producer_id::Ids::default(),
             meters: meters::Meters::new(&services.metrics),
+            client_metrics: client_metrics::ClientMetrics::new(&services.metrics, &services.sys.clock),
             tasks: services.sys.tasks.child("server"),
             opened: CancellationToken::new(),
             draining: CancellationToken::new(),

@@ -8,6 +8,7 @@ mod features;
 mod groups;
 mod members;
 mod offsets;
+mod producers;
 mod reassignments;
 mod topics;
 
@@ -24,6 +25,7 @@ pub(crate) use self::groups::{Committer, find_coordinator};
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};
+pub use self::producers::ActiveProducer;
 pub use self::reassignments::{Election, OngoingReassignment, Reassignment};
 pub use self::topics::NewTopic;
 use crate::client::{Client, Target};

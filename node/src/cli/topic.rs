@@ -10,7 +10,7 @@ use headwater_sdk::protocol::kafka::describe_topic_partitions::{
 use headwater_sdk::protocol::primitives::Str;
 use headwater_sdk::routing::Topic;
 use headwater_sdk::{
-    Admin, Client, ConfigChange, ConfigEntry, ConfigResource, Isolation, NewTopic, OffsetSpec,
+    ActiveProducer, Admin, Client, ConfigChange, ConfigEntry, ConfigResource, Isolation, NewTopic, OffsetSpec,
 };
 use serde_json::{Value, json};
 
@@ -85,6 +85,14 @@ enum Command {
         #[arg(long)]
         show: bool,
     },
+    /// Show the idempotent producers that write to a partition
+    Producers {
+        /// The topic's name
+        name: String,
+        /// The partition
+        #[arg(long, short, value_name = "N", default_value_t = 0)]
+        partition: i32,
+    },
     /// Delete topics with everything in them
     Delete {
         /// The topics' names
@@ -141,6 +149,9 @@ async fn act(common: &Common, client: &Client, command: Command) -> Result<(), F
         }
         Command::Scrub { name, show } => scrub(common, &name, show).await,
         Command::Reassign(arguments) => reassign::run(common, &admin, arguments).await,
+        Command::Producers { name, partition } => {
+            producers(common, &admin, &name, PartitionIndex(partition)).await
+        }
         Command::Delete { names, .. } => {
             for name in &names {
                 admin.delete_topic(name).await?;
@@ -231,6 +242,35 @@ async fn describe(common: &Common, admin: &Admin, name: &str, all: bool) -> Resu
         "configs": configs.iter().map(shape).collect::<Vec<_>>(),
     });
     common.answer(&value, described)
+}
+
+async fn producers(
+    common: &Common,
+    admin: &Admin,
+    name: &str,
+    partition: PartitionIndex,
+) -> Result<(), Failure> {
+    let producers = admin.describe_producers(name, partition).await?;
+    let shape = |producer: &ActiveProducer| {
+        json!({
+            "producer_id": producer.id.value(), "epoch": producer.epoch.value(),
+            "last_sequence": producer.last_sequence, "last_timestamp_ms": producer.last_timestamp_ms,
+        })
+    };
+    let value = Value::Array(producers.iter().map(shape).collect());
+    common.answer(&value, |value| {
+        let mut table = Table::new(&[
+            ">producer",
+            ">epoch",
+            ">last sequence",
+            ">last heard of, ms since 1970",
+        ]);
+        for producer in value.as_array().into_iter().flatten() {
+            let figures = ["producer_id", "epoch", "last_sequence", "last_timestamp_ms"];
+            table.row(figures.map(|name| producer[name].to_string()));
+        }
+        table.text()
+    })
 }
 
 /// By the node's HTTP: it is about the files of one node.

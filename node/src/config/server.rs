@@ -1,6 +1,7 @@
 //! The properties of a node, by Kafka's server property names where Kafka has one, and their typed tree.
 
 use super::cleaner;
+use super::client_metrics;
 use super::dynamic::Dynamic;
 use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
@@ -66,8 +67,8 @@ pub(super) const fn live(
 pub(super) const INT_MAX: i64 = i32::MAX as i64;
 const NODE_ID_DEFAULT: i32 = 1;
 
-/// The properties of a node, besides those of its groups, its transactions, the cleaner and TLS, and the defaults for topics that
-/// `topic::PROPERTIES` names.
+/// The properties of a node, besides those of its groups, its transactions, the cleaner, TLS and clients' metrics, and the defaults
+/// for topics that `topic::PROPERTIES` names.
 const PROPERTIES: &[ServerProperty] = &[
     node(
         "node.id",
@@ -383,12 +384,14 @@ const PROPERTIES: &[ServerProperty] = &[
 
 /// Every property that is a node's own: all but the defaults for topics.
 fn own() -> impl Iterator<Item = &'static ServerProperty> {
-    PROPERTIES
-        .iter()
-        .chain(group::PROPERTIES)
-        .chain(transaction::PROPERTIES)
-        .chain(cleaner::PROPERTIES)
-        .chain(tls::PROPERTIES)
+    let others = [
+        group::PROPERTIES,
+        transaction::PROPERTIES,
+        cleaner::PROPERTIES,
+        tls::PROPERTIES,
+        client_metrics::PROPERTIES,
+    ];
+    PROPERTIES.iter().chain(others.into_iter().flatten())
 }
 
 /// Properties whose values nobody is shown.

@@ -147,6 +147,7 @@ impl Actor {
                     let _ = reply.send(result);
                 }
                 Command::Maintain => self.maintain().await,
+                Command::DescribeProducers { reply } => drop(reply.send(self.producers.describe())),
                 Command::Settle { reply } => drop(reply.send(())),
                 Command::Close { reply } => {
                     let _ = reply.send(self.close().await);

@@ -2,6 +2,7 @@
 
 use super::admission::Admitted;
 use super::error::{AppendError, LookupError, ReplicaError, TicketError};
+use super::producers::ProducerDescription;
 use super::request::{Acks, Appended, LeaderMarks, Position, Ticket, Verified};
 use crate::config::TopicConfig;
 use crate::log::{Repaired, Replacement};
@@ -72,6 +73,10 @@ pub(super) enum Command {
     /// Looks whether the in-sync set should change.
     Review,
     Maintain,
+    /// Asks which producers are remembered.
+    DescribeProducers {
+        reply: oneshot::Sender<Vec<ProducerDescription>>,
+    },
     /// Answered when everything before it has been dealt with.
     Settle {
         reply: oneshot::Sender<()>,

@@ -62,6 +62,21 @@ pub struct Producers {
     transactions: Transactions,
 }
 
+/// What is told of one producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerDescription {
+    pub id: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// -1 where nothing but a marker is remembered.
+    pub last_sequence: i32,
+    /// When it was last heard of.
+    pub seen_ms: i64,
+    /// Of the coordinator that ended its last transaction here; -1 without any.
+    pub coordinator_epoch: i32,
+    /// The first record of its open transaction.
+    pub open_from: Option<Offset>,
+}
+
 /// What is to be done with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -95,20 +110,6 @@ pub enum SequenceError {
     Unverified { producer: ProducerId },
     #[error("the marker is of coordinator epoch {found}, the last one was of {current}")]
     CoordinatorFenced { found: i32, current: i32 },
-}
-
-/// One producer, for whoever wants to see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    pub producer: ProducerId,
-    pub epoch: ProducerEpoch,
-    /// The sequence of its last record; -1 without any.
-    pub last_sequence: i32,
-    pub seen_ms: i64,
-    /// The epoch of the coordinator that ended its last transaction here; -1 without any.
-    pub coordinator_epoch: i32,
-    /// The first record of its open transaction.
-    pub open_from: Option<Offset>,
 }
 
 /// The bytes of a snapshot cannot be used: the state is rebuilt from the log instead.
@@ -341,18 +342,6 @@ impl Producers {
         &mut self.transactions
     }
 
-    /// All that are known, in the order of their ids.
-    pub fn seen(&self) -> impl Iterator<Item = Seen> {
-        self.entries.iter().map(|(id, known)| Seen {
-            producer: *id,
-            epoch: known.epoch,
-            last_sequence: known.batches().last().map_or(-1, |last| last.last_sequence),
-            seen_ms: known.seen_ms,
-            coordinator_epoch: known.coordinator_epoch,
-            open_from: self.transactions.open_of(*id).map(|open| open.first),
-        })
-    }
-
     /// The offset of the last record below `before` of each producer, as far as it is one of those that are remembered.
     pub fn last_offsets(&self, before: Offset) -> BTreeMap<ProducerId, Offset> {
         let last = |(id, producer): (&ProducerId, &Producer)| {
@@ -361,6 +350,24 @@ impl Producers {
             last.map(|last| (*id, last.last_offset))
         };
         self.entries.iter().filter_map(last).collect()
+    }
+
+    /// Those who have written, for whoever asks; in the order of their ids.
+    pub fn describe(&self) -> Vec<ProducerDescription> {
+        let known = self.entries.iter().filter_map(|(id, producer)| {
+            // One that was refused so far is not known.
+            let last = producer.batches().last();
+            let is_known = last.is_some() || producer.marker != NO_MARKER;
+            is_known.then(|| ProducerDescription {
+                id: *id,
+                epoch: producer.epoch,
+                last_sequence: last.map_or(-1, |last| last.last_sequence),
+                seen_ms: producer.seen_ms,
+                coordinator_epoch: producer.coordinator_epoch,
+                open_from: self.transactions.open_of(*id).map(|open| open.first),
+            })
+        });
+        known.collect()
     }
 
     pub fn producer_count(&self) -> usize {

@@ -108,7 +108,7 @@ fn open(caller: &Arc<Caller>, frame: Frame) -> Result<(Context, Reader, Option<P
     }
     if !key.versions().contains(&version) {
         return Err(match key {
-            ApiKey::ApiVersions => unknown_api_versions(correlation_id),
+            ApiKey::ApiVersions => unknown_api_versions(caller, correlation_id),
             _ => Step::Close(Fault::Version { key, version }),
         });
     }
@@ -221,9 +221,12 @@ apis! {
     DescribeQuorum => describe_quorum late;
     UpdateFeatures => update_features late;
     DescribeCluster => describe_cluster late;
+    DescribeProducers => describe_producers late;
     UnregisterBroker => unregister_broker late;
     DescribeTransactions => describe_transactions late;
     ListTransactions => list_transactions late;
+    GetTelemetrySubscriptions => get_telemetry_subscriptions late;
+    PushTelemetry => push_telemetry late;
     ListConfigResources => list_config_resources late;
     DescribeTopicPartitions => describe_topic_partitions late;
     AddRaftVoter => add_raft_voter late;
@@ -269,10 +272,11 @@ pub(super) fn encode<M: Message>(context: &Context, response: &M) -> Result<Vec<
 }
 
 /// A client newer than us asks what we speak: it understands the oldest answer (KIP-511).
-fn unknown_api_versions(correlation_id: i32) -> Step {
+fn unknown_api_versions(caller: &Caller, correlation_id: i32) -> Step {
+    let services = &caller.shared.services;
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UNSUPPORTED_VERSION.0,
-        api_keys: handlers::api_versions::ranges(),
+        api_keys: handlers::api_versions::ranges(&services.broker(&services.view.image())),
         ..ApiVersionsResponse::default()
     };
     match encode_response(&response, ApiKey::ApiVersions, 0, correlation_id) {

@@ -68,7 +68,7 @@ fn of_ticket(error: &TicketError) -> ErrorCode {
     }
 }
 
-fn of_unavailable(error: &Unavailable) -> ErrorCode {
+pub(super) fn of_unavailable(error: &Unavailable) -> ErrorCode {
     match error {
         Unavailable::NotLeader | Unavailable::Stopped => ErrorCode::NOT_LEADER_OR_FOLLOWER,
         Unavailable::Epoch(epoch) => of_epoch(epoch),

@@ -7,6 +7,7 @@ mod flow;
 mod groups;
 mod hostile;
 mod journeys;
+mod operate;
 mod tls;
 mod transactions;
 

@@ -207,7 +207,7 @@ impl Metrics {
                 cell.render(&mut text, family, labels);
             }
             for (labels, value) in collected.into_iter().flatten() {
-                sample(&mut text, family, "", labels, None, &value.to_string());
+                sample(&mut text, family, "", labels, None, value);
             }
         }
         text
@@ -217,12 +217,21 @@ impl Metrics {
 /// Takes the values of one scrape.
 #[derive(Default)]
 pub struct Scrape {
-    values: BTreeMap<&'static str, Vec<(Vec<String>, u64)>>,
+    values: BTreeMap<&'static str, Vec<(Vec<String>, String)>>,
 }
 
 impl Scrape {
     /// Reports one value of a gauge or counter.
     pub fn value(&mut self, family: &'static Family, labels: &[&str], value: u64) {
+        self.put(family, labels, value.to_string());
+    }
+
+    /// As `value`, of one that may be below zero or between two numbers.
+    pub fn number(&mut self, family: &'static Family, labels: &[&str], value: f64) {
+        self.put(family, labels, value.to_string());
+    }
+
+    fn put(&mut self, family: &'static Family, labels: &[&str], value: String) {
         debug_assert_eq!(
             labels.len(),
             family.labels.len(),

@@ -66,6 +66,8 @@ families! {
     Counter MALFORMED_REQUESTS "headwater_malformed_requests_total" [] "Connections closed for bytes that are not the protocol.";
     Counter REQUESTS "headwater_requests_total" ["api"] "Requests answered.";
     Histogram REQUEST_SECONDS "headwater_request_seconds" ["api"] "From the last byte of a request to its encoded answer.";
+    Counter CLIENT_METRICS_PUSHES "headwater_client_metrics_pushes_total" ["result"] "Pushes of clients' own metrics (KIP-714), accepted or refused.";
+    Gauge CLIENT_METRIC "headwater_client_metric" ["client", "instance", "metric", "of"] "What a client said last of itself, by the name that it gave (KIP-714).";
     Counter REQUEST_BYTES "headwater_request_bytes_total" [] "Bytes of requests read.";
     Counter RESPONSE_BYTES "headwater_response_bytes_total" [] "Bytes of answers written.";
 

@@ -6,6 +6,7 @@ use headwater_protocol::kafka::api_versions::{
 use headwater_protocol::kafka::{ApiKey, ErrorCode};
 use headwater_protocol::primitives::Str;
 
+use crate::config::BrokerConfig;
 use crate::metadata::Image;
 use crate::metadata::features::{self, Supported};
 use crate::server::dispatch;
@@ -32,7 +33,7 @@ pub(in crate::server) async fn handle(context: &Context, request: ApiVersionsReq
     let services = context.services();
     let image = services.view.image();
     ApiVersionsResponse {
-        api_keys: ranges(),
+        api_keys: ranges(&services.broker(&image)),
         supported_features: supported(&Supported::up_to(&services.config.feature_levels_max)),
         // As in Kafka: the metadata by which it is so.
         finalized_features_epoch: image.offset.value(),
@@ -80,8 +81,9 @@ fn finalized(image: &Image) -> Vec<FinalizedFeatureKey> {
     all.map(key).collect()
 }
 
-/// Everything that is served.
-pub(in crate::server) fn ranges() -> Vec<ApiVersion> {
+/// Everything that is served. Clients are told of their own metrics where somebody wants them: they would ask now and then
+/// what to push, for nothing.
+pub(in crate::server) fn ranges(broker: &BrokerConfig) -> Vec<ApiVersion> {
     let range = |key: ApiKey| {
         let versions = key.versions();
         // Older librdkafka compresses only for brokers that claim the first versions of Produce; it never uses them.
@@ -97,7 +99,12 @@ pub(in crate::server) fn ranges() -> Vec<ApiVersion> {
             ..ApiVersion::default()
         }
     };
-    dispatch::served().map(range).collect()
+    let asks_for_metrics = !broker.client_metrics().is_empty();
+    let is_told = |key: &ApiKey| match key {
+        ApiKey::GetTelemetrySubscriptions | ApiKey::PushTelemetry => asks_for_metrics,
+        _ => true,
+    };
+    dispatch::served().filter(is_told).map(range).collect()
 }
 
 /// Letters and digits, with dots and dashes between them (KIP-511).
@@ -114,6 +121,7 @@ fn is_software_text(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn software_names_are_plain() {
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn produce_is_claimed_from_its_first_version() {
-        let ranges = ranges();
+        let ranges = ranges(&BrokerConfig::new(BTreeMap::new()));
         let produce = ranges.iter().find(|range| range.api_key == 0).unwrap();
         assert_eq!((produce.min_version, produce.max_version), (0, 13));
         assert!(ranges.is_sorted_by_key(|range| range.api_key));

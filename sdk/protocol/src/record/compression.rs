@@ -62,6 +62,14 @@ impl Compression {
         }
     }
 
+    /// Unfolds what is not a batch, for instance a client's metrics. Fails once the result passes `bytes_max`.
+    pub fn unfold(self, input: Bytes, bytes_max: usize) -> Result<Bytes, Error> {
+        if self == Self::None && input.len() > bytes_max {
+            return Err(self.corrupt(format!("{} bytes are more than {bytes_max}", input.len())));
+        }
+        decompress(self, input, bytes_max)
+    }
+
     fn corrupt(self, reason: impl ToString) -> Error {
         Error::Corrupt {
             codec: self.name(),
