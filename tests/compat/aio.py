@@ -129,13 +129,26 @@ async def group_rebalance() -> None:
     await one.stop()
 
 
+async def eventually(check) -> None:
+    """As the other drivers' of that name: for ten seconds."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while True:
+        try:
+            return await check()
+        except Exception:  # noqa: BLE001: the last one is the outcome
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+
+
 async def admin_topics() -> None:
     name = await topic("admin", 2)
     async with Admin() as admin:
         await admin.create_partitions({name: NewPartitions(3)})
-        described = (await admin.describe_topics([name]))[0]
-        partitions = described["partitions"]
-        expect((len(partitions), len(partitions[0]["isr"])), (3, REPLICAS), "partitions and replicas")
+        async def is_described() -> None:
+            partitions = (await admin.describe_topics([name]))[0]["partitions"]
+            expect((len(partitions), len(partitions[0]["isr"])), (3, REPLICAS), "partitions and replicas")
+        await eventually(is_described)
         await admin.delete_topics([name])
         expect(len((await admin.describe_cluster())["brokers"]), REPLICAS, "nodes")
 
@@ -144,8 +157,10 @@ async def admin_configs() -> None:
     name = await topic("configs")
     async with Admin() as admin:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs={"retention.ms": "123456"})])
-        found = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-        expect("123456" in str(found), True, "retention.ms")
+        async def is_set() -> None:
+            found = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+            expect("123456" in str(found), True, "retention.ms")
+        await eventually(is_set)
 
 
 async def admin_groups() -> None:

@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from driver import CODECS, expect, run, values
+from driver import CODECS, eventually, expect, run, values
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE = 60
@@ -135,10 +135,12 @@ def group_rebalance() -> None:
 
 def admin_topics() -> None:
     name = topic("admin", 2)
-    expect(len(admin.list_topics(name, PATIENCE).topics[name].partitions), 2, "partitions")
+    eventually(lambda: expect(len(admin.list_topics(name, PATIENCE).topics[name].partitions), 2, "partitions"))
     done(admin.create_partitions([NewPartitions(name, 3)]))
-    described = done(admin.describe_topics(confluent_kafka.TopicCollection([name])))[0]
-    expect((len(described.partitions), len(described.partitions[0].isr)), (3, REPLICAS), "partitions and replicas")
+    def is_described() -> None:
+        described = done(admin.describe_topics(confluent_kafka.TopicCollection([name])))[0]
+        expect((len(described.partitions), len(described.partitions[0].isr)), (3, REPLICAS), "partitions and replicas")
+    eventually(is_described)
     done(admin.delete_topics([name]))
     cluster = admin.describe_cluster().result(PATIENCE)
     expect(len(cluster.nodes), REPLICAS, "nodes")
@@ -149,8 +151,10 @@ def admin_configs() -> None:
     def resource(**more): return ConfigResource(ResourceType.TOPIC, name, **more)
     change = ConfigEntry("retention.ms", "123456", incremental_operation=AlterConfigOpType.SET)
     done(admin.incremental_alter_configs([resource(incremental_configs=[change])]))
-    found = done(admin.describe_configs([resource()]))[0]
-    expect(found["retention.ms"].value, "123456", "retention.ms")
+    def is_set() -> None:
+        found = done(admin.describe_configs([resource()]))[0]
+        expect(found["retention.ms"].value, "123456", "retention.ms")
+    eventually(is_set)
     found = done(admin.describe_configs([ConfigResource(ResourceType.BROKER, "1")]))[0]
     expect(found["node.id"].value, "1", "node.id")
 

@@ -6,6 +6,7 @@ call for it. A driver never fails as a whole: what goes wrong is the outcome of 
 """
 import json
 import sys
+import time
 import traceback
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -24,6 +25,18 @@ def values(tag: str) -> list[bytes]:
 def expect(found, wanted, what: str) -> None:
     if found != wanted:
         raise AssertionError(f"{what}: {str(found)[:200]} instead of {str(wanted)[:200]}")
+
+
+def eventually(check):
+    """What `check` gives when it does not fail: the node that is asked may learn of a change after the one that made it."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return check()
+        except Exception:  # noqa: BLE001: the last one is the outcome
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def tell(**fields) -> None:

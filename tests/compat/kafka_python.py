@@ -7,7 +7,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.structs import OffsetAndMetadata
 
-from driver import CODECS, expect, run, values
+from driver import CODECS, eventually, expect, run, values
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE_MS = 60_000
@@ -121,10 +121,11 @@ def group_rebalance() -> None:
 def admin_topics() -> None:
     name = topic("admin", 2)
     admin.create_partitions({name: NewPartitions(3)})
-    described = admin.describe_topics([name])[0]
-    partitions = described["partitions"]
-    replicas = partitions[0].get("isr_nodes", partitions[0].get("isr"))
-    expect((len(partitions), len(replicas)), (3, REPLICAS), "partitions and replicas")
+    def is_described() -> None:
+        partitions = admin.describe_topics([name])[0]["partitions"]
+        replicas = partitions[0].get("isr_nodes", partitions[0].get("isr"))
+        expect((len(partitions), len(replicas)), (3, REPLICAS), "partitions and replicas")
+    eventually(is_described)
     admin.delete_topics([name])
     expect(len(admin.describe_cluster()["brokers"]), REPLICAS, "nodes")
 
@@ -132,8 +133,8 @@ def admin_topics() -> None:
 def admin_configs() -> None:
     name = topic("configs")
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs={"retention.ms": "123456"})])
-    found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    expect("123456" in str(found), True, "retention.ms")
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name)]
+    eventually(lambda: expect("123456" in str(admin.describe_configs(asked)), True, "retention.ms"))
 
 
 def admin_groups() -> None:

@@ -26,6 +26,19 @@ async function until(holds, what) {
   }
 }
 
+/** Gives the check ten seconds: the node that is asked may learn of a change after the one that made it. */
+async function eventually(check) {
+  const deadline = Date.now() + 10_000;
+  for (;;) {
+    try {
+      return await check();
+    } catch (failure) {
+      if (Date.now() > deadline) throw failure;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+  }
+}
+
 async function withAdmin(act) {
   const admin = kafka.admin();
   await admin.connect();
@@ -131,9 +144,11 @@ async function adminTopics() {
   const name = await topic('admin', 2);
   await withAdmin(async (admin) => {
     await admin.createPartitions({ topicPartitions: [{ topic: name, count: 3 }] });
-    const { topics } = await admin.fetchTopicMetadata({ topics: [name] });
-    const { partitions } = topics[0];
-    expect([partitions.length, partitions[0].isr.length], [3, replicas], 'partitions and replicas');
+    await eventually(async () => {
+      const { topics } = await admin.fetchTopicMetadata({ topics: [name] });
+      const { partitions } = topics[0];
+      expect([partitions.length, partitions[0].isr.length], [3, replicas], 'partitions and replicas');
+    });
     await admin.deleteTopics({ topics: [name] });
     expect((await admin.describeCluster()).brokers.length, replicas, 'nodes');
   });
@@ -145,9 +160,11 @@ async function adminConfigs() {
   await withAdmin(async (admin) => {
     const configEntries = [{ name: 'retention.ms', value: '123456' }];
     await admin.alterConfigs({ validateOnly: false, resources: [{ ...resource, configEntries }] });
-    const { resources } = await admin.describeConfigs({ includeSynonyms: false, resources: [resource] });
-    const found = resources[0].configEntries.find((it) => it.configName === 'retention.ms');
-    expect(found.configValue, '123456', 'retention.ms');
+    await eventually(async () => {
+      const { resources } = await admin.describeConfigs({ includeSynonyms: false, resources: [resource] });
+      const found = resources[0].configEntries.find((it) => it.configName === 'retention.ms');
+      expect(found.configValue, '123456', 'retention.ms');
+    });
   });
 }
 

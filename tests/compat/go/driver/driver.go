@@ -23,7 +23,7 @@ var Codecs = []string{"none", "gzip", "snappy", "lz4", "zstd"}
 
 // What the driver was called with.
 var (
-	Bootstrap string
+	Bootstrap []string
 	Prefix    string
 	Replicas  int
 )
@@ -56,9 +56,21 @@ func Expect(found, wanted any, what string) error {
 	return fmt.Errorf("%s: %.200s instead of %.200s", what, fmt.Sprint(found), fmt.Sprint(wanted))
 }
 
+// Eventually gives the check ten seconds: the node that is asked may learn of a change after the one that made it.
+func Eventually(check func() error) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		failure := check()
+		if failure == nil || time.Now().After(deadline) {
+			return failure
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // Run runs all features of a client; its version is that of its module.
 func Run(client, module string, features []Feature) {
-	Bootstrap, Prefix = os.Args[1], os.Args[2]
+	Bootstrap, Prefix = strings.Split(os.Args[1], ","), os.Args[2]
 	Replicas, _ = strconv.Atoi(os.Args[3])
 	version := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {

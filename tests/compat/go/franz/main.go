@@ -21,7 +21,7 @@ var codecs = map[string]kgo.CompressionCodec{
 }
 
 func client(options ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append(options, kgo.SeedBrokers(driver.Bootstrap))...)
+	return kgo.NewClient(append(options, kgo.SeedBrokers(driver.Bootstrap...))...)
 }
 
 func patient() (context.Context, context.CancelFunc) {
@@ -266,12 +266,18 @@ func adminTopics() error {
 		if responses, err := admin.UpdatePartitions(ctx, 3, name); err != nil || responses.Error() != nil {
 			return errors.Join(err, responses.Error())
 		}
-		described, err := admin.ListTopics(ctx, name)
-		if err != nil {
-			return err
-		}
-		partitions := described[name].Partitions
-		if err := driver.Expect([]int{len(partitions), len(partitions[0].ISR)}, []int{3, driver.Replicas}, "partitions, replicas"); err != nil {
+		if err := driver.Eventually(func() error {
+			described, err := admin.ListTopics(ctx, name)
+			if err != nil {
+				return err
+			}
+			partitions := described[name].Partitions
+			if len(partitions) == 0 {
+				return errors.New("the topic is not described")
+			}
+			found := []int{len(partitions), len(partitions[0].ISR)}
+			return driver.Expect(found, []int{3, driver.Replicas}, "partitions, replicas")
+		}); err != nil {
 			return err
 		}
 		if responses, err := admin.DeleteTopics(ctx, name); err != nil || responses.Error() != nil {
@@ -296,16 +302,18 @@ func adminConfigs() error {
 		if err != nil || altered[0].Err != nil {
 			return errors.Join(err, altered[0].Err)
 		}
-		described, err := admin.DescribeTopicConfigs(ctx, name)
-		if err != nil {
-			return err
-		}
-		for _, config := range described[0].Configs {
-			if config.Key == "retention.ms" {
-				return driver.Expect(config.MaybeValue(), "123456", "retention.ms")
+		return driver.Eventually(func() error {
+			described, err := admin.DescribeTopicConfigs(ctx, name)
+			if err != nil {
+				return err
 			}
-		}
-		return errors.New("retention.ms is not described")
+			for _, config := range described[0].Configs {
+				if config.Key == "retention.ms" {
+					return driver.Expect(config.MaybeValue(), "123456", "retention.ms")
+				}
+			}
+			return errors.New("retention.ms is not described")
+		})
 	})
 }
 

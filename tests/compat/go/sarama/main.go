@@ -33,7 +33,7 @@ func settings() *sarama.Config {
 }
 
 func withAdmin(act func(sarama.ClusterAdmin) error) error {
-	admin, err := sarama.NewClusterAdmin([]string{driver.Bootstrap}, settings())
+	admin, err := sarama.NewClusterAdmin(driver.Bootstrap, settings())
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func topic(name string, partitions int32) (string, error) {
 }
 
 func send(config *sarama.Config, messages []*sarama.ProducerMessage) error {
-	producer, err := sarama.NewSyncProducer([]string{driver.Bootstrap}, config)
+	producer, err := sarama.NewSyncProducer(driver.Bootstrap, config)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func of(name string, values []string) []*sarama.ProducerMessage {
 }
 
 func read(name string, count int) ([]*sarama.ConsumerMessage, error) {
-	consumer, err := sarama.NewConsumer([]string{driver.Bootstrap}, settings())
+	consumer, err := sarama.NewConsumer(driver.Bootstrap, settings())
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func offsets() error {
 	if err := send(settings(), messages); err != nil {
 		return err
 	}
-	client, err := sarama.NewClient([]string{driver.Bootstrap}, settings())
+	client, err := sarama.NewClient(driver.Bootstrap, settings())
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ type member struct {
 }
 
 func join(name, group string, commits int) (*member, error) {
-	consumers, err := sarama.NewConsumerGroup([]string{driver.Bootstrap}, group, settings())
+	consumers, err := sarama.NewConsumerGroup(driver.Bootstrap, group, settings())
 	if err != nil {
 		return nil, err
 	}
@@ -350,12 +350,18 @@ func adminTopics() error {
 		if err := admin.CreatePartitions(name, 3, nil, false); err != nil {
 			return err
 		}
-		described, err := admin.DescribeTopics([]string{name})
-		if err != nil {
-			return err
-		}
-		partitions := described[0].Partitions
-		if err := driver.Expect([]int{len(partitions), len(partitions[0].Isr)}, []int{3, driver.Replicas}, "partitions, replicas"); err != nil {
+		if err := driver.Eventually(func() error {
+			described, err := admin.DescribeTopics([]string{name})
+			if err != nil {
+				return err
+			}
+			partitions := described[0].Partitions
+			if len(partitions) == 0 {
+				return errors.New("the topic is not described")
+			}
+			found := []int{len(partitions), len(partitions[0].Isr)}
+			return driver.Expect(found, []int{3, driver.Replicas}, "partitions, replicas")
+		}); err != nil {
 			return err
 		}
 		if err := admin.DeleteTopic(name); err != nil {
@@ -382,16 +388,18 @@ func adminConfigs() error {
 		if err := admin.IncrementalAlterConfig(sarama.TopicResource, name, change, false); err != nil {
 			return err
 		}
-		found, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: name})
-		if err != nil {
-			return err
-		}
-		for _, entry := range found {
-			if entry.Name == "retention.ms" {
-				return driver.Expect(entry.Value, value, "retention.ms")
+		return driver.Eventually(func() error {
+			found, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: name})
+			if err != nil {
+				return err
 			}
-		}
-		return errors.New("retention.ms is not described")
+			for _, entry := range found {
+				if entry.Name == "retention.ms" {
+					return driver.Expect(entry.Value, value, "retention.ms")
+				}
+			}
+			return errors.New("retention.ms is not described")
+		})
 	})
 }
 
