@@ -162,3 +162,42 @@ async fn a_log_that_is_not_dirty_enough_or_too_young_waits() {
     later(&rig, 40).await;
     assert_eq!(consume(&never, 0).await, last_values());
 }
+
+#[tokio::test]
+async fn what_was_compacted_is_never_cut_though_nobody_knows_any_more_that_it_was_committed() {
+    let mut rig = Rig::new().await;
+    let partition = rig.any_topic(1, "c", &[COMPACT, SMALL], None, false).await;
+    fill(&partition).await;
+    later(&rig, 20).await;
+    let state = PartitionState {
+        leader: NodeId(2),
+        leader_epoch: LeaderEpoch(1),
+        replicas: vec![NodeId(1), NodeId(2)],
+        isr: vec![NodeId(2)],
+        ..PartitionState::default()
+    };
+    rig.say(&[Record::Partition {
+        topic: TopicId([1; 16]),
+        index: PartitionIndex(0),
+        state,
+    }])
+    .await;
+    let rig = rig.crash().await;
+    let partition = rig.get("c");
+    assert_eq!(partition.watermarks().borrow().high_watermark, Offset(0));
+    let position = partition
+        .truncate_replica(LeaderEpoch(1), Offset(98))
+        .await
+        .unwrap();
+    assert_eq!(position.next, Offset(98), "what was not compacted may go");
+    let refused = partition.truncate_replica(LeaderEpoch(1), Offset(50)).await;
+    assert!(
+        matches!(refused, Err(ReplicaError::Offline { .. })),
+        "{refused:?}"
+    );
+    assert!(
+        partition
+            .offline()
+            .is_some_and(|reason| reason.contains("below 96"))
+    );
+}
