@@ -87,11 +87,14 @@ impl BatchView {
     }
 
     /// What a broker asks of a batch fresh from a producer: a right checksum, at least one record,
-    /// offsets without holes, no control bit, and a complete producer stamp or none.
+    /// offsets without holes, no control bit nor delete horizon, and a complete producer stamp or none.
     pub fn check_produced(&self) -> Result<(), Error> {
         let header = &self.header;
         if header.is_control() {
             return Err(Error::malformed("a producer sent a control batch"));
+        }
+        if header.has_delete_horizon() {
+            return Err(Error::malformed("a producer sent a delete horizon"));
         }
         if header.record_count == 0 {
             return Err(Error::malformed("the batch has no records"));

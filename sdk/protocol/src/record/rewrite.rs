@@ -214,6 +214,9 @@ mod tests {
                 assert_eq!(new.partition_leader_epoch, LeaderEpoch(5));
                 assert_eq!((new.max_timestamp, new.record_count), (999, 2));
                 assert_eq!(new.delete_horizon_ms(), horizon_ms);
+                let all = Rewriter::new().retain(&records, &[true; 4], horizon_ms);
+                let all = BatchView::parse(all.unwrap()).unwrap();
+                assert_eq!(all.check_produced().is_ok(), horizon_ms.is_none());
                 // A second time the horizon stays, and so do the times.
                 let again = Rewriter::new().retain(&left.records(LIMIT).unwrap(), &[true, false], None);
                 let again = BatchView::parse(again.unwrap()).unwrap();
