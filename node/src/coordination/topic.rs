@@ -58,7 +58,10 @@ impl OwnTopic {
         if let Some(topic) = self.usable(view)? {
             return Ok(topic);
         }
-        match controller.propose(Change::CreateTopic(self.new(view))).await {
+        match controller
+            .propose(Change::CreateTopic(self.to_be_made(view)))
+            .await
+        {
             Ok(applied) => {
                 tracing::info!(topic = self.name, "topic created for coordinators");
                 // Not opened in time: clients ask again by themselves.
@@ -90,7 +93,7 @@ impl OwnTopic {
 
     /// As many replicas as asked for, or one on each node of a smaller cluster. Nodes that are away for the moment count: a
     /// cluster of three does not keep its offsets on one node because the others were being restarted.
-    fn new(&self, view: &View) -> NewTopic {
+    fn to_be_made(&self, view: &View) -> NewTopic {
         let nodes = view.image().nodes.len().max(self.voters).max(1);
         let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
         NewTopic {

@@ -249,7 +249,7 @@ impl Actor {
             .open()
             .map(|(producer, open)| (producer, open.epoch))
             .collect();
-        self.has_shown_transactions = !shown.open.is_empty() || shown.aborted.len() > 0;
+        self.has_shown_transactions = !shown.open.is_empty() || !shown.aborted.is_empty();
     }
 
     /// Shows the watermarks to readers, if they moved.

@@ -385,7 +385,7 @@ impl Producers {
 
     /// The state as bytes, behind their checksum; with all that was aborted and is in the log.
     pub fn encode(&self, aborted: &AbortedIndex) -> Vec<u8> {
-        let mut body = Vec::with_capacity(32 + self.entries.len() * 80 + aborted.len() * 32);
+        let mut body = Vec::with_capacity(32 + self.entries.len() * 80 + aborted.iter().len() * 32);
         // A batch that was refused is not waited for after a start.
         let is_known = |producer: &Producer| producer.count > 0 || producer.marker != NO_MARKER;
         let known = || self.entries.iter().filter(|(_, producer)| is_known(producer));
@@ -474,7 +474,7 @@ fn put_transactions(body: &mut Vec<u8>, transactions: &Transactions, aborted: &A
         body.put_i64(ended.first.value());
         body.put_i64(ended.marker.value());
     }
-    body.put_u32(count(aborted.len()));
+    body.put_u32(count(aborted.iter().len()));
     for aborted in aborted.iter() {
         body.put_i64(aborted.producer.value());
         body.put_i64(aborted.first.value());

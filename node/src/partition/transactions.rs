@@ -108,7 +108,7 @@ impl Transactions {
                 producer,
                 first: open.first,
                 marker,
-                stable: others.min().unwrap_or(marker.plus(1)),
+                stable: others.min().unwrap_or_else(|| marker.plus(1)),
             });
         }
         Undo::Ended { producer, open }
@@ -206,8 +206,9 @@ impl AbortedIndex {
         self.entries.drain(..gone);
     }
 
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// Whether nothing was aborted that is still in the log.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Aborted> {

@@ -119,7 +119,7 @@ proptest! {
             let mut trimmed = index.clone();
             trimmed.trim(Offset(from));
             let kept = aborted.iter().filter(|(_, _, marker)| *marker >= from).count();
-            prop_assert_eq!(trimmed.len(), kept);
+            prop_assert_eq!(trimmed.iter().len(), kept);
         }
     }
 }

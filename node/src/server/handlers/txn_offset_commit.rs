@@ -12,7 +12,7 @@ use headwater_protocol::kafka::txn_offset_commit::{
 
 use super::groups;
 use super::transactions::{code_of_open, open, producer};
-use crate::group::{self, Commit, Generation, InTransaction, NewOffset, TopicPartition};
+use crate::group::{self, Commit, Generation, GroupError, InTransaction, NewOffset, TopicPartition};
 use crate::metadata::topic::OFFSETS_TOPIC;
 use crate::server::errors;
 use crate::server::request::Context;
@@ -59,7 +59,11 @@ pub(in crate::server) async fn handle(
 }
 
 async fn commit(context: &Context, request: &TxnOffsetCommitRequest) -> Result<Results, ErrorCode> {
-    let of_group = |error| errors::of_group(&error);
+    // Versions of this API know no GROUP_ID_NOT_FOUND.
+    let of_group = |error| match error {
+        GroupError::GroupNotFound => ErrorCode::ILLEGAL_GENERATION,
+        error => errors::of_group(&error),
+    };
     let who = groups::identity(
         &request.group_id,
         &request.member_id,
@@ -80,32 +84,7 @@ async fn commit(context: &Context, request: &TxnOffsetCommitRequest) -> Result<R
         ErrorCode::NOT_ENOUGH_REPLICAS => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
         code => code,
     })?;
-    let image = services.view.image();
-    let mut results = Results::new();
-    let mut offsets = Vec::new();
-    for topic in &request.topics {
-        let name = group::name(&topic.name).map_err(of_group)?;
-        for wanted in &topic.partitions {
-            let Ok(known) = groups::known_partition(&image, &name, wanted.partition_index) else {
-                continue;
-            };
-            let text = wanted
-                .committed_metadata
-                .as_ref()
-                .map_or("", |text| text.as_str());
-            let Ok(metadata) = group::name(text) else {
-                results.insert(known, ErrorCode::OFFSET_METADATA_TOO_LARGE);
-                continue;
-            };
-            let new = NewOffset {
-                offset: Offset(wanted.committed_offset),
-                leader_epoch: LeaderEpoch(wanted.committed_leader_epoch),
-                metadata,
-                kept_for: None,
-            };
-            offsets.push((known, new));
-        }
-    }
+    let (offsets, mut results) = offsets(context, request).map_err(of_group)?;
     if offsets.is_empty() {
         return Ok(results);
     }
@@ -128,4 +107,37 @@ async fn commit(context: &Context, request: &TxnOffsetCommitRequest) -> Result<R
             .map(|(partition, result)| (partition, code(result))),
     );
     Ok(results)
+}
+
+/// What is to be committed, and what cannot be. A partition that is not there is in neither.
+fn offsets(
+    context: &Context,
+    request: &TxnOffsetCommitRequest,
+) -> Result<(Vec<(TopicPartition, NewOffset)>, Results), GroupError> {
+    let image = context.services().view.image();
+    let (mut offsets, mut results) = (Vec::new(), Results::new());
+    for topic in &request.topics {
+        let name = group::name(&topic.name)?;
+        for wanted in &topic.partitions {
+            let Ok(known) = groups::known_partition(&image, &name, wanted.partition_index) else {
+                continue;
+            };
+            let text = wanted
+                .committed_metadata
+                .as_ref()
+                .map_or("", |text| text.as_str());
+            let Ok(metadata) = group::name(text) else {
+                results.insert(known, ErrorCode::OFFSET_METADATA_TOO_LARGE);
+                continue;
+            };
+            let new = NewOffset {
+                offset: Offset(wanted.committed_offset),
+                leader_epoch: LeaderEpoch(wanted.committed_leader_epoch),
+                metadata,
+                kept_for: None,
+            };
+            offsets.push((known, new));
+        }
+    }
+    Ok((offsets, results))
 }
