@@ -9,4 +9,4 @@ mod topic;
 
 pub use deploy::{Deployment, Means, Post};
 pub use log::{Entry, Log, Unread, each_record};
-pub use topic::{EnsureError, OwnTopic, partition_of};
+pub use topic::{OwnTopic, Unavailable};

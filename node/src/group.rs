@@ -27,21 +27,17 @@ pub use request::{
 
 use crate::config::GroupConfig;
 use crate::controller::Controller;
-use crate::coordination::{self, Deployment, EnsureError, OwnTopic, partition_of};
+use crate::coordination::{self, Deployment, OwnTopic, Unavailable};
 use crate::metadata::View;
 use crate::metadata::topic::OFFSETS_TOPIC;
 use crate::partition::Registry;
 use crate::sys::Sys;
-use crate::sys::task::Tasks;
 use crate::telemetry::{Metrics, names};
 use coordinator::{Handle, Letter, Meters};
 use headwater_protocol::ids::{NodeId, PartitionIndex};
 use post::GroupPost;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long whoever looks for a coordinator waits at most for one that is about to be there.
-const OPENING: Duration = Duration::from_secs(1);
 
 /// What the groups of a node are made of.
 pub struct Parts {
@@ -61,36 +57,33 @@ pub struct Parts {
 /// - A call that is dropped may have happened; a member that joins and is gone stays until its session ends.
 #[derive(Clone)]
 pub struct Groups {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    me: NodeId,
-    topic: OwnTopic,
-    sys: Sys,
-    view: View,
-    controller: Controller,
-    registry: Registry,
-    tasks: Tasks,
     coordinators: Arc<Deployment<GroupPost>>,
 }
 
 impl Groups {
     /// Begins to coordinate what this node leads. Ends with its scope of `parts.sys.tasks`.
     pub fn start(parts: Parts) -> Self {
-        let tasks = parts.sys.tasks.child("group");
         let post = GroupPost {
             config: parts.config.clone(),
             sys: parts.sys.clone(),
             view: parts.view.clone(),
             meters: Meters::new(&parts.metrics),
         };
+        let topic = OwnTopic {
+            name: OFFSETS_TOPIC,
+            partitions: parts.config.offsets_partitions,
+            replication_factor: parts.config.offsets_replication_factor,
+            segment_bytes: parts.config.offsets_segment_bytes,
+            voters: parts.voters,
+        };
         let means = coordination::Means {
             me: parts.me,
-            sys: parts.sys.clone(),
-            view: parts.view.clone(),
-            registry: parts.registry.clone(),
-            tasks: tasks.clone(),
+            topic,
+            tasks: parts.sys.tasks.child("group"),
+            sys: parts.sys,
+            view: parts.view,
+            controller: parts.controller,
+            registry: parts.registry,
         };
         let coordinators = Deployment::start(means, post);
         let shown = Arc::clone(&coordinators);
@@ -100,53 +93,18 @@ impl Groups {
             scrape.value(&names::GROUP_COORDINATORS, &[], coordinators.len() as u64);
             scrape.value(&names::GROUPS, &[], count as u64);
         });
-        let topic = OwnTopic {
-            name: OFFSETS_TOPIC,
-            partitions: parts.config.offsets_partitions,
-            replication_factor: parts.config.offsets_replication_factor,
-            segment_bytes: parts.config.offsets_segment_bytes,
-            voters: parts.voters,
-        };
-        Self {
-            shared: Arc::new(Shared {
-                me: parts.me,
-                topic,
-                sys: parts.sys,
-                view: parts.view,
-                controller: parts.controller,
-                registry: parts.registry,
-                tasks,
-                coordinators,
-            }),
-        }
+        Self { coordinators }
     }
 
     /// Ends all coordinators. What they were asked and have not answered is answered `NotCoordinator`.
     pub async fn stop(&self, patience: Duration) {
-        let shared = &self.shared;
-        if let Err(error) = shared.tasks.stop(&shared.sys.clock, patience).await {
-            tracing::warn!(%error, "group coordinators are cut short");
-        }
+        self.coordinators.stop(patience).await;
     }
 
     /// The node that coordinates a group. Makes the offsets topic if there is none yet.
     pub async fn coordinator_of(&self, group: &str) -> Result<NodeId, GroupError> {
-        let shared = &self.shared;
-        let (view, clock) = (&shared.view, &shared.sys.clock);
-        let ensured = shared
-            .topic
-            .ensure(view, &shared.controller, &shared.registry, clock);
-        let topic = ensured.await.map_err(|EnsureError| GroupError::NotAvailable)?;
-        let index = partition_of(group, topic.partitions.len());
-        let leader = topic.partition(index).map_or(NodeId::NONE, |state| state.leader);
-        if leader == NodeId::NONE {
-            return Err(GroupError::NotAvailable);
-        }
-        if leader == shared.me {
-            // Whoever is sent here asks at once: a coordinator that is about to be there saves it a refusal and a pause.
-            let _ = clock.timeout(OPENING, shared.coordinators.opened(index)).await;
-        }
-        Ok(leader)
+        let found = self.coordinators.coordinator_of(group).await;
+        found.map_err(|Unavailable| GroupError::NotAvailable)
     }
 
     /// Joins a group; returns when its next generation begins. `JoinGroup` in Kafka.
@@ -222,8 +180,7 @@ impl Groups {
 
     /// The partition of the offsets topic that a group belongs to. None: there is no such topic yet.
     pub fn offsets_partition(&self, group: &str) -> Option<PartitionIndex> {
-        let topic = self.shared.view.topic(OFFSETS_TOPIC)?;
-        Some(partition_of(group, topic.partitions.len()))
+        self.coordinators.partition_of(group)
     }
 
     pub async fn delete_offsets(
@@ -251,7 +208,7 @@ impl Groups {
 
     /// The groups that this node coordinates, and an error beside those if it does not know all of them yet.
     pub async fn list(&self) -> (Vec<Listed>, Result<(), GroupError>) {
-        let coordinators = self.shared.coordinators.all();
+        let coordinators = self.coordinators.all();
         let (mut groups, mut complete) = (Vec::new(), Ok(()));
         for handle in coordinators.values() {
             match handle.ask(|reply| Letter::List { reply }).await {
@@ -269,13 +226,7 @@ impl Groups {
         group: &str,
         letter: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Letter,
     ) -> Result<T, GroupError> {
-        let topic = self
-            .shared
-            .view
-            .topic(OFFSETS_TOPIC)
-            .ok_or(GroupError::NotCoordinator)?;
-        let index = partition_of(group, topic.partitions.len());
-        let handle = self.shared.coordinators.get(index);
+        let handle = self.coordinators.get(group);
         handle.ok_or(GroupError::NotCoordinator)?.ask(letter).await
     }
 }

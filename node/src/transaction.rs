@@ -24,16 +24,15 @@ pub use request::{Add, Begin, Description, End, Producer, Stage, TopicPartition,
 
 use crate::config::TransactionConfig;
 use crate::controller::Controller;
-use crate::coordination::{self, Deployment, EnsureError, OwnTopic, partition_of};
+use crate::coordination::{self, Deployment, OwnTopic, Unavailable};
 use crate::metadata::View;
 use crate::metadata::topic::TRANSACTIONS_TOPIC;
 use crate::partition::Registry;
 use crate::peer::Peers;
 use crate::sys::Sys;
-use crate::sys::task::Tasks;
 use crate::telemetry::{Metrics, names};
 use coordinator::{Handle, Letter};
-use headwater_protocol::ids::{NodeId, PartitionIndex};
+use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
@@ -46,8 +45,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long whoever looks for a coordinator waits at most for one that is about to be there.
-const OPENING: Duration = Duration::from_secs(1);
 /// The longest transactional id: a string of the protocol.
 const ID_BYTES_MAX: usize = 32_000;
 /// How long another node's coordinator may take to say whether partitions belong to a transaction.
@@ -74,25 +71,14 @@ pub struct Parts {
 /// - A call that is dropped may have happened.
 #[derive(Clone)]
 pub struct Transactions {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     me: NodeId,
-    topic: OwnTopic,
-    sys: Sys,
-    view: View,
-    controller: Controller,
-    registry: Registry,
     peers: Peers,
-    tasks: Tasks,
     coordinators: Arc<Deployment<TransactionPost>>,
 }
 
 impl Transactions {
     /// Begins to coordinate what this node leads. Ends with its scope of `parts.sys.tasks`.
     pub fn start(parts: Parts) -> Self {
-        let tasks = parts.sys.tasks.child("transaction");
         let post = TransactionPost {
             settings: Settings {
                 timeout_max: parts.config.timeout_max,
@@ -107,12 +93,21 @@ impl Transactions {
                 peers: parts.peers.clone(),
             },
         };
+        let topic = OwnTopic {
+            name: TRANSACTIONS_TOPIC,
+            partitions: parts.config.topic_partitions,
+            replication_factor: parts.config.topic_replication_factor,
+            segment_bytes: parts.config.topic_segment_bytes,
+            voters: parts.voters,
+        };
         let means = coordination::Means {
             me: parts.me,
-            sys: parts.sys.clone(),
-            view: parts.view.clone(),
-            registry: parts.registry.clone(),
-            tasks: tasks.clone(),
+            topic,
+            tasks: parts.sys.tasks.child("transaction"),
+            sys: parts.sys,
+            view: parts.view,
+            controller: parts.controller,
+            registry: parts.registry,
         };
         let coordinators = Deployment::start(means, post);
         let shown = Arc::clone(&coordinators);
@@ -122,57 +117,23 @@ impl Transactions {
             scrape.value(&names::TRANSACTION_COORDINATORS, &[], coordinators.len() as u64);
             scrape.value(&names::TRANSACTIONAL_IDS, &[], count as u64);
         });
-        let topic = OwnTopic {
-            name: TRANSACTIONS_TOPIC,
-            partitions: parts.config.topic_partitions,
-            replication_factor: parts.config.topic_replication_factor,
-            segment_bytes: parts.config.topic_segment_bytes,
-            voters: parts.voters,
-        };
         Self {
-            shared: Arc::new(Shared {
-                me: parts.me,
-                topic,
-                sys: parts.sys,
-                view: parts.view,
-                controller: parts.controller,
-                registry: parts.registry,
-                peers: parts.peers,
-                tasks,
-                coordinators,
-            }),
+            me: parts.me,
+            peers: parts.peers,
+            coordinators,
         }
     }
 
     /// Ends all coordinators. What they were asked and have not answered is answered `NotCoordinator`.
     pub async fn stop(&self, patience: Duration) {
-        let shared = &self.shared;
-        if let Err(error) = shared.tasks.stop(&shared.sys.clock, patience).await {
-            tracing::warn!(%error, "transaction coordinators are cut short");
-        }
+        self.coordinators.stop(patience).await;
     }
 
     /// The node that coordinates a transactional id. Makes the topic if there is none yet.
     pub async fn coordinator_of(&self, id: &str) -> Result<NodeId, TransactionError> {
         check_id(id)?;
-        let shared = &self.shared;
-        let (view, clock) = (&shared.view, &shared.sys.clock);
-        let ensured = shared
-            .topic
-            .ensure(view, &shared.controller, &shared.registry, clock);
-        let topic = ensured
-            .await
-            .map_err(|EnsureError| TransactionError::NotAvailable)?;
-        let index = partition_of(id, topic.partitions.len());
-        let leader = topic.partition(index).map_or(NodeId::NONE, |state| state.leader);
-        if leader == NodeId::NONE {
-            return Err(TransactionError::NotAvailable);
-        }
-        if leader == shared.me {
-            // Whoever is sent here asks at once: a coordinator that is about to be there saves it a refusal and a pause.
-            let _ = clock.timeout(OPENING, shared.coordinators.opened(index)).await;
-        }
-        Ok(leader)
+        let found = self.coordinators.coordinator_of(id).await;
+        found.map_err(|Unavailable| TransactionError::NotAvailable)
     }
 
     /// A producer begins under a transactional id, and fences whoever had it before.
@@ -196,20 +157,19 @@ impl Transactions {
 
     /// As `add`, wherever the transaction is coordinated: for whoever is about to write one partition of it.
     pub async fn add_anywhere(&self, add: Add) -> Result<(), TransactionError> {
-        let shared = &self.shared;
-        let topic = shared.view.topic(TRANSACTIONS_TOPIC);
-        let topic = topic.ok_or(TransactionError::UnknownProducer)?;
-        let index = partition_of(&add.id, topic.partitions.len());
-        let leader = topic.partition(index).map_or(NodeId::NONE, |state| state.leader);
-        if leader == shared.me {
-            return self.add(add).await;
+        let coordinators = &self.coordinators;
+        if coordinators.partition_of(&add.id).is_none() {
+            // Nobody ever began a transaction.
+            return Err(TransactionError::UnknownProducer);
         }
-        if leader == NodeId::NONE {
-            return Err(TransactionError::NotAvailable);
+        let leader = coordinators.leader_of(&add.id);
+        let leader = leader.ok_or(TransactionError::NotAvailable)?;
+        if leader == self.me {
+            return self.add(add).await;
         }
         let request = request_of(&add);
         let client_id = Str::from_static("headwater-partition");
-        let asked = shared
+        let asked = self
             .peers
             .ask(leader, &request, BETWEEN_NODES, &client_id, PATIENCE);
         let answer = asked.await.map_err(|error| {
@@ -239,7 +199,7 @@ impl Transactions {
 
     /// The transactional ids that this node coordinates, and an error beside those if it does not know all of them yet.
     pub async fn list(&self) -> (Vec<Description>, Result<(), TransactionError>) {
-        let coordinators = self.shared.coordinators.all();
+        let coordinators = self.coordinators.all();
         let (mut found, mut complete) = (Vec::new(), Ok(()));
         for handle in coordinators.values() {
             match handle.ask(Letter::List).await {
@@ -253,10 +213,7 @@ impl Transactions {
     }
 
     fn handle(&self, id: &str) -> Result<Handle, TransactionError> {
-        let topic = self.shared.view.topic(TRANSACTIONS_TOPIC);
-        let topic = topic.ok_or(TransactionError::NotCoordinator)?;
-        let index: PartitionIndex = partition_of(id, topic.partitions.len());
-        let handle = self.shared.coordinators.get(index);
+        let handle = self.coordinators.get(id);
         handle.ok_or(TransactionError::NotCoordinator)
     }
 }

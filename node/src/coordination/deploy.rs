@@ -1,5 +1,7 @@
 //! Which coordinators run: compares which partitions of the topic this node leads with what runs here.
 
+use super::topic::{OwnTopic, Unavailable, partition_of};
+use crate::controller::Controller;
 use crate::metadata::{Delta, Image, View};
 use crate::partition::{Partition, Registry};
 use crate::sys::Sys;
@@ -15,6 +17,8 @@ use tokio::sync::watch;
 
 /// How long after its end a coordinator is started again, if the partition is still led here.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// How long whoever looks for a coordinator waits at most for one that is about to be there.
+const OPENING: Duration = Duration::from_secs(1);
 /// Ends on their way to the reconciler.
 const ENDS_MAX: usize = 64;
 
@@ -45,8 +49,10 @@ pub trait Post: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Means {
     pub me: NodeId,
+    pub topic: OwnTopic,
     pub sys: Sys,
     pub view: View,
+    pub controller: Controller,
     pub registry: Registry,
     pub tasks: Tasks,
 }
@@ -74,8 +80,55 @@ impl<P: Post> Deployment<P> {
         deployment
     }
 
-    pub fn get(&self, index: PartitionIndex) -> Option<P::Handle> {
-        self.handles.load().get(&index).cloned()
+    /// The node that coordinates a key. Makes the topic if there is none yet.
+    pub async fn coordinator_of(&self, key: &str) -> Result<NodeId, Unavailable> {
+        let Means {
+            me,
+            topic,
+            view,
+            controller,
+            registry,
+            sys,
+            ..
+        } = &self.means;
+        let topic = topic.ensure(view, controller, registry, &sys.clock).await?;
+        let index = partition_of(key, topic.partitions.len());
+        let leader = topic.partition(index).map_or(NodeId::NONE, |state| state.leader);
+        if leader == NodeId::NONE {
+            return Err(Unavailable);
+        }
+        if leader == *me {
+            // Whoever is sent here asks at once: a coordinator that is about to be there saves it a refusal and a pause.
+            let _ = sys.clock.timeout(OPENING, self.opened(index)).await;
+        }
+        Ok(leader)
+    }
+
+    /// The partition of the topic that a key belongs to. None: there is no such topic yet.
+    pub fn partition_of(&self, key: &str) -> Option<PartitionIndex> {
+        let topic = self.means.view.topic(P::TOPIC)?;
+        Some(partition_of(key, topic.partitions.len()))
+    }
+
+    /// The node that leads what a key belongs to, as far as this one knows. None: nobody.
+    pub fn leader_of(&self, key: &str) -> Option<NodeId> {
+        let topic = self.means.view.topic(P::TOPIC)?;
+        let index = partition_of(key, topic.partitions.len());
+        let leader = topic.partition(index)?.leader;
+        (leader != NodeId::NONE).then_some(leader)
+    }
+
+    /// The coordinator of a key, if it runs here.
+    pub fn get(&self, key: &str) -> Option<P::Handle> {
+        self.handles.load().get(&self.partition_of(key)?).cloned()
+    }
+
+    /// Ends all coordinators. What they were asked and have not answered is answered by nobody.
+    pub async fn stop(&self, patience: Duration) {
+        let Means { tasks, sys, .. } = &self.means;
+        if let Err(error) = tasks.stop(&sys.clock, patience).await {
+            tracing::warn!(%error, topic = P::TOPIC, "coordinators are cut short");
+        }
     }
 
     pub fn all(&self) -> Arc<BTreeMap<PartitionIndex, P::Handle>> {
@@ -83,7 +136,7 @@ impl<P: Post> Deployment<P> {
     }
 
     /// Returns when the coordinator of a partition has read what it keeps.
-    pub async fn opened(&self, index: PartitionIndex) {
+    async fn opened(&self, index: PartitionIndex) {
         let mut opened = self.opened.subscribe();
         loop {
             opened.borrow_and_update();

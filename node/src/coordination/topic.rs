@@ -15,7 +15,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const OPENING: Duration = Duration::from_secs(5);
 
 /// The partition that a key belongs to, as every Kafka broker and tool computes it. `count` is not 0.
-pub fn partition_of(key: &str, count: usize) -> PartitionIndex {
+pub(super) fn partition_of(key: &str, count: usize) -> PartitionIndex {
     let hash = java_hash(key);
     // Java's `abs` of the lowest number is negative; Kafka takes 0 for it.
     let positive = hash.checked_abs().unwrap_or(0);
@@ -30,10 +30,10 @@ fn java_hash(text: &str) -> i32 {
     })
 }
 
-/// The topic cannot be had at the moment: ask again.
+/// The topic cannot be had at the moment, or nobody leads the partition: ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the coordinators' topic cannot be made at the moment")]
-pub struct EnsureError;
+#[error("there is no coordinator at the moment")]
+pub struct Unavailable;
 
 /// How the topic is to be made.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl OwnTopic {
         controller: &Controller,
         registry: &Registry,
         clock: &Clock,
-    ) -> Result<Arc<Topic>, EnsureError> {
+    ) -> Result<Arc<Topic>, Unavailable> {
         if let Some(topic) = self.usable(view)? {
             return Ok(topic);
         }
@@ -72,20 +72,20 @@ impl OwnTopic {
             Err(ProposeError::TopicExists(_)) => {}
             Err(error) => {
                 tracing::warn!(%error, topic = self.name, "topic cannot be created for coordinators");
-                return Err(EnsureError);
+                return Err(Unavailable);
             }
         }
-        self.usable(view)?.ok_or(EnsureError)
+        self.usable(view)?.ok_or(Unavailable)
     }
 
-    fn usable(&self, view: &View) -> Result<Option<Arc<Topic>>, EnsureError> {
+    fn usable(&self, view: &View) -> Result<Option<Arc<Topic>>, Unavailable> {
         match view.topic(self.name) {
             Some(topic) if !topic.internal => {
                 tracing::warn!(
                     topic = self.name,
                     "there are no coordinators while a client's topic has this name"
                 );
-                Err(EnsureError)
+                Err(Unavailable)
             }
             found => Ok(found),
         }
