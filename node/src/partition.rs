@@ -85,13 +85,7 @@ impl Partition {
         self.check_writable(&live)?;
         let admitted = admission::admit_copy(batches)?;
         let (reply, answer) = oneshot::channel();
-        let options = AppendOptions {
-            acks: Acks::All,
-            current_epoch: None,
-            origin: Origin::Internal,
-            verified: None,
-        };
-        self.send(admitted, Kind::Copy, options, Reply::Ticket(reply))
+        self.send(admitted, Kind::Copy, AppendOptions::OWN, Reply::Ticket(reply))
             .await?;
         answer.await.unwrap_or(Err(AppendError::Stopped))
     }
@@ -125,14 +119,8 @@ impl Partition {
         self.check_writable(&live)?;
         let now_ms = self.shared.means.clock.unix_ms();
         let (reply, answer) = oneshot::channel();
-        let options = AppendOptions {
-            acks: Acks::All,
-            current_epoch: None,
-            origin: Origin::Internal,
-            verified: None,
-        };
         let admitted = admission::admit_marker(marker, now_ms);
-        self.send(admitted, Kind::Marker, options, Reply::Pending(reply))
+        self.send(admitted, Kind::Marker, AppendOptions::OWN, Reply::Pending(reply))
             .await?;
         answer.await.unwrap_or(Err(AppendError::Stopped))
     }
@@ -233,19 +221,12 @@ impl Partition {
 
     /// The idempotent producers that are remembered here, by their ids. A follower knows them, too, as far as it has copied.
     pub async fn describe_producers(&self) -> Result<Vec<ProducerDescription>, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        let asked = Command::DescribeProducers { reply };
-        let sent = self.shared.mailbox.send(asked).await;
-        sent.map_err(|_| Unavailable::Stopped)?;
-        answer.await.map_err(|_| Unavailable::Stopped)
+        self.ask_task(|reply| Command::DescribeProducers { reply }).await
     }
 
     /// Returns when what the metadata said up to now has come to the partition: whether it leads, and in which epoch.
     pub async fn settled(&self) -> Result<(), Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.shared.mailbox.send(Command::Settle { reply }).await;
-        sent.map_err(|_| Unavailable::Stopped)?;
-        answer.await.map_err(|_| Unavailable::Stopped)
+        self.ask_task(|reply| Command::Settle { reply }).await
     }
 
     /// Empties a mirror and begins it anew at `offset`, durably. If the future is dropped, it may have happened.
@@ -263,12 +244,17 @@ impl Partition {
         if !live.is_leader {
             return Err(Unavailable::NotLeader);
         }
+        self.ask_task(command).await
+    }
+
+    /// Asks the partition's task, whether or not it leads.
+    async fn ask_task<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        self.shared
-            .mailbox
-            .send(command(reply))
-            .await
-            .map_err(|_| Unavailable::Stopped)?;
+        let sent = self.shared.mailbox.send(command(reply)).await;
+        sent.map_err(|_| Unavailable::Stopped)?;
         answer.await.map_err(|_| Unavailable::Stopped)
     }
 

@@ -3,8 +3,7 @@
 //! It owns the epoch in which that happens: nothing is written in another one.
 
 use crate::partition::{
-    Acks, AppendError, AppendOptions, Isolation, Origin, Partition, PartitionName, Pending, ReadRequest,
-    Verified,
+    AppendError, AppendOptions, Isolation, Partition, PartitionName, Pending, ReadRequest, Verified,
 };
 use bytes::{Bytes, BytesMut};
 use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
@@ -192,10 +191,9 @@ impl Log {
 
     async fn submit(&self, batches: Bytes, verified: Option<Verified>) -> Result<Pending, AppendError> {
         let options = AppendOptions {
-            acks: Acks::All,
             current_epoch: Some(self.epoch),
-            origin: Origin::Internal,
             verified,
+            ..AppendOptions::OWN
         };
         self.partition.submit(batches, options).await
     }

@@ -62,8 +62,8 @@ pub(super) struct Actor {
     pub(super) sync_asked_at: Option<Instant>,
     /// What is known of the producers lacks what could not be read.
     pub(super) has_unread: bool,
-    /// Others were told of transactions that were open or aborted.
-    pub(super) has_shown_transactions: bool,
+    /// Others were told of transactions that are open.
+    pub(super) has_shown_open: bool,
 }
 
 /// Whether the task goes on.
@@ -239,7 +239,7 @@ impl Actor {
         self.state.set_unstable(transactions.first_unstable());
         let aborted = transactions.take_aborted();
         let is_quiet = transactions.open_count() == 0 && aborted.is_empty();
-        if is_quiet && !self.has_shown_transactions {
+        if is_quiet && !self.has_shown_open {
             return;
         }
         let mut shown = self.shared.transactions();
@@ -249,7 +249,7 @@ impl Actor {
             .open()
             .map(|(producer, open)| (producer, open.epoch))
             .collect();
-        self.has_shown_transactions = !shown.open.is_empty() || !shown.aborted.is_empty();
+        self.has_shown_open = !shown.open.is_empty();
     }
 
     /// Shows the watermarks to readers, if they moved.
@@ -266,6 +266,7 @@ impl Actor {
         });
         if lets_go {
             self.shared.forget_damage_outside(now.log_start, now.log_end);
+            self.shared.transactions().aborted.trim(now.log_start);
         }
         if shown && is_committed && self.state.leadership().replicas.len() > 1 {
             let now = self.shared.means.clock.now();

@@ -9,7 +9,6 @@ use super::command::{Command, Replace};
 use super::error::{LookupError, Unavailable};
 use crate::log::{Aborted, CleanOptions, DirtRules, LogReader, Replacement};
 use headwater_protocol::ids::Offset;
-use tokio::sync::oneshot;
 
 impl Partition {
     /// The log, and what of it may be compacted; nothing where the topic is not compacted, or the log cannot be trusted.
@@ -31,11 +30,8 @@ impl Partition {
     pub(super) async fn clean_options(&self, map_bytes: usize) -> Result<CleanOptions, Unavailable> {
         // What is not committed may go again: then the one before it is the producer's last.
         let before = self.shared.watermarks.borrow().high_watermark;
-        let (reply, answer) = oneshot::channel();
-        let asked = Command::LastOfProducers { before, reply };
-        let sent = self.shared.mailbox.send(asked).await;
-        sent.map_err(|_| Unavailable::Stopped)?;
-        let producers = answer.await.map_err(|_| Unavailable::Stopped)?;
+        let asked = self.ask_task(|reply| Command::LastOfProducers { before, reply });
+        let producers = asked.await?;
         let config = self.config();
         Ok(CleanOptions {
             map_bytes,
@@ -59,11 +55,8 @@ impl Partition {
     /// Puts what compaction has made where it belongs. False: the log has changed meanwhile. If the future is dropped, it
     /// may have happened.
     pub(super) async fn replace(&self, replacement: Replacement) -> Result<bool, LookupError> {
-        let (reply, answer) = oneshot::channel();
-        let replace = Command::Replace(Box::new(Replace { replacement, reply }));
-        let sent = self.shared.mailbox.send(replace).await;
-        sent.map_err(|_| Unavailable::Stopped)?;
-        answer.await.map_err(|_| Unavailable::Stopped)?
+        let replace = |reply| Command::Replace(Box::new(Replace { replacement, reply }));
+        self.ask_task(replace).await?
     }
 
     /// Notes up to where the log is compacted.

@@ -215,7 +215,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         snapshot_at,
         sync_asked_at: None,
         has_unread,
-        has_shown_transactions: false,
+        has_shown_open: false,
     };
     Ready {
         partition: Partition { shared },

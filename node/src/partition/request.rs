@@ -41,6 +41,16 @@ pub struct AppendOptions {
     pub verified: Option<Verified>,
 }
 
+impl AppendOptions {
+    /// The node's own records, which count when all in-sync replicas have them.
+    pub const OWN: Self = Self {
+        acks: Acks::All,
+        current_epoch: None,
+        origin: Origin::Internal,
+        verified: None,
+    };
+}
+
 /// When the coordinator of a transaction was asked whether it is open, by where the log ended then. A marker that came since
 /// makes it worthless, and so does another leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

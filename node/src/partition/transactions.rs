@@ -206,11 +206,6 @@ impl AbortedIndex {
         self.entries.drain(..gone);
     }
 
-    /// Whether nothing was aborted that is still in the log.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Aborted> {
         self.entries.iter()
     }

@@ -18,12 +18,12 @@ use super::letter::Origin;
 use super::logs::{LogLevel, Logger};
 use super::lookup::Lease;
 use super::outbox::{Append, Sink};
-use super::state_log::{self, Committer, OWN_APPEND, Step};
+use super::state_log::{self, Committer, Step};
 use super::status::{Cells, RunState, Totals};
 use super::windows::{Settings, Windows};
 use super::worker::{Attempt, Blame, Counts, Parts, Ran, Rules, Unreadable, Work, Worker};
 use crate::metadata::{ErrorPolicy, StartAt, Transform, World};
-use crate::partition::{AppendError, Isolation, Partition, Pending, ReadError, ReadRequest};
+use crate::partition::{AppendError, AppendOptions, Isolation, Partition, Pending, ReadError, ReadRequest};
 use crate::sys::clock::Clock;
 use crate::sys::task::Tasks;
 
@@ -442,7 +442,7 @@ impl Pipeline {
             .ok()
             .and_then(|index| partitions.get(index));
         let partition = partition.expect("outputs are routed among the partitions of their sink");
-        partition.submit(append.batches, OWN_APPEND).await
+        partition.submit(append.batches, AppendOptions::OWN).await
     }
 
     /// All that was read is dealt with: the position moves behind it, even where there was no record.

@@ -10,7 +10,7 @@ use headwater_protocol::record::Batches;
 
 use super::changelog::{self, Changes, Commit, Replay, Restored};
 use super::status::Cells;
-use crate::partition::{Acks, AppendOptions, Isolation, Origin, Partition, Pending, ReadRequest};
+use crate::partition::{AppendOptions, Isolation, Partition, Pending, ReadRequest};
 use crate::sys::clock::Clock;
 use crate::sys::mailbox::{Mailbox, Sender, mailbox};
 use crate::sys::task::{Kind, Task, Tasks};
@@ -22,14 +22,6 @@ const REWRITE_RATIO: usize = 4;
 /// Steps whose outputs are on their way.
 const STEPS_MAX: usize = 8;
 const READ_BYTES: usize = 1 << 20;
-
-/// How a node appends to its own topics.
-pub(crate) const OWN_APPEND: AppendOptions = AppendOptions {
-    acks: Acks::All,
-    current_epoch: None,
-    origin: Origin::Internal,
-    verified: None,
-};
 
 /// Reads the state back. Gives how many bytes of changelog that took as well.
 pub(crate) async fn restore(log: &Partition) -> Result<(Restored, usize), String> {
@@ -197,7 +189,7 @@ impl Committing {
         let failed = |error: &dyn std::error::Error| format!("the state cannot be committed: {error}");
         let pending = self
             .log
-            .submit(batches, OWN_APPEND)
+            .submit(batches, AppendOptions::OWN)
             .await
             .map_err(|error| failed(&error))?;
         let appended = pending.await.map_err(|error| failed(&error))?;
