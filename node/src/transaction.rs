@@ -20,7 +20,7 @@ mod state;
 mod store;
 
 pub use error::TransactionError;
-pub use request::{Add, Begin, Description, End, Producer, Stage, TopicPartition, TransactionalId};
+pub use request::{Add, Begin, Description, End, Producer, Stage, TopicPartition, TransactionalId, by_topic};
 
 use crate::config::TransactionConfig;
 use crate::controller::Controller;
@@ -41,7 +41,6 @@ use headwater_protocol::primitives::Str;
 use markers::Markers;
 use post::TransactionPost;
 use state::Settings;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,11 +225,6 @@ fn check_id(id: &str) -> Result<(), TransactionError> {
 }
 
 fn request_of(add: &Add) -> AddPartitionsToTxnRequest {
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for partition in &add.partitions {
-        let indexes = topics.entry(&partition.topic).or_default();
-        indexes.push(partition.index.value());
-    }
     let topic = |(name, partitions): (&str, Vec<i32>)| AddPartitionsToTxnTopic {
         name: Str::from(name),
         partitions,
@@ -242,7 +236,7 @@ fn request_of(add: &Add) -> AddPartitionsToTxnRequest {
             producer_id: add.producer.id.value(),
             producer_epoch: add.producer.epoch.value(),
             verify_only: add.verify_only,
-            topics: topics.into_iter().map(topic).collect(),
+            topics: by_topic(&add.partitions).into_iter().map(topic).collect(),
             ..AddPartitionsToTxnTransaction::default()
         }],
         ..AddPartitionsToTxnRequest::default()

@@ -345,15 +345,13 @@ impl Service {
         let mut decided: Vec<Decided> = Vec::with_capacity(proposals.len());
         for (change, reply) in proposals {
             let decided_so = decide(change.clone(), &image, &self.context(&image));
-            let verdict = match decided_so.and_then(|decision| features::permit(decision, &image)) {
-                Ok(Decision { records: more, tell }) => {
-                    let is_news = !more.is_empty();
-                    image.amend(&more);
-                    records.extend(more);
-                    Ok((tell, is_news))
-                }
-                Err(error) => Err(error),
-            };
+            let permitted = decided_so.and_then(|decision| features::permit(decision, &image));
+            let verdict = permitted.map(|Decision { records: more, tell }| {
+                let is_news = !more.is_empty();
+                image.amend(&more);
+                records.extend(more);
+                (tell, is_news)
+            });
             decided.push(Decided {
                 change,
                 verdict,

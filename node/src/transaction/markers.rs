@@ -2,7 +2,7 @@
 //!
 //! It gives up only where nothing is left to be marked, or where a newer coordinator has decided.
 
-use super::request::{Producer, TopicPartition};
+use super::request::{Producer, TopicPartition, by_topic};
 use super::state::Decided;
 use crate::metadata::View;
 use crate::partition::{AppendError, Marker, Registry};
@@ -163,11 +163,6 @@ fn marker_of(decided: &Decided, coordinator: LeaderEpoch) -> Marker {
 }
 
 fn request_of(marker: Marker, partitions: &[TopicPartition]) -> WriteTxnMarkersRequest {
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for partition in partitions {
-        let indexes = topics.entry(&partition.topic).or_default();
-        indexes.push(partition.index.value());
-    }
     let topic = |(name, partition_indexes): (&str, Vec<i32>)| WritableTxnMarkerTopic {
         name: Str::from(name),
         partition_indexes,
@@ -179,7 +174,7 @@ fn request_of(marker: Marker, partitions: &[TopicPartition]) -> WriteTxnMarkersR
             producer_epoch: marker.epoch.value(),
             transaction_result: marker.end.kind == ControlKind::Commit,
             coordinator_epoch: marker.end.coordinator_epoch,
-            topics: topics.into_iter().map(topic).collect(),
+            topics: by_topic(partitions).into_iter().map(topic).collect(),
             ..WritableTxnMarker::default()
         }],
         ..WriteTxnMarkersRequest::default()

@@ -1,7 +1,7 @@
 //! What a coordinator of transactions is asked for, and what it answers: values without wire formats.
 
 use headwater_protocol::ids::{PartitionIndex, ProducerEpoch, ProducerId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,16 @@ pub type TransactionalId = Arc<str>;
 pub struct TopicPartition {
     pub topic: Arc<str>,
     pub index: PartitionIndex,
+}
+
+/// Indexes by topic, as requests, answers and records have them.
+pub fn by_topic<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> BTreeMap<&'a str, Vec<i32>> {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for partition in partitions {
+        let indexes = topics.entry(&partition.topic).or_default();
+        indexes.push(partition.index.value());
+    }
+    topics
 }
 
 /// A producer as it knows itself.

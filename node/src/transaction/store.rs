@@ -3,7 +3,7 @@
 //! It owns the layout of keys and values. What it does not know it leaves alone, and says so: a partition with such records must
 //! not be rewritten.
 
-use super::request::{Producer, Stage, TopicPartition, TransactionalId};
+use super::request::{Producer, Stage, TopicPartition, TransactionalId, by_topic};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use headwater_protocol::ids::{PartitionIndex, ProducerEpoch, ProducerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,11 +61,7 @@ fn encode(kept: &Kept) -> Bytes {
     value.put_i16(kept.producer.epoch.value());
     value.put_i32(kept.timeout_ms);
     value.put_i8(code(kept.stage));
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for partition in &kept.partitions {
-        let indexes = topics.entry(&partition.topic).or_default();
-        indexes.push(partition.index.value());
-    }
+    let topics = by_topic(&kept.partitions);
     put_count(&mut value, topics.len());
     for (topic, indexes) in topics {
         put_count(&mut value, topic.len());

@@ -10,9 +10,9 @@ use headwater_protocol::kafka::add_partitions_to_txn::{
 };
 use headwater_protocol::primitives::Str;
 
-use super::transactions::{by_topic, code_of, partitions, producer};
+use super::transactions::{code_of, partitions, producer};
 use crate::server::request::Context;
-use crate::transaction::{Add, TopicPartition, TransactionalId};
+use crate::transaction::{Add, TopicPartition, TransactionalId, by_topic};
 
 /// From this version on many transactions are named at once.
 const BATCHED_SINCE: i16 = 4;

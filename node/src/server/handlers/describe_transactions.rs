@@ -6,9 +6,9 @@ use headwater_protocol::kafka::describe_transactions::{
 };
 use headwater_protocol::primitives::Str;
 
-use super::transactions::{by_topic, code_of};
+use super::transactions::code_of;
 use crate::server::request::Context;
-use crate::transaction::Description;
+use crate::transaction::{Description, by_topic};
 
 pub(in crate::server) async fn handle(
     context: &Context,

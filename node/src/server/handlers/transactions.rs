@@ -1,6 +1,6 @@
 //! What the handlers of the transaction APIs have in common, and the way of a produce to its transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use headwater_protocol::ids::{PartitionIndex, ProducerEpoch, ProducerId};
@@ -57,18 +57,6 @@ pub(super) fn partitions(
         let topic = image.topic(&partition.topic);
         topic.is_some_and(|topic| topic.partition(partition.index).is_some())
     })
-}
-
-/// Indexes by topic, as answers have them.
-pub(super) fn by_topic<'a>(
-    partitions: impl IntoIterator<Item = &'a TopicPartition>,
-) -> BTreeMap<&'a str, Vec<i32>> {
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for partition in partitions {
-        let indexes = topics.entry(&partition.topic).or_default();
-        indexes.push(partition.index.value());
-    }
-    topics
 }
 
 /// Makes sure that a partition is part of its producer's transaction before a batch of it is appended. `adds`: the client leaves
