@@ -2,15 +2,21 @@
 //! It must never hide a seed: each has a line, and a failed one says how to see it again.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+
 use crate::totals::Totals;
 
-/// A run that takes longer in real time goes round in circles.
-const RUN_MAX: Duration = Duration::from_secs(120);
+/// A run that takes more of a processor goes round in circles.
+const CPU_MAX_S: u64 = 120;
+/// One that takes longer waits for something that never comes, or for a processor.
+const RUN_MAX: Duration = Duration::from_secs(1200);
 
 /// When a swarm ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,19 +66,35 @@ pub(crate) fn run(first: u64, count: u64, end: End, wishes: &[String]) -> anyhow
 /// Runs it to its end; whether it succeeded, and what it said.
 fn finish(seed: u64, command: &mut Command) -> (bool, String) {
     let started = Instant::now();
+    let cpu = Rlimit {
+        current: Some(CPU_MAX_S),
+        maximum: None,
+    };
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) => return (false, format!("seed {seed} could not be started: {error}\n")),
     };
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed())
+        && let Err(error) = prlimit(Some(pid), Resource::Cpu, cpu)
+    {
+        // One that has ended already needs none.
+        if error != Errno::SRCH {
+            let _ = (child.kill(), child.wait());
+            return (false, format!("seed {seed} could not be limited: {error}\n"));
+        }
+    }
     // A quiet run writes less than a pipe holds.
     loop {
         match child.try_wait() {
+            Ok(Some(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => {
+                return (false, format!("seed {seed} FAILED: it goes round in circles\n"));
+            }
             Ok(Some(status)) => return (status.success(), said(&mut child)),
             Ok(None) if started.elapsed() < RUN_MAX => std::thread::sleep(Duration::from_millis(20)),
             Ok(None) | Err(_) => {
                 let _ = (child.kill(), child.wait());
-                return (false, format!("seed {seed} FAILED: it goes round in circles\n"));
+                return (false, format!("seed {seed} FAILED: it does not end\n"));
             }
         }
     }
