@@ -407,21 +407,28 @@ impl Log {
                 current,
             });
         }
-        self.begin_epoch_at(epoch, self.end())
+        let begun = self.begin_epoch_at(epoch, self.end());
+        begun.map_err(|cause| self.refuse("write of an epoch", 0, cause))
     }
 
-    fn begin_epoch_at(&mut self, epoch: LeaderEpoch, start: Offset) -> Result<(), AppendError> {
+    fn begin_epoch_at(&mut self, epoch: LeaderEpoch, start: Offset) -> std::io::Result<()> {
         if epoch <= self.epochs.history().latest() {
             return Ok(());
         }
-        let begun = self.epochs.begin(epoch, start);
+        let begun = self.epochs.begin(epoch, start)?;
         self.shared.epochs.store(self.epochs.history());
-        match begun {
-            Ok(Some(file)) => self.shared.flush.epoch_begun(file),
-            Ok(None) => {}
-            Err(cause) => return Err(self.shared.flush.break_by("write of an epoch", cause).into()),
+        if let Some(file) = begun {
+            self.shared.flush.epoch_begun(file);
         }
         Ok(())
+    }
+
+    /// What a write that left nothing behind is answered with: a full disk does no harm that way, anything else does.
+    fn refuse(&self, action: &'static str, bytes: u64, cause: std::io::Error) -> AppendError {
+        match disk::is_full(&cause) {
+            true => AppendError::Full { bytes },
+            false => self.shared.flush.break_by(action, cause).into(),
+        }
     }
 
     /// Asks for all that was appended to become durable, and returns at once: [`Log::synced`] tells when it
@@ -435,9 +442,12 @@ impl Log {
         self.shared.flush.synced()
     }
 
-    /// Returns once all that was appended is durable. Waits for the device.
-    pub fn flush_now(&mut self) -> Result<(), Arc<Broken>> {
-        self.shared.flush.now()
+    /// Returns once all that was appended is durable, and whatever epoch was begun. Waits for the device.
+    pub fn flush_now(&mut self) -> Result<(), AppendError> {
+        self.shared.flush.check()?;
+        let anchored = self.shared.flush.anchor();
+        anchored.map_err(|cause| self.refuse("first write", 0, cause))?;
+        Ok(self.shared.flush.now()?)
     }
 
     /// Keeps a snapshot of what the partition knows of its producers up to `offset`. Not synced.
@@ -491,10 +501,8 @@ impl Log {
         if bytes > config::SEGMENT_BYTES_MAX {
             return Err(AppendError::TooLarge { bytes });
         }
-        self.touch().map_err(|cause| match disk::is_full(&cause) {
-            true => AppendError::Full { bytes },
-            false => self.shared.flush.break_by("first write", cause).into(),
-        })?;
+        self.touch()
+            .map_err(|cause| self.refuse("first write", bytes, cause))?;
         let rolled_at = match self.must_roll(&first.header, &last.header, bytes) {
             Some(base) => Some(self.roll(base, bytes)?),
             None => None,
@@ -519,7 +527,8 @@ impl Log {
         }
         // Not before: what does not fit begins no epoch. Nor later: an epoch is synced with its first record.
         for batch in batches {
-            self.begin_epoch_at(batch.header.partition_leader_epoch, batch.header.base_offset)?;
+            let begun = self.begin_epoch_at(batch.header.partition_leader_epoch, batch.header.base_offset);
+            begun.map_err(|cause| self.undo(&*file, position, bytes, cause))?;
         }
         self.publish(batches, position)?;
         Ok(Appended {
@@ -556,12 +565,10 @@ impl Log {
         Ok(())
     }
 
-    /// Takes back a write that failed half-way. A full disk does no harm that way; anything else does.
+    /// Takes back a write that failed half-way.
     fn undo(&self, file: &dyn disk::File, position: u64, bytes: u64, cause: std::io::Error) -> AppendError {
-        let cut = file.truncate(position);
-        match cut {
-            Ok(()) if disk::is_full(&cause) => AppendError::Full { bytes },
-            Ok(()) => self.shared.flush.break_by("write", cause).into(),
+        match file.truncate(position) {
+            Ok(()) => self.refuse("write", bytes, cause),
             Err(cause) => self.shared.flush.break_by("undoing of a write", cause).into(),
         }
     }
@@ -593,10 +600,7 @@ impl Log {
         let shared = &self.shared;
         let created = Segment::create(&shared.logs.disk, &shared.folder, base);
         let created = created.and_then(|new| self.active.segment.seal().map(|()| new));
-        let segment = created.map_err(|cause| match disk::is_full(&cause) {
-            true => AppendError::Full { bytes },
-            false => shared.flush.break_by("making of a segment", cause).into(),
-        })?;
+        let segment = created.map_err(|cause| self.refuse("making of a segment", bytes, cause))?;
         segment.set_index_interval(self.config.index_interval_bytes);
         let mut segments = Vec::clone(&shared.segments.load());
         segments.push(Arc::clone(&segment));

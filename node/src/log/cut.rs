@@ -12,6 +12,7 @@ use super::error::{Broken, ChangeError};
 use super::flush::Flush;
 use super::segment::Segment;
 use super::{Active, Log, watermark};
+use crate::sys::disk;
 
 impl Log {
     /// Removes every batch that ends behind `offset`. Returns the log's end, where the last batch that is left
@@ -35,8 +36,8 @@ impl Log {
                 end,
             });
         }
-        let touched = self.touch();
-        touched.map_err(|cause| shared.flush.break_by("truncation", cause))?;
+        self.touch()
+            .map_err(|cause| self.not_touched("truncation", cause))?;
         // What stays is durable first: the books of the sync are closed with the cut.
         shared.flush.now()?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
@@ -82,8 +83,7 @@ impl Log {
     pub fn restart_at(&mut self, offset: Offset) -> Result<(), ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
-        let touched = self.touch();
-        touched.map_err(|cause| shared.flush.break_by("restart", cause))?;
+        self.touch().map_err(|cause| self.not_touched("restart", cause))?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
         let _pause = shared.flush.pause();
         let done = self.empty(offset);
@@ -156,6 +156,14 @@ impl Log {
             cut.map_err(|cause| self.shared.flush.break_by("trim of epochs", cause))?;
         }
         Ok(())
+    }
+
+    /// Before anything was cut.
+    fn not_touched(&self, action: &'static str, cause: io::Error) -> ChangeError {
+        match disk::is_full(&cause) {
+            true => ChangeError::Full,
+            false => self.shared.flush.break_by(action, cause).into(),
+        }
     }
 
     fn save_start(&self, offset: Offset) -> io::Result<()> {

@@ -141,12 +141,14 @@ impl EpochFile {
         let mut file = Self {
             disk,
             path,
-            history: Arc::new(history),
+            history: Arc::default(),
             file: None,
             is_whole: whole && !had_holes,
         };
-        if !whole {
-            file.rewrite()?;
+        if whole {
+            file.history = Arc::new(history);
+        } else {
+            file.rewrite(history)?;
         }
         Ok(file)
     }
@@ -159,17 +161,17 @@ impl EpochFile {
         Arc::clone(&self.history)
     }
 
-    /// Notes an epoch. Returns the file to be synced before a record of it counts, if anything was written.
+    /// Notes an epoch. Returns the file to be synced before a record of it counts, if anything was written. On a full
+    /// disk nothing has changed.
     pub(super) fn begin(&mut self, epoch: LeaderEpoch, start: Offset) -> io::Result<Option<Arc<dyn File>>> {
         let mut history = EpochHistory::clone(&self.history);
         let entries_before = history.entries.len();
         if !history.begin(epoch, start) {
             return Ok(None);
         }
-        self.history = Arc::new(history);
-        if self.history.entries.len() <= entries_before {
+        if history.entries.len() <= entries_before {
             // An empty epoch gave way: the file would contradict itself.
-            self.rewrite()?;
+            self.rewrite(history)?;
             return Ok(None);
         }
         let file = match &self.file {
@@ -177,7 +179,13 @@ impl EpochFile {
             None => self.disk.open(&self.path, Open::Create)?,
         };
         let at = (entries_before * ENTRY_BYTES) as u64;
-        file.write_at(at, &mut [IoSlice::new(&encode(&EpochStart { epoch, start }))])?;
+        let entry = encode(&EpochStart { epoch, start });
+        if let Err(cause) = file.write_at(at, &mut [IoSlice::new(&entry)]) {
+            // Half an entry would be taken for damage.
+            file.truncate(at).map_err(io::Error::other)?;
+            return Err(cause);
+        }
+        self.history = Arc::new(history);
         self.file = Some(Arc::clone(&file));
         Ok(Some(file))
     }
@@ -187,11 +195,7 @@ impl EpochFile {
         let mut history = EpochHistory::clone(&self.history);
         // Not `||`: both must happen.
         let changed = history.cut_end(end) | history.cut_front(start);
-        if changed {
-            self.history = Arc::new(history);
-            self.rewrite()?;
-        }
-        Ok(())
+        if changed { self.rewrite(history) } else { Ok(()) }
     }
 
     /// Writes the history to where it lies already, to be synced: what an earlier process failed to sync may
@@ -207,10 +211,12 @@ impl EpochFile {
         Ok(Some(file))
     }
 
-    fn rewrite(&mut self) -> io::Result<()> {
-        let bytes: Vec<u8> = self.history.entries.iter().flat_map(encode).collect();
+    fn rewrite(&mut self, history: EpochHistory) -> io::Result<()> {
+        let bytes: Vec<u8> = history.entries.iter().flat_map(encode).collect();
         self.file = None;
-        disk::replace(&*self.disk, &self.path, &bytes)
+        disk::replace(&*self.disk, &self.path, &bytes)?;
+        self.history = Arc::new(history);
+        Ok(())
     }
 }
 

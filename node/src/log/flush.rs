@@ -280,8 +280,7 @@ impl Flush {
         let pause = self.pause();
         let work = self.take_work();
         if work.has_news(self.synced.borrow().offset) {
-            let anchored = self.anchor();
-            let done = anchored.and_then(|()| work.sync(&*self.disk, &self.folder));
+            let done = work.sync(&*self.disk, &self.folder);
             self.settle(&work, done)?;
         }
         self.save_progress(&work, 1);

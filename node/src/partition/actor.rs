@@ -20,6 +20,7 @@ use super::transactions::AbortedIndex;
 use super::waiters::Waiters;
 use crate::log::{self, Log, Synced};
 use crate::metadata::PartitionState;
+use crate::sys::clock::Clock;
 use crate::sys::mailbox::Mailbox;
 use headwater_protocol::ids::Offset;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub(super) struct Actor {
     pub(super) reports: watch::Receiver<Reports>,
     /// What was asked of the controller and has no answer yet.
     pub(super) proposal: Option<Proposing>,
+    /// A full disk has kept the reign from beginning: when that is tried again. Nobody is led meanwhile.
+    pub(super) reign_due: Option<Instant>,
     /// Nothing is proposed before.
     pub(super) quiet_until: Option<Instant>,
     /// When the watermark was written down, and which.
@@ -91,6 +94,7 @@ impl Actor {
                 },
                 Ok(()) = self.reports.changed() => self.on_reports(),
                 outcome = answer_to(&mut self.proposal) => self.on_proposed(outcome),
+                () = reached(self.reign_due, &self.shared.means.clock) => self.resume_reign().await,
                 command = mailbox.recv() => {
                     let Some(command) = command else { break };
                     if self.serve(command, &mut mailbox).await == Next::End {
@@ -334,6 +338,13 @@ impl Actor {
 async fn answer_to(proposal: &mut Option<Proposing>) -> Result<PartitionState, InSyncRefused> {
     match proposal {
         Some(proposal) => proposal.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reached(due: Option<Instant>, clock: &Clock) {
+    match due {
+        Some(due) => clock.sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

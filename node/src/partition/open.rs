@@ -214,6 +214,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         unsynced_bytes: 0,
         snapshot_at,
         sync_asked_at: None,
+        reign_due: None,
         has_unread,
         has_shown_open: false,
     };

@@ -107,6 +107,49 @@ fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
 }
 
 #[test]
+fn an_epoch_that_a_full_disk_has_no_room_for_begins_when_there_is_some() {
+    let bench = Bench::new(config());
+    let mut log = bench.log();
+    let begin = |log: &mut Log, epoch| log.begin_epoch(LeaderEpoch(epoch)).and_then(|()| log.flush_now());
+    // Of a log that is new not even the names are there yet; later a part of the entry fits.
+    for (epoch, rooms) in [(3, &[0, 30][..]), (7, &[10])] {
+        for room in rooms {
+            bench.disk.leave_room(*room);
+            let refused = begin(&mut log, epoch);
+            assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+            assert!(log.broken().is_none());
+        }
+        bench.disk.set_capacity(u64::MAX);
+        begin(&mut log, epoch).unwrap();
+        assert_eq!(log.reader().epochs().latest(), LeaderEpoch(epoch));
+        log.append(vec![batch(&[10])], LeaderEpoch(epoch)).unwrap();
+    }
+    // The record fits, its epoch does not.
+    let sizes = |log: &Log| log.shared.segments.load()[0].bytes();
+    let before = sizes(&log);
+    log.append(vec![batch(&[10])], LeaderEpoch(7)).unwrap();
+    bench.disk.leave_room(sizes(&log) - before + 5);
+    let next = batch(&[10]).stamp(log.end(), LeaderEpoch(9)).unwrap();
+    let refused = log.append_copy(vec![next.clone()], CopyEpochs::Keep);
+    assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+    assert_eq!(log.reader().epochs().latest(), LeaderEpoch(7));
+    bench.disk.set_capacity(u64::MAX);
+    log.append_copy(vec![next], CopyEpochs::Keep).unwrap();
+    log.close().unwrap();
+    let log = bench.log();
+    assert!(log.epochs.is_whole());
+    let known: Vec<_> = log
+        .reader()
+        .epochs()
+        .entries()
+        .iter()
+        .map(|known| known.epoch.value())
+        .collect();
+    assert_eq!(known, [3, 7, 9]);
+    assert_eq!(log.end(), Offset(4));
+}
+
+#[test]
 fn records_leave_room_that_other_writes_may_take() {
     let mut bench = Bench::new(config());
     bench.logs = Logs::new(&bench.sys, 1 << 20).sparing(10_000);

@@ -127,6 +127,9 @@ impl Actor {
         if !self.state.is_leader() {
             return Err(AppendError::NotLeader);
         }
+        if self.reign_due.is_some() {
+            return Err(AppendError::DiskFull);
+        }
         self.state.check_epoch(current_epoch)?;
         let (in_sync, required) = (self.state.in_sync_count(), live.config.min_insync_replicas);
         if acks == Acks::All && kind == Kind::Produce && in_sync < required {

@@ -1,7 +1,7 @@
 //! Who leads, and who is in sync: changes of leadership, the fetches of the replicas, proposals of the leader.
 
 use super::super::command::Configure;
-use super::super::error::TicketError;
+use super::super::error::{AppendError, TicketError};
 use super::super::in_sync::{InSyncChange, InSyncRefused, InSyncSets, Proposing};
 use super::super::shared::Live;
 use super::super::state::{Role, Rules};
@@ -19,6 +19,8 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
 /// How long a proposal whose outcome is not known waits before it is made again, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How soon a reign is begun again that a full disk has put off.
+const REIGN_AGAIN: Duration = Duration::from_secs(1);
 
 impl Actor {
     /// Takes over what the metadata says now.
@@ -43,8 +45,11 @@ impl Actor {
         if let Some(log) = &mut self.log {
             log.configure(log::Config::of_topic(&config));
         }
-        if after.0 == Role::Leader && before != after {
-            self.begin_reign().await;
+        if before != after {
+            self.reign_due = None;
+            if after.0 == Role::Leader {
+                self.begin_reign().await;
+            }
         }
         let old = self.shared.live.load_full();
         self.shared.live.store(Arc::new(Live {
@@ -66,30 +71,47 @@ impl Actor {
         }
     }
 
-    /// Notes the epoch, on disk before anybody is served in it: its replicas compare their history with it.
-    async fn begin_reign(&mut self) {
+    /// Notes the epoch, on disk before anybody is served in it: its replicas compare their history with it. On a full
+    /// disk the reign waits for room.
+    pub(super) async fn begin_reign(&mut self) {
         let epoch = self.state.leader_epoch();
         let begun = if self.state.leadership().replicas.len() > 1 {
             let begin = move |log: &mut log::Log| {
                 log.begin_epoch(epoch)?;
-                log.flush_now().map_err(log::AppendError::from)
+                log.flush_now()
             };
             self.with_log("begin epoch", begin).await
         } else {
             self.log.as_mut().map(|log| log.begin_epoch(epoch))
         };
-        if let Some(Err(error)) = begun {
-            self.go_offline(refused(error).to_string());
+        self.reign_due = None;
+        match begun.map_or(Ok(()), |begun| begun.map_err(refused)) {
+            Ok(()) => {}
+            Err(AppendError::DiskFull) => {
+                self.set_disk_full(true);
+                self.reign_due = Some(self.shared.means.clock.now() + REIGN_AGAIN);
+            }
+            Err(error) => self.go_offline(error.to_string()),
+        }
+    }
+
+    /// Tries again what a full disk has put off.
+    pub(super) async fn resume_reign(&mut self) {
+        self.begin_reign().await;
+        if self.reign_due.is_none() {
+            self.set_disk_full(false);
+            self.show_leadership();
+            self.publish();
         }
     }
 
     /// Shows everybody who leads now and who is in sync.
-    fn show_leadership(&mut self) {
+    pub(super) fn show_leadership(&mut self) {
         let old = self.shared.live.load_full();
         self.count_in_sync(&old.leadership.isr);
         self.shared.live.store(Arc::new(Live {
             leader_epoch: self.state.leader_epoch(),
-            is_leader: self.state.is_leader(),
+            is_leader: self.state.is_leader() && self.reign_due.is_none(),
             leadership: Arc::new(self.state.leadership().clone()),
             epoch_start: self.state.epoch_start(),
             ..Live::clone(&old)

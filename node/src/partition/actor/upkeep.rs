@@ -64,10 +64,8 @@ impl Actor {
         self.fail_waiters(&TicketError::NotLeader);
         self.state.restarted(offset, self.shared.means.clock.now());
         // The history went with the records: the reign goes on in a new one.
-        let epoch = self.state.leader_epoch();
-        if let Some(Err(error)) = self.log.as_mut().map(|log| log.begin_epoch(epoch)) {
-            self.go_offline(refused(error).to_string());
-        }
+        self.begin_reign().await;
+        self.show_leadership();
         self.publish();
         Ok(())
     }

@@ -131,6 +131,38 @@ async fn a_full_disk_refuses_appends_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn a_reign_that_a_full_disk_puts_off_begins_when_there_is_room() {
+    let mut rig = Rig::new().await;
+    let topic = rig.topic(1, &[]).await;
+    let ticket = topic.append(idempotent(0, 1), ALL).await.expect("appended");
+    ticket.done().await.expect("committed");
+    rig.disk.leave_room(0);
+    rig.say(&[partition(TopicId([1; 16]), 0, 5)]).await;
+    while topic.leader_epoch() != LeaderEpoch(5) {
+        tokio::task::yield_now().await;
+    }
+    assert!(topic.is_disk_full());
+    assert!(!topic.is_leader(), "nobody is served before the epoch is on disk");
+    assert_eq!(
+        topic.append(idempotent(1, 1), ALL).await.expect_err("not yet"),
+        AppendError::NotLeader
+    );
+    assert_eq!(topic.offline(), None);
+    rig.disk.set_capacity(1 << 30);
+    rig.sys.clock.advance(Duration::from_secs(1));
+    while !topic.is_leader() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!topic.is_disk_full());
+    let ticket = topic.append(idempotent(1, 1), ALL).await.expect("there is room");
+    assert_eq!(
+        ticket.done().await.expect("committed").leader_epoch,
+        LeaderEpoch(5)
+    );
+    assert_eq!(consume(&topic, 0).await, numbered(2));
+}
+
+#[tokio::test]
 async fn a_stop_syncs_everything_and_the_next_start_checks_nothing() {
     let mut rig = Rig::new().await;
     let partition = rig.topic(1, &[("write.caching", "true")]).await;
