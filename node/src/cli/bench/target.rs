@@ -19,6 +19,9 @@ use crate::sys::Sys;
 /// How long a node may take to offer its modules, and how often it is asked.
 const MODULES_PATIENCE: Duration = Duration::from_secs(60);
 const MODULES_PAUSE: Duration = Duration::from_millis(100);
+/// How long all nodes may take to know of each other, and how often they are asked.
+const NODES_PATIENCE: Duration = Duration::from_secs(30);
+const NODES_PAUSE: Duration = Duration::from_millis(20);
 /// How long the files of a topic that was removed take to be gone.
 const REMOVAL: Duration = Duration::from_millis(700);
 
@@ -87,6 +90,7 @@ impl Place {
         let client = connect(node, self.transport).await?;
         let http = node.api()?;
         await_modules(sys, &http).await?;
+        await_nodes(sys, &client, nodes.len()).await?;
         Ok(Target {
             client,
             http,
@@ -136,6 +140,24 @@ async fn await_modules(sys: &Sys, http: &Http) -> Result<(), Failure> {
         sys.clock.sleep(MODULES_PAUSE).await;
     }
     Ok(())
+}
+
+/// Waits until so many nodes can hold replicas: each registers when it is ready itself.
+async fn await_nodes(sys: &Sys, client: &Client, nodes: usize) -> Result<(), Failure> {
+    let deadline = sys.clock.now() + NODES_PATIENCE;
+    loop {
+        let known = client.admin().describe_cluster().await?.brokers.len();
+        if known >= nodes {
+            return Ok(());
+        }
+        if sys.clock.now() >= deadline {
+            let patience = NODES_PATIENCE.as_secs();
+            return Err(Failure::new(format!(
+                "the cluster knows {known} of its {nodes} nodes after {patience} s"
+            )));
+        }
+        sys.clock.sleep(NODES_PAUSE).await;
+    }
 }
 
 /// A client of a node of ours.
