@@ -26,6 +26,7 @@ pub(crate) struct Course {
     pub(crate) lab: Lab,
     pub(crate) load: Load,
     pub(crate) started: Instant,
+    is_settled: bool,
     folder: PathBuf,
 }
 
@@ -42,6 +43,7 @@ impl Course {
             lab,
             load,
             started: Instant::now(),
+            is_settled: false,
             folder: plan.folder.clone(),
         };
         course.writes_go_through().await.context("the load never began")?;
@@ -81,15 +83,25 @@ impl Course {
         println!("{:>7.1} s  {what}", self.started.elapsed().as_secs_f64());
     }
 
-    /// Lets everything come to rest, reads the log, stops the nodes, dumps what they store, and judges.
-    pub(crate) async fn close(mut self) -> anyhow::Result<Verdict> {
+    /// Lets the load come to rest.
+    pub(crate) async fn settle(&mut self) -> anyhow::Result<()> {
+        if self.is_settled {
+            return Ok(());
+        }
         self.lab.all_ready().await?;
         self.in_sync().await?;
         let settled = self.load.settle().await?;
+        self.is_settled = true;
         self.say(&settled.map_or_else(
             || "some records have no outcome yet: unknown".to_owned(),
             |last| format!("every record has its outcome, the last client to end was {last}"),
         ));
+        Ok(())
+    }
+
+    /// Lets everything come to rest, reads the log, stops the nodes, dumps what they store, and judges.
+    pub(crate) async fn close(mut self) -> anyhow::Result<Verdict> {
+        self.settle().await?;
         let count = self
             .load
             .read_closing(&self.lab.bootstrap(""))

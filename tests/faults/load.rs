@@ -3,6 +3,7 @@
 //! It owns the clients and tells them when to end. It must never hide that one has ended early.
 
 mod consumer;
+mod crew;
 mod history;
 mod producer;
 mod python;
@@ -19,6 +20,7 @@ use headwater_tests::{PATIENCE, until, within};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub(crate) use self::crew::Crew;
 pub(crate) use self::history::now;
 use self::history::{History, path};
 use self::producer::Order;

@@ -22,6 +22,7 @@ mod lab;
 mod latency;
 mod load;
 mod ordeal;
+mod transactions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +87,14 @@ enum Command {
     /// One fault after the other
     Run {
         #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// These kinds alone
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Kind>,
+    },
+    /// Transfers and copies in transactions, while nodes and clients are killed
+    Transactions {
+        #[arg(long, default_value_t = 15.0)]
         minutes: f64,
         /// These kinds alone
         #[arg(long, value_delimiter = ',')]
@@ -162,6 +171,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
             return course::judge(std::slice::from_ref(to));
         }
         Command::Run { .. }
+        | Command::Transactions { .. }
         | Command::Failover { .. }
         | Command::Rolling { .. }
         | Command::Power { .. }
@@ -243,6 +253,10 @@ async fn run(
         Command::Run { minutes, only } => {
             let lasts = Duration::from_secs_f64(minutes * 60.0);
             ordeal::run(course, random, lasts, &only).await
+        }
+        Command::Transactions { minutes, only } => {
+            let lasts = Duration::from_secs_f64(minutes * 60.0);
+            transactions::run(course, random, lasts, &only, &plan.folder).await
         }
         Command::Failover { kills } => figures::failover(course, random, kills).await,
         Command::Rolling { rounds } => figures::rolling(course, rounds).await,

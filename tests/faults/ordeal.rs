@@ -37,7 +37,8 @@ pub(crate) async fn run(
     course.close().await
 }
 
-async fn one(course: &mut Course, dealt: Dealt) -> anyhow::Result<()> {
+/// Deals one fault, and waits until the cluster has come back from it.
+pub(crate) async fn one(course: &mut Course, dealt: Dealt) -> anyhow::Result<()> {
     let Dealt { pause, fault, lasts } = dealt;
     let peace = Span::begin(course);
     tokio::time::sleep(pause).await;

@@ -18,8 +18,16 @@ pub(crate) const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
 ];
 
-const COMMANDS: [&str; 8] = [
-    "run", "failover", "rolling", "power", "away", "grow", "judge", "dump",
+const COMMANDS: [&str; 9] = [
+    "run",
+    "transactions",
+    "failover",
+    "rolling",
+    "power",
+    "away",
+    "grow",
+    "judge",
+    "dump",
 ];
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@
 //! assert_eq!(judge.verdict().count(Property::Lost), 1);
 //! ```
 
+mod effects;
 mod event;
 mod judge;
 mod log;
@@ -35,6 +36,7 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+pub use effects::{Effect, Effects, EffectsVerdict, Promise, Told};
 pub use event::{Event, Kind};
 pub use judge::{Judge, each_line};
 pub use verdict::{Property, Verdict, Volume};
