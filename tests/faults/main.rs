@@ -17,6 +17,7 @@ mod course;
 mod dump;
 mod fault;
 mod figures;
+mod groups;
 mod grow;
 mod lab;
 mod latency;
@@ -100,6 +101,15 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         only: Vec<Kind>,
     },
+    /// Many members share many partitions (see --partitions), while members are killed, leave and come
+    Groups {
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        #[arg(long, value_enum, default_value = "classic")]
+        protocol: groups::Protocol,
+        #[arg(long, default_value_t = 100)]
+        members: u32,
+    },
     /// Kills leaders and measures how long writes stand still
     Failover {
         #[arg(long, default_value_t = 50)]
@@ -172,6 +182,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
         }
         Command::Run { .. }
         | Command::Transactions { .. }
+        | Command::Groups { .. }
         | Command::Failover { .. }
         | Command::Rolling { .. }
         | Command::Power { .. }
@@ -237,7 +248,10 @@ async fn run(
     setting: &Setting,
     mut random: Random,
 ) -> anyhow::Result<Verdict> {
-    let is_measured = matches!(command, Command::Failover { .. } | Command::Rolling { .. });
+    let is_measured = matches!(
+        command,
+        Command::Failover { .. } | Command::Rolling { .. } | Command::Groups { .. }
+    );
     let volume = Volume {
         partitions: setting.partitions,
         rate: setting.rate,
@@ -257,6 +271,14 @@ async fn run(
         Command::Transactions { minutes, only } => {
             let lasts = Duration::from_secs_f64(minutes * 60.0);
             transactions::run(course, random, lasts, &only, &plan.folder).await
+        }
+        Command::Groups {
+            minutes,
+            protocol,
+            members,
+        } => {
+            let lasts = Duration::from_secs_f64(minutes * 60.0);
+            groups::run(course, random, lasts, (protocol, members), &plan.folder).await
         }
         Command::Failover { kills } => figures::failover(course, random, kills).await,
         Command::Rolling { rounds } => figures::rolling(course, rounds).await,

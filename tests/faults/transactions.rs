@@ -41,7 +41,9 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Verdict> {
     let bootstrap = course.lab.bootstrap("");
     create_topics(&bootstrap, course.load.partitions()).await?;
-    let mut crew = Crew::start(folder, bootstrap, course.load.partitions(), CLIENTS)?;
+    let clients = CLIENTS.iter().map(|&(task, name)| (task, name.to_owned()));
+    let partitions = course.load.partitions();
+    let mut crew = Crew::start("transactions.py", folder, bootstrap, partitions, clients)?;
     let mut deck = Deck::new(Random::seeded(random.number()), course.lab.numbers(), only);
     let (mut faults, mut kills, mut zombies) = (0_u64, 0_u64, 0_u64);
     while course.started.elapsed() < lasts {

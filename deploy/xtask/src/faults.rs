@@ -18,9 +18,10 @@ pub(crate) const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
 ];
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "run",
     "transactions",
+    "groups",
     "failover",
     "rolling",
     "power",

@@ -102,7 +102,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "faults",
-        arguments: "[run|transactions|failover|rolling|power] [--minutes N] [--seed S] [--nodes N] [--release]",
+        arguments: "[run|transactions|groups|failover|rolling|power] [--minutes N] [--seed S] [--nodes N] [--release]",
         about: "put real nodes through real faults, and judge what their clients were told (root; installs tools by apt)",
         run: faults::run,
     },

@@ -1,4 +1,4 @@
-//! Clients in transactions: processes that are killed, put to sleep and replaced while they work.
+//! Clients in Python that are killed, put to sleep and replaced while they work.
 //!
 //! It owns the processes, by their ids. A history is appended to by every life of a client; each line is in the file
 //! before the call that it is about is made.
@@ -16,12 +16,11 @@ use tokio::process::{Child, Command};
 
 use super::history::path;
 
-const SCRIPT: &str = "tests/faults/scripts/transactions.py";
 /// What a client ends with that somebody else has replaced, or whose library gave up.
 const FENCED: i32 = 3;
 /// What a client gets in the end for what it has under way.
 const SETTLE: Duration = Duration::from_secs(90);
-/// How long the last reader may take to see every record copied, and then to read everything.
+/// How long the last reader may take to see everything done, and then to read everything.
 const FINAL: Duration = Duration::from_secs(600);
 
 /// One client, through all its lives.
@@ -35,6 +34,7 @@ struct Hand {
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Crew {
+    script: &'static str,
     folder: PathBuf,
     bootstrap: String,
     partitions: u32,
@@ -43,23 +43,24 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Starts clients: task and name of each.
+    /// Starts clients by a script of this ring: task and name of each.
     pub(crate) fn start(
+        script: &'static str,
         folder: &Path,
         bootstrap: String,
         partitions: u32,
-        clients: &[(&'static str, &str)],
+        clients: impl IntoIterator<Item = (&'static str, String)>,
     ) -> anyhow::Result<Self> {
         let mut crew = Self {
+            script,
             folder: folder.to_owned(),
             bootstrap,
             partitions,
             hands: Vec::new(),
             lives: 0,
         };
-        for &(task, name) in clients {
-            let child = crew.spawn(task, name, Stdio::null())?;
-            let name = name.to_owned();
+        for (task, name) in clients {
+            let child = crew.spawn(task, &name, Stdio::null())?;
             crew.hands.push(Hand { task, name, child });
         }
         Ok(crew)
@@ -70,7 +71,7 @@ impl Crew {
         let errors = self.folder.join(format!("{name}.log"));
         let errors = OpenOptions::new().create(true).append(true).open(errors)?;
         Command::new(python_interpreter())
-            .arg(checkout().join(SCRIPT))
+            .arg(checkout().join("tests/faults/scripts").join(self.script))
             .args([task, name, &self.bootstrap, &self.partitions.to_string()])
             .arg(path(&self.folder, name))
             .stdin(Stdio::piped())
@@ -100,6 +101,15 @@ impl Crew {
         let hand = &mut self.hands[which];
         hand.child.start_kill()?;
         within(PATIENCE, "the end of a killed client", hand.child.wait()).await??;
+        self.replace(which).map(drop)
+    }
+
+    /// Tells it to end, waits until it has, and starts another.
+    pub(crate) async fn renew(&mut self, which: usize) -> anyhow::Result<()> {
+        let hand = &mut self.hands[which];
+        end(&mut hand.child).await?;
+        let status = within(SETTLE, "a client's end", hand.child.wait()).await;
+        check(&hand.name, status.with_context(|| hand.name.clone())??.code())?;
         self.replace(which).map(drop)
     }
 
@@ -139,8 +149,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits until everything is copied, lets every client end, and reads what is there. The load has ended, and nothing
-    /// goes wrong any more. Answers with the histories.
+    /// Waits until the last reader says that everything is done, lets every client end, and has it read what is there. The
+    /// load has ended, and nothing goes wrong any more. Answers with the histories.
     pub(crate) async fn close(mut self) -> anyhow::Result<Vec<PathBuf>> {
         let name = "final";
         let mut last = self.spawn(name, name, Stdio::piped())?;
@@ -156,8 +166,8 @@ impl Crew {
                 }
             }
         };
-        let counts = within(FINAL, "copies of everything", caught_up).await??;
-        println!("          copies and records: {counts}");
+        let counts = within(FINAL, "the end of the work", caught_up).await??;
+        println!("          done, and to do: {counts}");
         let mut files: Vec<PathBuf> = vec![path(&self.folder, name)];
         for hand in &mut self.hands {
             files.push(path(&self.folder, &hand.name));
