@@ -3,6 +3,7 @@
 //!
 //! Owns the order. It decides nothing that a module could decide by itself.
 
+mod certificates;
 mod cluster;
 mod data_dir;
 mod listen;

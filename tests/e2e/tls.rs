@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use headwater_sdk::{Client, Config, ConsumerConfig, ProducerConfig, Record, Start, Trust};
-use headwater_tests::{Node, PATIENCE, Site, headwater, kcat, within};
+use headwater_tests::{Node, PATIENCE, Site, headwater, kcat, until, within};
 
 fn site() -> anyhow::Result<Site> {
     Ok(Site::new()?.argument("--listen-tls").argument("127.0.0.1:0"))
@@ -105,5 +105,52 @@ async fn clients_show_who_they_are_where_that_is_demanded() -> anyhow::Result<()
     headwater(["topic", "list", "--bootstrap", &node.bootstrap()])
         .await?
         .success()?;
+    Ok(())
+}
+
+/// The certificate, key and authority of a node that is gone again.
+async fn papers() -> anyhow::Result<[String; 3]> {
+    let site = site()?;
+    let node = site.start().await?;
+    let ca = node.http().get("/api/v1/cluster/ca.pem").await?.text();
+    let read = |file: &str| std::fs::read_to_string(site.data().join("security").join(file));
+    Ok([read("node.pem")?, read("node.key")?, ca])
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    let lay = |[new_cert, new_key, ca]: [String; 3]| {
+        std::fs::write(&cert, new_cert)?;
+        std::fs::write(&key, new_key)?;
+        Ok::<_, anyhow::Error>(Trust::Ca(ca))
+    };
+    let old = lay(papers().await?)?;
+    let site = site()?
+        .argument("--set")
+        .argument(format!("tls.certificate.file={}", text(&cert)))
+        .argument("--set")
+        .argument(format!("tls.key.file={}", text(&key)));
+    let node = site.start().await?;
+    let config = Config::new(&format!("tls://{}", address(&node)?))?;
+    let before = Client::connect(config.clone().with_trust(old.clone())).await?;
+
+    // Of a pair that does not fit nothing is taken.
+    std::fs::write(&key, &papers().await?[1])?;
+    let new = papers().await?;
+    let new = lay(new)?;
+    until(PATIENCE, "the new certificate", || async {
+        let client = Client::connect(config.clone().with_trust(new.clone())).await?;
+        client.close().await;
+        Ok(Some(()))
+    })
+    .await?;
+    ensure!(
+        Client::connect(config.with_trust(old)).await.is_err(),
+        "the old certificate is not shown any more"
+    );
+    before.admin().list_topics().await?;
+    before.close().await;
     Ok(())
 }

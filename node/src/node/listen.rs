@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::Bound;
-use crate::config::{ClientAuth, NodeConfig};
+use super::{Bound, certificates};
+use crate::config::NodeConfig;
 use crate::link::{Links, StreamServer};
 use crate::metadata::{SiteState, View};
 use crate::peer::{CallError, Peers};
 use crate::replication::{Connecting, Ends, Leaders};
 use crate::security::store::{self, Keys, SecurityStore, StoreError, Subject};
-use crate::security::tls::{Clients, Demand, Names, Revocations, ServerTls};
+use crate::security::tls::{Clients, Revocations, ServerTls};
 use crate::security::{Authority, CertificateFacts};
 use crate::server::{Server, SessionSink};
 use crate::sys::Sys;
@@ -92,6 +92,9 @@ pub(super) async fn bind(
         sockets.bound.tls = listener.local_address().ok();
         sockets.tls = Some(listener);
     }
+    let listeners = [&sockets.tcp, &sockets.tls].into_iter().flatten();
+    let switches = listeners.filter_map(Listener::tls_switch).collect();
+    certificates::watch(sys, config.tls.clone(), tls.clone(), switches);
     if let Some(address) = resolve(net, "listen.quic", listen.quic.as_deref()).await? {
         let listener = Listener::quic(net, address, &tls, &quic::Settings::default())?;
         sockets.bound.quic = listener.local_address().ok();
@@ -172,36 +175,17 @@ fn hosts(config: &NodeConfig) -> Vec<String> {
     hosts
 }
 
-/// TLS for clients over TCP: the operator's certificate where one is named, else the node's own, and likewise the
-/// authorities that clients' certificates come from.
+/// What clients are shown over TCP.
 async fn client_tls(config: &NodeConfig, sys: &Sys, own: &ServerTls) -> Result<ServerTls, ListenError> {
     let settings = config.tls.clone();
     if !settings.tcp && config.listen.tls.is_none() {
         return Ok(own.clone());
     }
-    let disk = Arc::clone(&sys.disk);
+    let (disk, own) = (Arc::clone(&sys.disk), own.clone());
     let read = sys.tasks.blocking("read certificates", move || {
-        let files = settings.certificate.as_ref();
-        let identity = files.map(|files| store::read_identity(&*disk, &files.certificate, &files.key));
-        let authorities = settings.client_ca_file.as_deref();
-        let authorities = authorities.map(|path| store::read_certificates(&*disk, path));
-        Ok::<_, StoreError>((identity.transpose()?, authorities.transpose()?))
+        certificates::read(&*disk, &settings, &own)
     });
-    let (identity, authorities) = read.await.map_err(|_| StoreError::Stopped)??;
-    let mut tls = own.clone();
-    if let Some(identity) = identity {
-        tls.identity = identity;
-    }
-    if let Some(authorities) = authorities {
-        tls.clients.authorities = authorities;
-        tls.clients.names = Names::Strangers;
-    }
-    tls.clients.demand = match config.tls.client_auth {
-        ClientAuth::None => Demand::None,
-        ClientAuth::Requested => Demand::Requested,
-        ClientAuth::Required => Demand::Required,
-    };
-    Ok(tls)
+    Ok(read.await.map_err(|_| StoreError::Stopped)??)
 }
 
 /// Sites whose certificates are refused.

@@ -82,6 +82,14 @@ impl Listener {
         }
     }
 
+    /// By which another certificate is shown; None where there is no TLS over TCP.
+    pub fn tls_switch(&self) -> Option<tcp::TlsSwitch> {
+        match self {
+            Self::Tcp(listener) => listener.tls_switch(),
+            Self::Quic(_) | Self::Memory(_) => None,
+        }
+    }
+
     /// Takes no more connections and lets those that are open finish what they are sending; call it after their
     /// sessions are closed.
     pub async fn close(self) {

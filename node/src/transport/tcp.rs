@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -30,11 +31,26 @@ pub enum ListenError {
 /// A bound TCP socket.
 pub struct Listener {
     socket: net::Listener,
-    tls: Option<Tls>,
+    tls: Option<TlsSwitch>,
     kind: ListenerKind,
 }
 
+/// What a listener shows to those who connect from now on. The clones are one.
 #[derive(Clone)]
+pub struct TlsSwitch(Arc<ArcSwap<Tls>>);
+
+impl TlsSwitch {
+    fn new(tls: &ServerTls) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Tls::new(tls)?))))
+    }
+
+    /// Shows this from now on. On an error what was shown before stays.
+    pub fn show(&self, tls: &ServerTls) -> Result<(), TlsError> {
+        self.0.store(Arc::new(Tls::new(tls)?));
+        Ok(())
+    }
+}
+
 struct Tls {
     acceptor: TlsAcceptor,
     names: Names,
@@ -54,25 +70,29 @@ impl Tls {
 impl Listener {
     /// Binds `address`; with `tls`, every connection must begin with a TLS handshake.
     pub fn bind(net: &Net, address: SocketAddr, tls: Option<&ServerTls>) -> Result<Self, ListenError> {
-        let tls = tls.map(Tls::new).transpose()?;
+        let tls = tls.map(TlsSwitch::new).transpose()?;
         Self::open(net, address, tls, ListenerKind::Tcp)
     }
 
     /// Binds `address` for TLS alone, as a listener of its own kind.
     pub fn bind_tls(net: &Net, address: SocketAddr, tls: &ServerTls) -> Result<Self, ListenError> {
-        Self::open(net, address, Some(Tls::new(tls)?), ListenerKind::Tls)
+        Self::open(net, address, Some(TlsSwitch::new(tls)?), ListenerKind::Tls)
     }
 
     fn open(
         net: &Net,
         address: SocketAddr,
-        tls: Option<Tls>,
+        tls: Option<TlsSwitch>,
         kind: ListenerKind,
     ) -> Result<Self, ListenError> {
         let socket = net
             .listen_tcp(address)
             .map_err(|source| ListenError::Bind { address, source })?;
         Ok(Self { socket, tls, kind })
+    }
+
+    pub(super) fn tls_switch(&self) -> Option<TlsSwitch> {
+        self.tls.clone()
     }
 
     pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
@@ -84,7 +104,7 @@ impl Listener {
         Ok(Accepting {
             stream,
             address,
-            tls: self.tls.clone(),
+            tls: self.tls.as_ref().map(|tls| tls.0.load_full()),
             kind: self.kind,
         })
     }
@@ -94,7 +114,7 @@ impl Listener {
 pub struct Accepting {
     stream: TcpStream,
     address: SocketAddr,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     kind: ListenerKind,
 }
 
