@@ -60,23 +60,25 @@ impl Crew {
             lives: 0,
         };
         for (task, name) in clients {
-            let child = crew.spawn(task, &name, Stdio::null())?;
+            let child = crew.spawn(task, &name, None)?;
             crew.hands.push(Hand { task, name, child });
         }
         Ok(crew)
     }
 
-    fn spawn(&mut self, task: &str, name: &str, stdout: Stdio) -> anyhow::Result<Child> {
+    /// What it prints is for its log, unless somebody listens.
+    fn spawn(&mut self, task: &str, name: &str, stdout: Option<Stdio>) -> anyhow::Result<Child> {
         self.lives += 1;
-        let errors = self.folder.join(format!("{name}.log"));
-        let errors = OpenOptions::new().create(true).append(true).open(errors)?;
+        let log = self.folder.join(format!("{name}.log"));
+        let log = OpenOptions::new().create(true).append(true).open(log)?;
+        let stdout = stdout.map_or_else(|| log.try_clone().map(Stdio::from), Ok)?;
         Command::new(python_interpreter())
             .arg(checkout().join("tests/faults/scripts").join(self.script))
             .args([task, name, &self.bootstrap, &self.partitions.to_string()])
             .arg(path(&self.folder, name))
             .stdin(Stdio::piped())
             .stdout(stdout)
-            .stderr(errors)
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .context("python is missing: `cargo xtask faults` installs what it needs")
@@ -115,7 +117,7 @@ impl Crew {
 
     fn replace(&mut self, which: usize) -> anyhow::Result<Child> {
         let (task, name) = (self.hands[which].task, self.hands[which].name.clone());
-        let child = self.spawn(task, &name, Stdio::null())?;
+        let child = self.spawn(task, &name, None)?;
         Ok(std::mem::replace(&mut self.hands[which].child, child))
     }
 
@@ -153,7 +155,7 @@ impl Crew {
     /// load has ended, and nothing goes wrong any more. Answers with the histories.
     pub(crate) async fn close(mut self) -> anyhow::Result<Vec<PathBuf>> {
         let name = "final";
-        let mut last = self.spawn(name, name, Stdio::piped())?;
+        let mut last = self.spawn(name, name, Some(Stdio::piped()))?;
         let mut lines = BufReader::new(last.stdout.take().context("stdout is piped")?).lines();
         let caught_up = async {
             loop {
@@ -173,6 +175,11 @@ impl Crew {
             files.push(path(&self.folder, &hand.name));
             end(&mut hand.child).await?;
             let status = within(SETTLE, "a client's end", hand.child.wait()).await;
+            if status.is_err() {
+                // It says where it is.
+                signal(&hand.child, Signal::USR1)?;
+                let _ = within(Duration::from_secs(1), "its last word", hand.child.wait()).await;
+            }
             let status = status.with_context(|| hand.name.clone())??;
             check(&hand.name, status.code())?;
         }

@@ -9,8 +9,10 @@ All read `numbered`. Histories are what `tests/checker` reads (its module `owner
 in microseconds of the monotonic clock. All run until a line comes on stdin, or stdin is closed. `final` says `caught up`
 once everything is committed, and goes on when a line comes.
 """
+import faulthandler
 import json
 import select
+import signal
 import sys
 import time
 
@@ -34,7 +36,7 @@ def is_told_to_end() -> bool:
 
 
 def error(what) -> None:
-    print("error", str(what).replace("\n", " "), flush=True)
+    print(f"{time.time():.3f} error", str(what).replace("\n", " "), flush=True)
 
 
 class History:
@@ -178,6 +180,8 @@ def final(name: str, bootstrap: str, partitions: int, history: History) -> None:
 
 
 def main() -> None:
+    # One that does not end is asked where it is.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     task, name, bootstrap, partitions, path = sys.argv[1:]
     history = History(path)
     if task == "final":

@@ -10,10 +10,12 @@ NAME is the transactional id of the first two. Histories are what `tests/checker
 what each event means). All run until a line comes on stdin, or stdin is closed; one that is fenced ends by itself with
 status 3. `final` says `caught up` once every record has a copy, and goes on when a line comes.
 """
+import faulthandler
 import json
 import os
 import random
 import select
+import signal
 import sys
 import time
 
@@ -43,7 +45,7 @@ class Client:
 
     @staticmethod
     def error(error) -> None:
-        print("error", str(error).replace("\n", " "), flush=True)
+        print(f"{time.time():.3f} error", str(error).replace("\n", " "), flush=True)
 
     @staticmethod
     def is_told_to_end(wait: float = 0) -> bool:
@@ -278,6 +280,8 @@ def rest(client: Client) -> None:
 
 
 def main() -> None:
+    # One that does not end is asked where it is.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     task, name, bootstrap, partitions, history = sys.argv[1:]
     client = Client(name, bootstrap, int(partitions), history)
     try:
