@@ -1,9 +1,11 @@
-//! [`Admin`]: topics, their settings and their offsets, where replicas are, who is a member, and consumer groups.
+//! [`Admin`]: topics, their settings and their offsets, where replicas are, who is a member, consumer
+//! groups and transactions.
 //!
 //! Owns nothing; it turns calls into requests to the right broker and tries again where that is harmless. A
 //! change whose outcome is not known is never sent twice.
 
 mod configs;
+mod coordinator;
 mod features;
 mod groups;
 mod members;
@@ -11,6 +13,7 @@ mod offsets;
 mod producers;
 mod reassignments;
 mod topics;
+mod transactions;
 
 use std::time::Duration;
 
@@ -19,15 +22,19 @@ use headwater_protocol::kafka::describe_cluster::DescribeClusterRequest;
 use headwater_protocol::kafka::{ErrorCode, Request};
 
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
+pub(crate) use self::coordinator::{Coordinated, find_coordinator};
 pub use self::features::{FeatureDescription, FeatureLevels, FeatureUpdate, FeatureWay};
 pub use self::groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
-pub(crate) use self::groups::{Committer, find_coordinator};
+pub(crate) use self::groups::Committer;
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};
 pub use self::producers::ActiveProducer;
 pub use self::reassignments::{Election, OngoingReassignment, Reassignment};
 pub use self::topics::NewTopic;
+pub use self::transactions::{
+    OpenTransaction, ProducerIdentity, TransactionDescription, TransactionFilter, TransactionListing,
+};
 use crate::client::{Client, Target};
 use crate::door;
 use crate::error::Error;

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 pub use self::assignor::Assignor;
 use self::commits::Commits;
 use self::member::{Member, Presence, Standing, Target};
-use crate::admin::Committer;
+use crate::admin::{Committer, OffsetSpec};
 use crate::client::{Client, Lane};
 use crate::consumer::{Batch, Consumer, ConsumerConfig, ConsumerRecord, Start, TopicPartition};
 use crate::door::{self, Instant, Tasks};
@@ -88,6 +88,29 @@ impl GroupConfig {
     }
 }
 
+/// As whom a member of a group commits: what [`crate::Producer::send_offsets`] is to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMetadata {
+    pub group: String,
+    /// Empty: nobody's in particular.
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    /// Counts how often the group has divided its partitions; -1: that does not matter.
+    pub generation: i32,
+}
+
+impl GroupMetadata {
+    /// For offsets of partitions that are assigned by hand: the group has no members.
+    pub fn of_group(group: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            member_id: String::new(),
+            instance_id: None,
+            generation: -1,
+        }
+    }
+}
+
 /// Tells lanes of members apart.
 static MEMBERS: AtomicU32 = AtomicU32::new(0);
 
@@ -108,6 +131,8 @@ pub struct GroupConsumer {
     /// As whom to commit.
     who: Committer,
     held: BTreeSet<TopicPartition>,
+    /// Where the reading of partitions began of which nothing was committed, if that is no place that can be found again.
+    begun: BTreeMap<TopicPartition, Offset>,
     commit_at: Option<Instant>,
     tasks: Tasks,
 }
@@ -123,7 +148,8 @@ impl GroupConsumer {
         config.check()?;
         let consumer = client.consumer(config.consumer.clone())?;
         let config = Arc::new(config);
-        let commits = Arc::new(Commits::new(client.clone(), config.group.clone()));
+        let isolation = config.consumer.isolation;
+        let commits = Arc::new(Commits::new(client.clone(), config.group.clone(), isolation));
         let (told, standing) = watch::channel(Standing {
             revision: 0,
             who: Committer::default(),
@@ -152,6 +178,7 @@ impl GroupConsumer {
             presence,
             who: Committer::default(),
             held: BTreeSet::new(),
+            begun: BTreeMap::new(),
             tasks,
         })
     }
@@ -224,6 +251,26 @@ impl GroupConsumer {
             }
             self.settle().await?;
         }
+    }
+
+    /// As whom this member commits what was handed out last.
+    pub fn group_metadata(&self) -> GroupMetadata {
+        GroupMetadata {
+            group: self.config.group.clone(),
+            member_id: self.who.member_id.clone(),
+            instance_id: self.who.instance_id.clone(),
+            generation: self.who.generation,
+        }
+    }
+
+    /// Goes back to what the group has committed of each partition that this member reads, or to where it began: after a
+    /// transaction that was aborted.
+    ///
+    /// A dropped future may have done so for some.
+    pub async fn rewind(&mut self) -> Result<(), Error> {
+        let _here = self.presence.enter();
+        let held = self.held.clone();
+        self.take_up(&held).await
     }
 
     /// The partitions that this member reads at the moment.
@@ -328,6 +375,7 @@ impl GroupConsumer {
         for it in gone {
             self.consumer.unassign(&it.topic, it.partition).await?;
             self.commits.forget(it);
+            self.begun.remove(it);
             self.held.remove(it);
         }
         Ok(())
@@ -339,10 +387,10 @@ impl GroupConsumer {
         }
         let committed = self.commits.fetch(new).await?;
         for it in new {
-            let start = committed
-                .get(it)
-                .copied()
-                .map_or(self.config.start, Start::Offset);
+            let start = match committed.get(it) {
+                Some(offset) => Start::Offset(*offset),
+                None => self.beginning_of(it).await?,
+            };
             let (topic, partition) = (&*it.topic, it.partition);
             match self.consumer.assign(topic, &[partition], start).await {
                 // It is gone again; the group will notice.
@@ -352,6 +400,34 @@ impl GroupConsumer {
             self.held.insert(it.clone());
         }
         Ok(())
+    }
+
+    /// Where to begin in a partition of which nothing was committed. Behind the last record is looked up by those who may
+    /// come back to it: there are other records by then.
+    async fn beginning_of(&mut self, it: &TopicPartition) -> Result<Start, Error> {
+        if let Some(offset) = self.begun.get(it) {
+            return Ok(Start::Offset(*offset));
+        }
+        let start = self.config.start;
+        if start != Start::Latest || self.config.auto_commit.is_some() {
+            return Ok(start);
+        }
+        let admin = self.consumer.client().admin();
+        let places = [(it.partition, OffsetSpec::Latest)];
+        let isolation = self.config.consumer.isolation;
+        let listed = match admin.list_offsets(&it.topic, &places, isolation).await {
+            Ok(listed) => listed,
+            Err(Error::UnknownTopic(_) | Error::UnknownPartition { .. }) => return Ok(start),
+            Err(error) => return Err(error),
+        };
+        let offset = listed.get(&it.partition).and_then(|listed| listed.offset);
+        Ok(match offset {
+            Some(offset) => {
+                self.begun.insert(it.clone(), offset);
+                Start::Offset(offset)
+            }
+            None => start,
+        })
     }
 
     fn positions<'a>(

@@ -1,16 +1,16 @@
 //! Consumer groups: which there are, who is in them, what they have committed, and setting that anew.
 //!
-//! Owns the way to a group's coordinator. It must never ask a broker for a group that does not coordinate it.
+//! Owns the translation of these calls only.
 
 use std::collections::BTreeMap;
 
 use headwater_protocol::consumer_protocol::Assignment;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex};
+use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::delete_groups::DeleteGroupsRequest;
 use headwater_protocol::kafka::describe_groups::{
     DescribeGroupsRequest, DescribedGroup, DescribedGroupMember,
 };
-use headwater_protocol::kafka::find_coordinator::FindCoordinatorRequest;
 use headwater_protocol::kafka::list_groups::ListGroupsRequest;
 use headwater_protocol::kafka::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -19,51 +19,17 @@ use headwater_protocol::kafka::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use headwater_protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
-use headwater_protocol::kafka::{ErrorCode, Request};
 use headwater_protocol::primitives::Str;
 
-use super::{Admin, Kind, may_try_again};
-use crate::client::{Client, Target};
+use super::coordinator::Ask;
+use super::{Admin, Isolation, Kind};
+use crate::client::Target;
 use crate::consumer::TopicPartition;
-use crate::door;
 use crate::error::Error;
 
-/// The last versions in which one coordinator or one group is asked for, and topics go by name.
-const FIND_ONE_UNTIL: i16 = 3;
+/// The last versions in which one group is asked for, and topics go by name.
 const FETCH_ONE_UNTIL: i16 = 7;
 const COMMIT_BY_NAME_UNTIL: i16 = 9;
-
-/// What a group's coordinator is asked.
-struct Ask<'a> {
-    kind: Kind,
-    group: &'a str,
-    what: &'a str,
-    /// The newest version that has the shape of the request.
-    newest: i16,
-}
-
-impl<'a> Ask<'a> {
-    /// One that may be sent twice.
-    fn question(group: &'a str, what: &'a str) -> Self {
-        Self {
-            kind: Kind::Question,
-            group,
-            what,
-            newest: i16::MAX,
-        }
-    }
-
-    fn change(group: &'a str, what: &'a str) -> Self {
-        Self {
-            kind: Kind::Change,
-            ..Self::question(group, what)
-        }
-    }
-
-    fn up_to(self, newest: i16) -> Self {
-        Self { newest, ..self }
-    }
-}
 
 /// A group, as its coordinator lists it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,14 +146,16 @@ impl Admin {
         &self,
         group: &str,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, Error> {
-        self.offsets_of(group, None).await
+        self.offsets_of(group, None, Isolation::ReadUncommitted).await
     }
 
-    /// As [`Admin::group_offsets`], of some partitions. Those without a commit are absent.
+    /// As [`Admin::group_offsets`], of some partitions. Those without a commit are absent. Readers of what is committed
+    /// wait until no transaction has a commit of them open (KIP-447).
     pub(crate) async fn offsets_of(
         &self,
         group: &str,
         wanted: Option<&[TopicPartition]>,
+        isolation: Isolation,
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, Error> {
         let what = format!("committed offsets of {group:?}");
         let topics = wanted.map(|wanted| {
@@ -204,6 +172,7 @@ impl Admin {
         let request = OffsetFetchRequest {
             group_id: Str::from(group),
             topics,
+            require_stable: isolation == Isolation::ReadCommitted,
             ..OffsetFetchRequest::default()
         };
         let read = |_, answer: headwater_protocol::kafka::offset_fetch::OffsetFetchResponse| {
@@ -332,66 +301,13 @@ impl Admin {
         self.ask_coordinator(&Ask::change(group, &what), &request, read)
             .await
     }
-
-    /// Asks the group's coordinator, and whoever it is then, until `read` accepts the answer, the failure is final, or the
-    /// time is up.
-    async fn ask_coordinator<R: Request, T>(
-        &self,
-        ask: &Ask<'_>,
-        request: &R,
-        mut read: impl FnMut(NodeId, R::Response) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let deadline = door::now() + self.timeout();
-        for failures in 1.. {
-            let left = deadline.saturating_duration_since(door::now());
-            let failure = match find_coordinator(&self.client, ask.group).await {
-                Ok(node) => {
-                    let target = Target::Node(node);
-                    let answer = self.client.call_up_to(ask.newest, target, request, left).await;
-                    match answer.and_then(|answer| read(node, answer)) {
-                        Ok(done) => return Ok(done),
-                        Err(failure) if !may_try_again(ask.kind, &failure) => return Err(failure),
-                        Err(failure) => failure,
-                    }
-                }
-                Err(failure) if !failure.is_retriable() => return Err(failure),
-                Err(failure) => failure,
-            };
-            self.rest(ask.what, failure, failures, deadline).await?;
-        }
-        unreachable!("a call ends with an answer or with its time")
-    }
-}
-
-/// The broker that coordinates a group, by the word of any.
-pub(crate) async fn find_coordinator(client: &Client, group: &str) -> Result<NodeId, Error> {
-    let request = FindCoordinatorRequest {
-        key: Str::from(group),
-        ..FindCoordinatorRequest::default()
-    };
-    let timeout = client.config().request_timeout;
-    let answer = client
-        .call_up_to(FIND_ONE_UNTIL, Target::Any, &request, timeout)
-        .await?;
-    let what = format!("coordinator of group {group:?}");
-    if answer.error_code != ErrorCode::NONE.0 {
-        return Err(Error::refused(
-            what,
-            answer.error_code,
-            answer.error_message.as_deref(),
-        ));
-    }
-    Ok(NodeId(answer.node_id))
 }
 
 fn check(what: &str, code: i16) -> Result<(), Error> {
-    if code == ErrorCode::NONE.0 {
-        return Ok(());
-    }
-    Err(Error::refused(what, code, None))
+    super::topics::accepted(what, code, None)
 }
 
-fn by_topic(partitions: &[TopicPartition]) -> BTreeMap<&str, Vec<&TopicPartition>> {
+pub(crate) fn by_topic(partitions: &[TopicPartition]) -> BTreeMap<&str, Vec<&TopicPartition>> {
     let mut topics: BTreeMap<&str, Vec<&TopicPartition>> = BTreeMap::new();
     for partition in partitions {
         topics.entry(&partition.topic).or_default().push(partition);

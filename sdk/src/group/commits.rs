@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headwater_protocol::ids::Offset;
 
-use crate::admin::Committer;
+use crate::admin::{Committer, Isolation};
 use crate::client::Client;
 use crate::consumer::TopicPartition;
 use crate::error::Error;
@@ -16,6 +16,8 @@ use crate::error::Error;
 pub(super) struct Commits {
     client: Client,
     group: String,
+    /// Whether commits that a transaction has open are waited for.
+    isolation: Isolation,
     /// Held by whoever commits.
     turn: tokio::sync::Mutex<()>,
     /// What the group has, as far as it is known here.
@@ -23,10 +25,11 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    pub(super) fn new(client: Client, group: String) -> Self {
+    pub(super) fn new(client: Client, group: String, isolation: Isolation) -> Self {
         Self {
             client,
             group,
+            isolation,
             turn: tokio::sync::Mutex::new(()),
             kept: Mutex::default(),
         }
@@ -65,7 +68,9 @@ impl Commits {
     ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
         let wanted: Vec<TopicPartition> = wanted.iter().cloned().collect();
         let admin = self.client.admin();
-        let found = admin.offsets_of(&self.group, Some(&wanted)).await?;
+        let found = admin
+            .offsets_of(&self.group, Some(&wanted), self.isolation)
+            .await?;
         let found: BTreeMap<_, _> = found.into_iter().map(|(it, kept)| (it, kept.offset)).collect();
         self.kept()
             .extend(found.iter().map(|(it, offset)| (it.clone(), *offset)));

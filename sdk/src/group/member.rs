@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assignor::{self, Assignor, Candidate};
 use super::{GroupConfig, partitions_of};
-use crate::admin::{Committer, find_coordinator};
+use crate::admin::{Committer, Coordinated, find_coordinator};
 use crate::client::{self, Client, Lane};
 use crate::consumer::TopicPartition;
 use crate::door::{self, Instant};
@@ -476,7 +476,7 @@ impl Member {
         let node = match self.coordinator {
             Some(node) => node,
             None => {
-                let node = find_coordinator(&self.client, &self.config.group).await?;
+                let node = find_coordinator(&self.client, Coordinated::Group, &self.config.group).await?;
                 *self.coordinator.insert(node)
             }
         };
