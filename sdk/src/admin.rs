@@ -25,7 +25,7 @@ pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
 pub(crate) use self::coordinator::{Coordinated, find_coordinator};
 pub use self::features::{FeatureDescription, FeatureLevels, FeatureUpdate, FeatureWay};
 pub use self::groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
-pub(crate) use self::groups::Committer;
+pub(crate) use self::groups::{Committer, by_topic};
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};

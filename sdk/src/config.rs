@@ -239,6 +239,9 @@ pub enum ConfigError {
     TooSmall { what: &'static str, min: usize },
     #[error("{what} is too large, {max} is the most that works")]
     TooLarge { what: &'static str, max: usize },
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
     #[error("{what} is not usable PEM: {reason}")]
     Pem { what: &'static str, reason: String },
     #[error("a fingerprint is 64 hexadecimal digits of SHA-256")]

@@ -222,13 +222,15 @@ impl Connection {
         self.enqueue(request, version, None, deadline, timeout).await
     }
 
-    /// As [`Connection::submit`], without waiting: `None` when there is no room.
+    /// As [`Connection::submit`], without waiting, in a version that is no newer than `newest`: `None` when there is no
+    /// room.
     pub(crate) fn try_submit<R: Request>(
         &self,
+        newest: i16,
         request: &R,
         timeout: Duration,
     ) -> Result<Option<Answer<R>>, CallError> {
-        let version = self.version::<R>()?;
+        let version = self.version::<R>()?.min(newest);
         let (reply, answer) = oneshot::channel();
         if !self.try_enqueue(request, version, Some(reply))? {
             return Ok(None);

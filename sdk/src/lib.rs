@@ -24,10 +24,11 @@
 //!
 //! - [`Client`] finds the cluster, keeps its connections and knows who leads what. Everything else is made
 //!   from it and shares it.
-//! - [`Producer`] batches records, writes each once and in order, and tells what became of it.
+//! - [`Producer`] batches records, writes each once and in order, and tells what became of it. With a transactional id it
+//!   writes them in transactions.
 //! - [`Consumer`] reads assigned partitions from any place, ahead of its reader, within a budget of bytes.
 //! - [`GroupConsumer`] reads its share of some topics, together with the other members of a group, and commits.
-//! - [`Admin`] sees to topics, settings, offsets, the places of replicas and the members of the cluster.
+//! - [`Admin`] sees to topics, settings, offsets, the places of replicas, groups, transactions and the members of the cluster.
 //! - [`Connection`] is one pipelined connection over any stream of bytes, for those who have their own.
 //!
 //! # Whom to trust

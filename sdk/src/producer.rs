@@ -9,17 +9,22 @@ mod record;
 mod sender;
 mod sequencer;
 mod stamp;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_protocol::record::Compression;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::batcher::{NotTaken, Shared, Topic};
 pub use self::delivery::{Deliveries, Delivery, Receipt, SendError};
 pub use self::record::Record;
 use self::sender::Sender;
+pub use self::transaction::TransactionError;
+use self::transaction::{Command, Coordinator, Transactor};
+use crate::admin::Coordinated;
 use crate::client::Client;
 use crate::config::ConfigError;
 use crate::door::{self, Tasks};
@@ -51,9 +56,18 @@ pub struct ProducerConfig {
     /// Batches of one partition that may be under way at once. With more than 5 brokers forget too early
     /// which they have.
     pub in_flight_max: usize,
-    /// From the first record of a batch to its outcome, retries included.
+    /// From the first record of a batch to its outcome, retries included. A call about a transaction takes no longer.
     pub delivery_timeout: Duration,
+    /// Makes the producer a transactional one, under a name that outlives it: the next that is made under the same name takes
+    /// over, and what this one has open then is aborted. Needs `Acks::All` and `idempotent`.
+    pub transactional_id: Option<String>,
+    /// A transaction that is open for longer is aborted by its coordinator, and its producer fenced. Brokers refuse more than
+    /// their `transaction.max.timeout.ms`, which is 15 minutes by default.
+    pub transaction_timeout: Duration,
 }
+
+/// Calls about transactions that may wait for each other; more make their callers wait.
+const COMMANDS: usize = 8;
 
 impl Default for ProducerConfig {
     fn default() -> Self {
@@ -69,6 +83,8 @@ impl Default for ProducerConfig {
             request_bytes_max: 4 << 20,
             in_flight_max: 5,
             delivery_timeout: Duration::from_secs(120),
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -90,6 +106,18 @@ impl ProducerConfig {
         least("record_bytes_max", self.record_bytes_max, 128)?;
         least("buffer_memory", self.buffer_memory, self.batch_bytes)?;
         least("in_flight_max", self.in_flight_max, 1)?;
+        if let Some(id) = &self.transactional_id {
+            if id.is_empty() {
+                return Err(ConfigError::Conflict("a transactional id has a name"));
+            }
+            if !self.is_idempotent() {
+                return Err(ConfigError::Conflict(
+                    "a transactional producer is idempotent and has Acks::All",
+                ));
+            }
+            let timeout_ms = usize::try_from(self.transaction_timeout.as_millis()).unwrap_or(usize::MAX);
+            least("transaction_timeout in milliseconds", timeout_ms, 1)?;
+        }
         if self.is_idempotent() && self.in_flight_max > 5 {
             return Err(ConfigError::TooLarge {
                 what: "in_flight_max of an idempotent producer",
@@ -127,9 +155,65 @@ impl Acks {
 ///   default settings), also when requests fail and are repeated.
 /// - Memory: `buffer_memory`, plus a few builders with their codecs' tables when compressing.
 /// - Dropping it gives up what is not acknowledged; [`Producer::close`] waits for it.
+///
+/// # Transactions
+/// With [`ProducerConfig::transactional_id`] records are sent in transactions, and only then: [`Producer::begin`], then
+/// `send` and [`Producer::send_offsets`], then [`Producer::commit`] or [`Producer::abort`]. What consumers with
+/// [`crate::Isolation::ReadCommitted`] see of one is all of it, in all its partitions, or nothing.
+///
+/// Read, transform, write, each record exactly once, however often it is stopped and started again:
+///
+/// ```no_run
+/// use std::collections::BTreeMap;
+/// use headwater_sdk::{
+///     Batch, Client, GroupConfig, GroupMetadata, Isolation, Producer, ProducerConfig, Record, TransactionError,
+/// };
+///
+/// # async fn story(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let producer = client.producer(ProducerConfig {
+///     // One for each process that works beside others, the same when it is started again.
+///     transactional_id: Some("shouting-1".to_owned()),
+///     ..ProducerConfig::default()
+/// })?;
+/// let mut group = GroupConfig::new("shouting", ["words"]);
+/// // Offsets are committed by the producer alone.
+/// group.auto_commit = None;
+/// group.consumer.isolation = Isolation::ReadCommitted;
+/// let mut consumer = client.group_consumer(group)?;
+/// loop {
+///     let batch = consumer.next_batch().await?;
+///     // As whom the batch was read: if the group moves its partition meanwhile, the transaction is not committed.
+///     let reader = consumer.group_metadata();
+///     producer.begin().await?;
+///     match shout(&producer, &batch, &reader).await {
+///         Ok(()) => {}
+///         // Somebody has taken over, or the coordinator gave up waiting.
+///         Err(error) if error.is_fatal() => return Err(error.into()),
+///         Err(_) => {
+///             producer.abort().await?;
+///             // Back to what is committed: the same records come again.
+///             consumer.rewind().await?;
+///         }
+///     }
+/// }
+/// # }
+///
+/// async fn shout(producer: &Producer, batch: &Batch, reader: &GroupMetadata) -> Result<(), TransactionError> {
+///     for record in batch.records().expect("a sound batch").iter() {
+///         let word = record.expect("a sound record").value.unwrap_or_default().to_ascii_uppercase();
+///         // What becomes of it the commit says: it waits for all of them.
+///         producer.send("shouts", Record::value(&word)).await?;
+///     }
+///     let read = BTreeMap::from([(batch.topic_partition().clone(), batch.next_offset())]);
+///     producer.send_offsets(reader, &read).await?;
+///     producer.commit().await
+/// }
+/// ```
 pub struct Producer {
     client: Client,
     shared: Arc<Shared>,
+    /// To the transactor, where there is one.
+    transactions: Option<mpsc::Sender<Command>>,
     tasks: Tasks,
     ended: CancellationToken,
 }
@@ -147,11 +231,30 @@ impl Producer {
         let shared = Shared::new(config);
         let tasks = client.tasks().child();
         let ended = CancellationToken::new();
-        let sender = Sender::new(client.clone(), Arc::clone(&shared));
+        let coordinator = shared.transaction.as_ref().map(|transaction| {
+            let kind = Coordinated::Transaction;
+            Arc::new(Coordinator::new(client.clone(), kind, &transaction.id))
+        });
+        let sender = Sender::new(client.clone(), Arc::clone(&shared), coordinator.clone());
         tasks.spawn(sender.run(tasks.token().clone(), ended.clone()));
+        let transactions = shared.transaction.clone().zip(coordinator);
+        let transactions = transactions.map(|(transaction, coordinator)| {
+            let (sender, commands) = mpsc::channel(COMMANDS);
+            let transactor = Transactor {
+                client: client.clone(),
+                shared: Arc::clone(&shared),
+                transaction,
+                coordinator,
+                commands,
+                group: None,
+            };
+            tasks.spawn(transactor.run(tasks.token().clone()));
+            sender
+        });
         Ok(Self {
             client,
             shared,
+            transactions,
             tasks,
             ended,
         })
@@ -191,10 +294,15 @@ impl Producer {
         self.shared.ledger.settled().await;
     }
 
-    /// Flushes, then stops the task and waits for its end.
+    /// Flushes, then stops the task and waits for its end. A transaction that was not committed is aborted, not flushed.
     ///
     /// A dropped future closes it without waiting.
     pub async fn close(self) {
+        let transaction = self.shared.transaction.as_ref();
+        if let Some(end) = transaction.and_then(|transaction| transaction.unfinished()) {
+            // Where it does not succeed, the coordinator aborts it when its time is up.
+            let _ = self.end(end).await;
+        }
         self.flush().await;
         self.shared.close();
         self.tasks.cancel();

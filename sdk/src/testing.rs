@@ -7,6 +7,7 @@
     reason = "a test's broker makes sockets and tasks"
 )]
 
+mod coordinator;
 mod log;
 mod serve;
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::coordinator::{Stage, Transaction};
 pub(crate) use self::log::PartitionLog;
 use crate::config::{Config, Trust};
 
@@ -51,6 +53,16 @@ pub(crate) struct State {
     pub(crate) fetch_sessions: bool,
     /// Cuts a fetch's last batch in the middle, as Kafka may.
     pub(crate) cut_last_batch: bool,
+    /// By transactional id.
+    pub(crate) transactions: BTreeMap<String, Transaction>,
+    /// The level of `transaction.version` that is told.
+    pub(crate) transaction_version: i16,
+    /// What groups have committed, by group, topic and partition.
+    pub(crate) offsets: BTreeMap<(String, String, i32), i64>,
+    /// Of every group.
+    pub(crate) generation: i32,
+    /// The newest version in which each API was asked.
+    pub(crate) newest: BTreeMap<i16, i16>,
 }
 
 /// A running broker. Everything ends when it is dropped.
@@ -89,6 +101,11 @@ impl Shared {
             connections: 0,
             fetch_sessions: true,
             cut_last_batch: false,
+            transactions: BTreeMap::new(),
+            transaction_version: 2,
+            offsets: BTreeMap::new(),
+            generation: 1,
+            newest: BTreeMap::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),

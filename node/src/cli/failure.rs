@@ -140,6 +140,8 @@ impl From<SendError> for Failure {
                 }
             }
             SendError::TooLarge { .. }
+            | SendError::Transaction(_)
+            | SendError::Aborted
             | SendError::Full
             | SendError::UnknownPartition { .. }
             | SendError::TimedOut { .. }
@@ -158,6 +160,7 @@ fn hint_for(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::INVALID_TOPIC_EXCEPTION => {
             "use letters, digits, dots, dashes and underscores, at most 249"
         }
+        ErrorCode::TRANSACTIONAL_ID_NOT_FOUND => "`headwater transaction list` shows what is there",
         ErrorCode::MESSAGE_TOO_LARGE => "the topic's max.message.bytes is the limit",
         _ => return None,
     })

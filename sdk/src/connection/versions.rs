@@ -12,6 +12,8 @@ use headwater_protocol::kafka::api_versions::ApiVersionsResponse;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Versions {
     ranges: BTreeMap<i16, RangeInclusive<i16>>,
+    /// Levels in force in the cluster, by feature.
+    levels: BTreeMap<String, i16>,
 }
 
 impl Versions {
@@ -20,9 +22,18 @@ impl Versions {
             .api_keys
             .iter()
             .map(|api| (api.api_key, api.min_version..=api.max_version));
+        let levels = answer.finalized_features.iter();
         Self {
             ranges: ranges.collect(),
+            levels: levels
+                .map(|feature| (feature.name.to_string(), feature.max_version_level))
+                .collect(),
         }
+    }
+
+    /// The level of a feature that was in force when the broker was asked; 0 where there is none.
+    pub fn level(&self, feature: &str) -> i16 {
+        self.levels.get(feature).copied().unwrap_or(0)
     }
 
     /// The newest version that both sides speak.
@@ -54,6 +65,7 @@ mod tests {
         let check = |theirs: RangeInclusive<i16>, ours: RangeInclusive<i16>, best| {
             let versions = Versions {
                 ranges: [(0, theirs)].into(),
+                ..Versions::default()
             };
             assert_eq!(versions.best(ApiKey::Produce, &ours), best);
         };

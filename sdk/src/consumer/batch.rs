@@ -30,6 +30,10 @@ impl Batch {
         &self.key.topic
     }
 
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.key
+    }
+
     pub fn partition(&self) -> PartitionIndex {
         self.key.partition
     }

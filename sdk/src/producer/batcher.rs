@@ -14,6 +14,7 @@ use headwater_protocol::record::{BatchBuilder, BatchOptions, Compression, HEADER
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::delivery::{Completion, Delivery, Duty, Ledger, SendError};
+use super::transaction::Transaction;
 use super::{ProducerConfig, Record};
 use crate::door::{self, Instant};
 use crate::partitioner::Sticky;
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     /// In bytes.
     memory: Arc<Semaphore>,
     pub(super) ledger: Arc<Ledger>,
+    /// None: records are sent in no transaction.
+    pub(super) transaction: Option<Arc<Transaction>>,
     signals: Mutex<Signals>,
     signalled: Notify,
     spares: Mutex<Vec<BatchBuilder>>,
@@ -154,8 +157,10 @@ pub(super) enum Take {
 impl Shared {
     pub(super) fn new(config: ProducerConfig) -> Arc<Self> {
         let memory = config.buffer_memory.min(Semaphore::MAX_PERMITS);
+        let transaction = config.transactional_id.as_deref().map(Transaction::new);
         Arc::new(Self {
             config,
+            transaction,
             memory: Arc::new(Semaphore::new(memory)),
             ledger: Ledger::new(),
             signals: Mutex::default(),
@@ -216,6 +221,12 @@ impl Shared {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns when no append is under way that began before: what it took has its ticket.
+    pub(super) fn await_appends(&self) {
+        let topics = self.signals().topics.clone();
+        topics.iter().for_each(|topic| drop(topic.lock()));
+    }
+
     /// Wakes the sender.
     pub(super) fn wake(&self) {
         self.signalled.notify_one();
@@ -242,6 +253,7 @@ impl Shared {
         spare.unwrap_or_else(|| {
             let options = BatchOptions {
                 level: self.config.compression_level,
+                transactional: self.transaction.is_some(),
                 ..BatchOptions::compressed(self.config.compression)
             };
             BatchBuilder::with_buffer(options, self.buffer(bytes))
@@ -332,6 +344,12 @@ impl Topic {
     ) -> Result<Delivery, NotTaken> {
         if state.partitions.is_empty() {
             return Err(NotTaken::Failed(SendError::Closed));
+        }
+        // Under the topic's lock, so that `await_appends` has something to wait for.
+        if let Some(transaction) = &self.shared.transaction
+            && !transaction.takes_records()
+        {
+            return Err(NotTaken::Failed(transaction.refusal()));
         }
         let bytes = record.bytes_bound();
         let partition = self.choose(state, record, bytes)?;

@@ -53,6 +53,13 @@ pub enum SendError {
     /// The producer ended first; call close, or flush, before dropping it. It may have been written.
     #[error("the producer was closed before the record was acknowledged")]
     Closed,
+    /// The transaction does not take it, or cannot be committed any more. If it was written, that is never seen by readers of
+    /// what is committed.
+    #[error(transparent)]
+    Transaction(super::TransactionError),
+    /// It was not written.
+    #[error("the transaction was aborted before the record was sent")]
+    Aborted,
     #[error("the record cannot be encoded: {0}")]
     Encode(headwater_protocol::record::Error),
     /// The topic could not be found out about; the record was not sent.
@@ -70,6 +77,8 @@ impl SendError {
             | Self::Full
             | Self::UnknownPartition { .. }
             | Self::UnknownTopic(_)
+            | Self::Transaction(_)
+            | Self::Aborted
             | Self::Encode(_)
             | Self::Client(_) => false,
         }
@@ -253,7 +262,7 @@ pub(super) struct Duty {
     first: u32,
     count: u32,
     done: bool,
-    _ticket: Arc<Ticket>,
+    ticket: Arc<Ticket>,
 }
 
 impl Duty {
@@ -264,7 +273,7 @@ impl Duty {
             first: 0,
             count: u32::MAX,
             done: false,
-            _ticket: ticket,
+            ticket,
         }
     }
 
@@ -275,6 +284,9 @@ impl Duty {
 
     pub(super) fn resolve(mut self, result: Result<Written, SendError>) {
         self.done = true;
+        if let Err(error) = &result {
+            self.ticket.ledger.note(error);
+        }
         self.completion.resolve(self.first, self.count, result);
     }
 
@@ -285,7 +297,7 @@ impl Duty {
             first: self.first,
             count,
             done: false,
-            _ticket: Arc::clone(&self._ticket),
+            ticket: Arc::clone(&self.ticket),
         };
         self.first += count;
         self.count -= count;
@@ -296,6 +308,7 @@ impl Duty {
 impl Drop for Duty {
     fn drop(&mut self) {
         if !self.done {
+            self.ticket.ledger.note(&SendError::Closed);
             self.completion
                 .resolve(self.first, self.count, Err(SendError::Closed));
         }
@@ -314,6 +327,8 @@ pub(super) struct Ledger {
 struct OpenBatches {
     next: u64,
     numbers: BTreeSet<u64>,
+    /// The first since it was forgotten last.
+    failure: Option<SendError>,
 }
 
 impl Ledger {
@@ -340,6 +355,19 @@ impl Ledger {
         let next = self.lock().next;
         // The sender lives as long as this ledger does.
         let _ = self.oldest.subscribe().wait_for(|oldest| *oldest >= next).await;
+    }
+
+    /// The first failure since it was forgotten last.
+    pub(super) fn failure(&self) -> Option<SendError> {
+        self.lock().failure.clone()
+    }
+
+    pub(super) fn forget_failure(&self) {
+        self.lock().failure = None;
+    }
+
+    fn note(&self, error: &SendError) {
+        self.lock().failure.get_or_insert_with(|| error.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenBatches> {

@@ -5,6 +5,7 @@
 
 mod draft;
 mod lanes;
+mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -23,10 +24,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::draft::{Draft, Entry};
+use self::transaction::Adding;
 use super::batcher::{Finished, OpenBatch, PartitionKey, Shared, Take, Topic};
 use super::delivery::{Duty, SendError, Written};
-use super::sequencer::{Batch, Identity, Needs, Outcome, Sequencer};
+use super::sequencer::{Batch, Identity, Needs, Numbering, Outcome, Sequencer};
 use super::stamp::{self, Stamp};
+use super::transaction::Coordinator;
 use crate::client::{Client, Target};
 use crate::connection::{CallError, Connection};
 use crate::door::{self, Instant};
@@ -56,6 +59,9 @@ pub(super) struct Sender {
     image: watch::Receiver<Arc<Cluster>>,
     cluster: Arc<Cluster>,
     flushing: bool,
+    /// Of the producer's transactions, if it has any.
+    coordinator: Option<Arc<Coordinator>>,
+    adding: Adding,
 }
 
 struct Part {
@@ -91,6 +97,8 @@ enum Done {
     /// A lane that rested, or had no room, may be looked at again.
     LaneAwake(LaneKey),
     Identified(Result<Identity, Error>),
+    /// The coordinator was told of partitions.
+    Added,
     Refreshed(Result<(), Error>),
     Built {
         key: PartitionKey,
@@ -100,7 +108,7 @@ enum Done {
 }
 
 impl Sender {
-    pub(super) fn new(client: Client, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(client: Client, shared: Arc<Shared>, coordinator: Option<Arc<Coordinator>>) -> Self {
         let image = client.metadata().watch();
         let cluster = client.cluster();
         Self {
@@ -117,13 +125,15 @@ impl Sender {
             image,
             cluster,
             flushing: false,
+            coordinator,
+            adding: Adding::default(),
         }
     }
 
     /// Runs until told to stop; then every batch that is left has failed.
     pub(super) async fn run(mut self, stopped: CancellationToken, ended: CancellationToken) {
         let _ended = ended.drop_guard();
-        if self.is_idempotent() {
+        if self.numbering() == Numbering::Idempotent {
             self.identify();
         }
         loop {
@@ -148,22 +158,24 @@ impl Sender {
         topics.iter().for_each(|topic| topic.clear());
     }
 
-    fn is_idempotent(&self) -> bool {
-        self.shared.config.is_idempotent()
+    fn numbering(&self) -> Numbering {
+        match (&self.shared.transaction, self.shared.config.is_idempotent()) {
+            (Some(_), _) => Numbering::Transactional,
+            (None, true) => Numbering::Idempotent,
+            (None, false) => Numbering::None,
+        }
     }
 
     /// Takes in what the batcher says.
     fn hear(&mut self) {
+        let numbering = self.numbering();
         let mut signals = self.shared.signals();
         for key in std::mem::take(&mut signals.dirty) {
             self.dirty.insert(key);
             if let std::collections::btree_map::Entry::Vacant(place) = self.parts.entry(key)
                 && let Some(topic) = signals.topics.get(key.0 as usize)
             {
-                let sequencer = Sequencer::new(
-                    self.shared.config.is_idempotent(),
-                    self.shared.config.in_flight_max,
-                );
+                let sequencer = Sequencer::new(numbering, self.shared.config.in_flight_max);
                 let topic = Arc::clone(topic);
                 place.insert(Part {
                     topic,
@@ -181,6 +193,7 @@ impl Sender {
         if began {
             self.dirty.extend(self.parts.keys());
         }
+        self.heed_transaction();
     }
 
     /// Does what can be done for every partition that may have something to do, then sends.
@@ -189,6 +202,7 @@ impl Sender {
         while let Some(key) = self.dirty.pop_first() {
             self.look_at(key, now);
         }
+        self.add_partitions(now);
         let drafted: Vec<LaneKey> = self
             .lanes
             .iter()
@@ -201,6 +215,9 @@ impl Sender {
     }
 
     fn look_at(&mut self, key: PartitionKey, now: Instant) {
+        if let Some(error) = self.doom() {
+            self.fail(key, &error);
+        }
         self.expire(key, now);
         while self.advance(key, now) {}
         self.set_timer(key, now);
@@ -218,13 +235,21 @@ impl Sender {
         if !part.sequencer.has_queued() && part.topic.oldest(key.1).is_none() {
             return false;
         }
-        if let Some(identity) = self.identity {
+        let transaction = self.shared.transaction.as_ref();
+        let identity = transaction.map_or(self.identity, |transaction| transaction.identity());
+        if let Some(identity) = identity {
             part.sequencer.identify(identity);
         }
         if !part.sequencer.has_identity() {
             self.identify();
             return false;
         }
+        if !self.admits(key) {
+            return false;
+        }
+        let Some(part) = self.parts.get_mut(&key) else {
+            return false;
+        };
         let partition = PartitionIndex(key.1 as i32);
         let Some((node, _)) = self.cluster.leader(&part.topic.name, partition) else {
             part.sequencer
@@ -340,6 +365,7 @@ impl Sender {
             Done::Connected { lane, result } => self.connected(lane, result, now),
             Done::LaneAwake(lane) => self.awake(lane),
             Done::Identified(result) => self.identified(result),
+            Done::Added => self.added(),
             Done::Refreshed(result) => {
                 self.refreshing = false;
                 if result.is_ok() {
@@ -418,10 +444,17 @@ impl Sender {
             return;
         };
         let backoff = self.client.config().backoff;
-        let Needs { metadata, identity } =
-            part.sequencer
-                .settle(entry.number, outcome, now, &backoff, door::random_u64());
+        let Needs {
+            metadata,
+            identity,
+            refused,
+        } = part
+            .sequencer
+            .settle(entry.number, outcome, now, &backoff, door::random_u64());
         self.dirty.insert(entry.key);
+        if let Some(code) = refused {
+            self.refused(code);
+        }
         if metadata {
             self.refresh(now);
         }
@@ -454,7 +487,8 @@ impl Sender {
 
     /// Asks for a producer id, unless that is under way.
     fn identify(&mut self) {
-        if !self.identifying && self.identity.is_none() {
+        // Those of a transaction come from its coordinator.
+        if self.numbering() == Numbering::Idempotent && !self.identifying && self.identity.is_none() {
             self.identifying = true;
             let client = self.client.clone();
             self.work.push(Box::pin(

@@ -43,6 +43,16 @@ pub(super) struct Identity {
     pub(super) epoch: ProducerEpoch,
 }
 
+/// By which numbers a broker knows the batches, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbering {
+    None,
+    /// The producer's own; where they went wrong, they begin anew.
+    Idempotent,
+    /// Those of its transaction, which cannot begin anew: it has failed instead.
+    Transactional,
+}
+
 /// What became of a batch that was sent.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
@@ -62,6 +72,8 @@ pub(super) struct Needs {
     pub(super) metadata: bool,
     /// A new producer id.
     pub(super) identity: bool,
+    /// The transaction is to know of this code, by which a batch was refused.
+    pub(super) refused: Option<ErrorCode>,
 }
 
 struct Flight {
@@ -73,7 +85,7 @@ struct Flight {
 
 /// The batches of one partition between the batcher and the log.
 pub(super) struct Sequencer {
-    idempotent: bool,
+    numbering: Numbering,
     /// `None` until one is given.
     identity: Option<Identity>,
     next_sequence: i32,
@@ -90,9 +102,9 @@ pub(super) struct Sequencer {
 }
 
 impl Sequencer {
-    pub(super) fn new(idempotent: bool, in_flight_max: usize) -> Self {
+    pub(super) fn new(numbering: Numbering, in_flight_max: usize) -> Self {
         Self {
-            idempotent,
+            numbering,
             identity: None,
             next_sequence: 0,
             queue: VecDeque::new(),
@@ -146,14 +158,19 @@ impl Sequencer {
 
     /// Whether batches can be numbered.
     pub(super) fn has_identity(&self) -> bool {
-        !self.idempotent || self.identity.is_some()
+        self.numbering == Numbering::None || self.identity.is_some()
     }
 
     /// Takes on the producer's identity. One that has nothing unresolved follows; others keep theirs, unless
     /// they have none.
     pub(super) fn identify(&mut self, identity: Identity) {
-        let newer = self.identity.is_none_or(|mine| mine.id != identity.id);
-        if self.idempotent
+        let newer = self.identity.is_none_or(|mine| match self.numbering {
+            Numbering::None => false,
+            // Its epoch it raises itself.
+            Numbering::Idempotent => mine.id != identity.id,
+            Numbering::Transactional => mine != identity,
+        });
+        if self.numbering != Numbering::None
             && newer
             && self.in_flight.is_empty()
             && (self.identity.is_none() || self.is_idle())
@@ -164,7 +181,7 @@ impl Sequencer {
 
     /// The numbers for a batch of `count` records that is taken from the batcher now.
     pub(super) fn number(&mut self, count: u32) -> Stamp {
-        let Some(identity) = self.identity.filter(|_| self.idempotent) else {
+        let Some(identity) = self.identity.filter(|_| self.numbering != Numbering::None) else {
             return Stamp::NONE;
         };
         let stamp = Stamp {
@@ -261,7 +278,13 @@ impl Sequencer {
             self.last_failure = describe(&failure);
             // Only of the first is a complaint about numbers its own; behind it they are consequences.
             let first = place == 0 && again.is_empty();
-            match judge(&failure, first) {
+            let verdict = judge(&failure, first);
+            if self.numbering == Numbering::Transactional && verdict.ends_transaction() {
+                needs.refused = needs.refused.or(code_of(&failure));
+                refuse(batch, failure);
+                continue;
+            }
+            match verdict {
                 Verdict::Again { stale } => {
                     wait = true;
                     needs.metadata |= stale;
@@ -292,13 +315,7 @@ impl Sequencer {
         }
         again.append(&mut self.queue);
         if let Some(failure) = fenced {
-            // Under another id the broker cannot tell whether it has a batch: one in doubt is not repeated.
-            let (doubtful, clear) = again.into_iter().partition(|batch| batch.maybe_written);
-            again = clear;
-            let doubtful: VecDeque<Batch> = doubtful;
-            doubtful
-                .into_iter()
-                .for_each(|batch| refuse(batch, failure.clone()));
+            again = without_doubtful(again, &failure);
         }
         self.queue = again;
         if wait {
@@ -378,6 +395,16 @@ enum Verdict {
     Final,
 }
 
+impl Verdict {
+    /// Whether a batch is lost, or its numbers are.
+    fn ends_transaction(&self) -> bool {
+        match self {
+            Self::Renumber | Self::NewIdentity | Self::Final => true,
+            Self::Again { .. } | Self::Consequence | Self::Split => false,
+        }
+    }
+}
+
 fn judge(failure: &Outcome, first: bool) -> Verdict {
     let code = match failure {
         Outcome::Refused { code, .. } => *code,
@@ -398,6 +425,22 @@ fn judge(failure: &Outcome, first: bool) -> Verdict {
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID => Verdict::Again { stale: true },
         code if code.is_retriable() => Verdict::Again { stale: true },
         _ => Verdict::Final,
+    }
+}
+
+/// Under another id the broker cannot tell whether it has a batch: one in doubt is not repeated.
+fn without_doubtful(batches: VecDeque<Batch>, failure: &Outcome) -> VecDeque<Batch> {
+    let is_doubtful = |batch: &Batch| batch.maybe_written;
+    let (doubtful, clear): (VecDeque<_>, VecDeque<_>) = batches.into_iter().partition(is_doubtful);
+    let refused = doubtful.into_iter();
+    refused.for_each(|batch| refuse(batch, failure.clone()));
+    clear
+}
+
+fn code_of(failure: &Outcome) -> Option<ErrorCode> {
+    match failure {
+        Outcome::Refused { code, .. } => Some(*code),
+        Outcome::Lost(_) | Outcome::Written(_) => None,
     }
 }
 

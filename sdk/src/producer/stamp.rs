@@ -80,6 +80,7 @@ pub(super) fn split(batch: &Bytes) -> Option<((Bytes, u32), (Bytes, u32))> {
     let header = records.header();
     let options = BatchOptions {
         timestamps: header.timestamp_type(),
+        transactional: header.is_transactional(),
         ..BatchOptions::compressed(header.compression())
     };
     let (mut front, mut back) = (BatchBuilder::new(options), BatchBuilder::new(options));

@@ -14,6 +14,8 @@ pub(crate) struct PartitionLog {
     pub(crate) end: i64,
     pub(crate) leader_epoch: i32,
     producers: BTreeMap<i64, ProducerState>,
+    /// Where transactions of producers ended, and whether they were committed.
+    ends: Vec<(i64, i64, bool)>,
 }
 
 struct ProducerState {
@@ -118,10 +120,30 @@ impl PartitionLog {
         out
     }
 
+    /// Ends the transaction that a producer has open here.
+    pub(crate) fn end_transaction(&mut self, producer: i64, commit: bool) {
+        self.ends.push((producer, self.end, commit));
+    }
+
     /// All values in order, as text.
     pub(crate) fn values(&self) -> Vec<String> {
+        self.values_of(|_| true)
+    }
+
+    /// Those that are in no transaction, or in one that was committed.
+    pub(crate) fn committed_values(&self) -> Vec<String> {
+        self.values_of(|batch| {
+            let header = batch.header();
+            let ended = |(producer, end, _): &&(i64, i64, bool)| {
+                *producer == header.producer_id.0 && *end > header.base_offset.0
+            };
+            !header.is_transactional() || self.ends.iter().find(ended).is_some_and(|(_, _, commit)| *commit)
+        })
+    }
+
+    fn values_of(&self, is_wanted: impl Fn(&BatchView) -> bool) -> Vec<String> {
         let mut values = Vec::new();
-        for batch in &self.batches {
+        for batch in self.batches.iter().filter(|batch| is_wanted(batch)) {
             for record in &batch.records(1 << 30).unwrap() {
                 let value = record.unwrap().value.unwrap_or_default();
                 values.push(String::from_utf8_lossy(value).into_owned());

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use headwater_protocol::frame::{self, Next};
-use headwater_protocol::kafka::api_versions::{ApiVersion, ApiVersionsResponse};
+use headwater_protocol::kafka::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
+use headwater_protocol::kafka::add_partitions_to_txn::AddPartitionsToTxnRequest;
+use headwater_protocol::kafka::api_versions::{ApiVersion, ApiVersionsResponse, FinalizedFeatureKey};
 use headwater_protocol::kafka::create_topics::{
     CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
 };
+use headwater_protocol::kafka::end_txn::{EndTxnRequest, EndTxnResponse};
 use headwater_protocol::kafka::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
+use headwater_protocol::kafka::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use headwater_protocol::kafka::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use headwater_protocol::kafka::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
@@ -23,12 +27,15 @@ use headwater_protocol::kafka::metadata::{
 use headwater_protocol::kafka::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
+use headwater_protocol::kafka::txn_offset_commit::TxnOffsetCommitRequest;
 use headwater_protocol::kafka::{
     ApiKey, ErrorCode, Message, RequestPeek, decode_request_header, encode_response,
 };
 use headwater_protocol::primitives::{Reader, Records, Str, Uuid};
+use headwater_protocol::record::BatchView;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::coordinator::add_answer;
 use super::{Action, PartitionLog, Shared, State};
 
 const SPOKEN: &[(ApiKey, i16, i16)] = &[
@@ -39,6 +46,11 @@ const SPOKEN: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ApiVersions, 0, 4),
     (ApiKey::CreateTopics, 2, 7),
     (ApiKey::InitProducerId, 0, 5),
+    (ApiKey::FindCoordinator, 0, 6),
+    (ApiKey::AddPartitionsToTxn, 0, 5),
+    (ApiKey::AddOffsetsToTxn, 0, 4),
+    (ApiKey::EndTxn, 0, 5),
+    (ApiKey::TxnOffsetCommit, 0, 5),
 ];
 
 /// A fetch session: what the client asked to be told about, topic ids and indexes to requests.
@@ -90,6 +102,8 @@ async fn answer(frame: Bytes, session: &mut Session, shared: &Shared) -> Option<
     let action = {
         let mut state = shared.lock();
         *state.requests.entry(peek.key).or_default() += 1;
+        let newest = state.newest.entry(peek.key).or_insert(peek.version);
+        *newest = peek.version.max(*newest);
         (state.script)(key)
     };
     if action == Action::DropBefore {
@@ -139,23 +153,27 @@ async fn serve(
         }
         ApiKey::InitProducerId => {
             let request = InitProducerIdRequest::decode(&mut r, version).unwrap();
-            assert_eq!(request.transactional_id, None, "nobody asked for transactions");
-            let mut state = shared.lock();
-            state.next_producer_id += 1;
-            let body = InitProducerIdResponse {
-                producer_id: state.next_producer_id,
-                error_code: refused.unwrap_or(0),
-                ..Default::default()
+            let body = match refused {
+                Some(error_code) => InitProducerIdResponse {
+                    error_code,
+                    ..Default::default()
+                },
+                None => shared.lock().init(&request),
             };
             encode(&body, key, version, id)
         }
+        ApiKey::FindCoordinator
+        | ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::EndTxn
+        | ApiKey::TxnOffsetCommit => coordinate(key, version, id, r, shared, refused),
         ApiKey::ListOffsets => {
             let request = ListOffsetsRequest::decode(&mut r, version).unwrap();
             encode(&list(&shared.lock(), &request), key, version, id)
         }
         ApiKey::Produce => {
             let request = ProduceRequest::decode(&mut r, version).unwrap();
-            let body = produce(&mut shared.lock(), &request, refused);
+            let body = produce(&mut shared.lock(), &request, version, refused);
             shared.changed.notify_waiters();
             if request.acks == 0 {
                 Vec::new()
@@ -170,6 +188,67 @@ async fn serve(
         }
         other => panic!("the test broker does not speak {other:?}"),
     }
+}
+
+/// What coordinators of transactions are asked.
+fn coordinate(
+    key: ApiKey,
+    version: i16,
+    id: i32,
+    mut r: Reader,
+    shared: &Shared,
+    refused: Option<i16>,
+) -> Vec<Bytes> {
+    let mut state = shared.lock();
+    let encoded = match key {
+        ApiKey::FindCoordinator => {
+            FindCoordinatorRequest::decode(&mut r, version).unwrap();
+            let body = FindCoordinatorResponse {
+                error_code: refused.unwrap_or(0),
+                node_id: 1,
+                ..Default::default()
+            };
+            encode(&body, key, version, id)
+        }
+        ApiKey::AddPartitionsToTxn => {
+            let request = AddPartitionsToTxnRequest::decode(&mut r, version).unwrap();
+            let body = match refused {
+                Some(code) => add_answer(&request, code),
+                None => state.add_partitions(&request),
+            };
+            encode(&body, key, version, id)
+        }
+        ApiKey::AddOffsetsToTxn => {
+            let request = AddOffsetsToTxnRequest::decode(&mut r, version).unwrap();
+            let body = AddOffsetsToTxnResponse {
+                error_code: refused.unwrap_or_else(|| state.add_offsets(&request)),
+                ..Default::default()
+            };
+            encode(&body, key, version, id)
+        }
+        ApiKey::EndTxn => {
+            let request = EndTxnRequest::decode(&mut r, version).unwrap();
+            let body = match refused {
+                Some(error_code) => EndTxnResponse {
+                    error_code,
+                    ..Default::default()
+                },
+                None => state.end(&request, version),
+            };
+            encode(&body, key, version, id)
+        }
+        _ => {
+            let request = TxnOffsetCommitRequest::decode(&mut r, version).unwrap();
+            encode(
+                &state.commit_offsets(&request, version, refused),
+                key,
+                version,
+                id,
+            )
+        }
+    };
+    shared.changed.notify_waiters();
+    encoded
 }
 
 fn encode<M: Message>(body: &M, key: ApiKey, version: i16, correlation_id: i32) -> Vec<Bytes> {
@@ -189,6 +268,13 @@ fn api_versions(state: &State) -> ApiVersionsResponse {
     };
     ApiVersionsResponse {
         api_keys: SPOKEN.iter().map(api).collect(),
+        finalized_features_epoch: 0,
+        finalized_features: vec![FinalizedFeatureKey {
+            name: Str::from_static("transaction.version"),
+            max_version_level: state.transaction_version,
+            min_version_level: state.transaction_version,
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
@@ -322,13 +408,28 @@ fn list(state: &State, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     }
 }
 
-fn produce(state: &mut State, request: &ProduceRequest, refused: Option<i16>) -> ProduceResponse {
+fn produce(
+    state: &mut State,
+    request: &ProduceRequest,
+    version: i16,
+    refused: Option<i16>,
+) -> ProduceResponse {
     let mut responses = Vec::new();
     for topic in &request.topic_data {
         let name = name_of(state, &topic.name, topic.topic_id);
         let mut partition_responses = Vec::new();
         for partition in &topic.partition_data {
             let records = partition.records.clone().unwrap_or_default().into_bytes();
+            let header = *BatchView::parse(records.clone()).unwrap().header();
+            let admitted = request.transactional_id.as_ref().map_or(Ok(()), |id| {
+                assert!(header.is_transactional(), "its batches say so");
+                let producer = (header.producer_id.0, header.producer_epoch.0);
+                let place = (name.clone(), partition.index);
+                match refused {
+                    Some(_) => Ok(()),
+                    None => state.admit(id, producer, place, version),
+                }
+            });
             let log = state
                 .topics
                 .get_mut(&name)
@@ -336,7 +437,7 @@ fn produce(state: &mut State, request: &ProduceRequest, refused: Option<i16>) ->
             let appended = match (refused, log) {
                 (Some(code), _) => Err(ErrorCode(code)),
                 (None, None) => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-                (None, Some(log)) => log.append(records),
+                (None, Some(log)) => admitted.and_then(|()| log.append(records)),
             };
             partition_responses.push(PartitionProduceResponse {
                 index: partition.index,

@@ -90,8 +90,14 @@ impl Draft {
         self.entries.push(entry);
     }
 
-    pub(super) fn finish(self, acks: Acks, timeout: Duration) -> (ProduceRequest, Vec<Entry>) {
+    pub(super) fn finish(
+        self,
+        acks: Acks,
+        timeout: Duration,
+        transactional_id: Option<&str>,
+    ) -> (ProduceRequest, Vec<Entry>) {
         let request = ProduceRequest {
+            transactional_id: transactional_id.map(Str::from),
             acks: acks.code(),
             timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
             topic_data: self.topics.into_values().collect(),

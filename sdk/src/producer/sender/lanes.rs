@@ -131,7 +131,8 @@ impl Sender {
             .min(left)
             .max(Duration::from_millis(1));
         let bytes = draft.bytes();
-        let (request, entries) = draft.finish(config.acks, timeout);
+        let (request, entries) = draft.finish(config.acks, timeout, config.transactional_id.as_deref());
+        let newest = self.newest_produce();
         if config.acks == Acks::None {
             match connection.try_send(&request) {
                 Ok(true) => self.assume_written(&entries, now),
@@ -144,7 +145,7 @@ impl Sender {
             }
             return;
         }
-        match connection.try_submit(&request, timeout) {
+        match connection.try_submit(newest, &request, timeout) {
             Ok(Some(answer)) => self.work.push(Box::pin(async move {
                 Done::Answered {
                     lane: key,

@@ -66,7 +66,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 impl World {
     fn new() -> Self {
         let mut world = Self {
-            sequencer: Sequencer::new(true, 5),
+            sequencer: Sequencer::new(Numbering::Idempotent, 5),
             log: PartitionLog::default(),
             network: VecDeque::new(),
             answers: VecDeque::new(),
