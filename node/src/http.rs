@@ -17,11 +17,13 @@ mod guard;
 mod links;
 mod metrics;
 mod modules;
+mod nodes;
 mod openapi;
 mod records;
 mod sites;
 mod tail;
 mod topics;
+mod transactions;
 mod transforms;
 mod ui;
 
@@ -44,6 +46,7 @@ use crate::security::Authority;
 use crate::sys::{Sys, net};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::transaction::Transactions;
 use crate::transform::Transforms;
 
 /// JSON bodies. Modules have a limit of their own.
@@ -56,6 +59,7 @@ pub struct Parts {
     pub controller: Controller,
     pub registry: Registry,
     pub groups: Groups,
+    pub transactions: Transactions,
     /// Streams on which any node serves Kafka requests, this one too.
     pub nodes: Arc<dyn Leaders>,
     pub config: Arc<NodeConfig>,
@@ -118,6 +122,7 @@ fn router(parts: Parts) -> Router {
         .merge(modules::routes())
         .merge(transforms::routes())
         .merge(groups::routes())
+        .merge(transactions::routes())
         .merge(sites::routes())
         .merge(links::routes())
         .route("/openapi.json", get(openapi::json))

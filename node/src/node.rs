@@ -156,7 +156,7 @@ impl Node {
             authority: sockets.authority,
             store: sockets.store,
         };
-        serve(&core, above, &groups, &transforms, &sites, &server);
+        serve(&core, above, &groups, &transactions, &transforms, &sites, &server);
         let heartbeat = cluster::Heartbeat::start(&core, me, told);
         tracing::info!(
             node = %core.config.node_id,
@@ -366,6 +366,7 @@ fn serve(
     core: &Core,
     above: Above,
     groups: &Groups,
+    transactions: &Transactions,
     transforms: &Transforms,
     sites: &listen::Sites,
     server: &Server,
@@ -391,6 +392,7 @@ fn serve(
                 controller: core.controller.clone(),
                 registry: core.registry.clone(),
                 groups: groups.clone(),
+                transactions: transactions.clone(),
                 nodes: Arc::new(listen::AnyNode::new(
                     core.config.node_id,
                     server,

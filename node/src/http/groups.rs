@@ -15,8 +15,8 @@ use headwater_protocol::primitives::Str;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::error::{ApiError, Body, ErrorBody, Path};
+use super::{Api, nodes};
 
 const DELETE_VERSION: i16 = 2;
 
@@ -194,7 +194,7 @@ pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> 
         groups_names: vec![Str::from(&*name)],
         ..DeleteGroupsRequest::default()
     };
-    let answer = ask::ask(&api, node, DELETE_VERSION, &request).await?;
+    let answer = nodes::ask(&api, node, DELETE_VERSION, &request).await?;
     let result = answer.results.first().ok_or_else(|| ask::unknown(&name))?;
     ask::check(&name, result.error_code)?;
     Ok(StatusCode::NO_CONTENT)

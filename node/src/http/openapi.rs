@@ -8,13 +8,15 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::error::ErrorBody;
-use super::{cluster, groups, links, metrics, modules, records, sites, tail, topics, transforms};
+use super::{
+    cluster, groups, links, metrics, modules, records, sites, tail, topics, transactions, transforms,
+};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Headwater",
-        description = "Topics, groups, modules, transforms and links of a node. Times are milliseconds since 1970, sizes bytes.",
+        description = "Topics, groups, transactions, modules, transforms and links of a node. Times are milliseconds since 1970, sizes bytes.",
         license(name = "Apache-2.0")
     ),
     paths(
@@ -51,6 +53,11 @@ use super::{cluster, groups, links, metrics, modules, records, sites, tail, topi
         groups::describe,
         groups::remove,
         groups::set_offsets,
+        transactions::list,
+        transactions::describe,
+        transactions::producers,
+        transactions::hanging,
+        transactions::abort,
         sites::list,
         sites::invite,
         sites::enrol,

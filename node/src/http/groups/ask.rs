@@ -1,86 +1,26 @@
-//! Asks the nodes that know of groups and offsets, this one among them: by Kafka's requests, over streams of their own.
+//! Asks the nodes that know of groups and offsets.
 //!
-//! It owns how a node is asked and what a refusal means. It must never ask twice: what changed may have been changed.
+//! It owns what a refusal means. It must never ask twice: what changed may have been changed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use bytes::BytesMut;
 use futures_util::future::join_all;
-use headwater_protocol::frame::{self, Next};
 use headwater_protocol::ids::{NodeId, PartitionIndex};
+use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use headwater_protocol::kafka::{ErrorCode, Request, decode_response, encode_request};
 use headwater_protocol::primitives::Str;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Place;
 use crate::http::Api;
 use crate::http::error::ApiError;
+use crate::http::nodes::ask;
 use crate::metadata::topic::OFFSETS_TOPIC;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 const LIST_OFFSETS_VERSION: i16 = 7;
 
 /// Where a partition is looked up: at its first record, behind its last one, or at a time.
 pub(super) const EARLIEST: i64 = -2;
 pub(super) const LATEST: i64 = -1;
-
-/// Asks `node`, and waits for the answer.
-pub(super) async fn ask<R: Request>(
-    api: &Api,
-    node: NodeId,
-    version: i16,
-    request: &R,
-) -> Result<R::Response, ApiError> {
-    let asked = api
-        .sys
-        .clock
-        .timeout(PATIENCE, exchange(api, node, version, request));
-    let answer = asked
-        .await
-        .unwrap_or_else(|_| Err("no answer in time".to_owned()));
-    answer.map_err(|reason| {
-        ApiError::unavailable(
-            "NODE_UNREACHABLE",
-            format!("node {node} does not answer: {reason}"),
-        )
-    })
-}
-
-async fn exchange<R: Request>(
-    api: &Api,
-    node: NodeId,
-    version: i16,
-    request: &R,
-) -> Result<R::Response, String> {
-    let client_id = Str::from_static("headwater-http");
-    let pieces = encode_request(request, version, 0, Some(&client_id)).map_err(text)?;
-    let mut ends = api.nodes.connect(node).await.map_err(text)?;
-    for piece in pieces {
-        ends.writer.write_all(&piece).await.map_err(text)?;
-    }
-    ends.writer.flush().await.map_err(text)?;
-    let mut buffer = BytesMut::new();
-    loop {
-        match frame::next(&mut buffer, ANSWER_BYTES_MAX).map_err(text)? {
-            Next::Frame(answer) => {
-                let (_, response) = decode_response::<R>(answer, version).map_err(text)?;
-                return Ok(response);
-            }
-            Next::Need(_) => {
-                if ends.reader.read_buf(&mut buffer).await.map_err(text)? == 0 {
-                    return Err("it has closed the stream".to_owned());
-                }
-            }
-        }
-    }
-}
-
-fn text(error: impl ToString) -> String {
-    error.to_string()
-}
 
 /// The node that coordinates a group. There is none before anybody needed one.
 pub(super) async fn coordinator(api: &Api, group: &str) -> Result<NodeId, ApiError> {

@@ -7,10 +7,11 @@ use headwater_protocol::kafka::offset_commit::{
 };
 use headwater_protocol::primitives::Str;
 
-use super::ask::{EARLIEST, LATEST, ask, check, coordinator, coordinator_to_be, look_up};
+use super::ask::{EARLIEST, LATEST, check, coordinator, coordinator_to_be, look_up};
 use super::{OffsetSet, OffsetsSet, Place, SetOffsets, SetOffsetsTo, SetOffsetsTopic, seen};
 use crate::http::Api;
 use crate::http::error::ApiError;
+use crate::http::nodes::ask;
 use crate::http::topics;
 
 const COMMIT_VERSION: i16 = 8;

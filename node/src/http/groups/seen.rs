@@ -10,11 +10,12 @@ use headwater_protocol::kafka::list_groups::ListGroupsRequest;
 use headwater_protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use headwater_protocol::primitives::Str;
 
-use super::ask::{LATEST, ask, check, coordinator, look_up, unknown};
+use super::ask::{LATEST, check, coordinator, look_up, unknown};
 use super::{GroupDetail, GroupList, GroupMember, GroupPartition, GroupState, GroupSummary, Place};
 use crate::group::Stage;
 use crate::http::Api;
 use crate::http::error::ApiError;
+use crate::http::nodes::ask;
 use crate::metadata::NodeState;
 use crate::metadata::topic::OFFSETS_TOPIC;
 

@@ -134,6 +134,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/hanging-transactions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Transactions that nobody will end: open in a partition for long, while no coordinator knows of them. */
+        get: operations["hanging-transactions_hanging"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hanging-transactions/abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Aborts a hanging transaction in its partition: readers of what is committed see nothing of it, and get past it. */
+        post: operations["hanging-transactions_abort"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/links": {
         parameters: {
             query?: never;
@@ -390,6 +424,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/topics/{topic}/partitions/{partition}/producers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who writes to a partition with sequence numbers, as its leader knows. */
+        get: operations["topics_producers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/topics/{topic}/records": {
         parameters: {
             query?: never;
@@ -431,6 +482,39 @@ export interface paths {
             cookie?: never;
         };
         get: operations["topics_tail"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/transactions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The transactional ids of all nodes. */
+        get: operations["transactions_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/transactions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["transactions_describe"];
         put?: never;
         post?: never;
         delete?: never;
@@ -587,6 +671,18 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        AbortHanging: {
+            /**
+             * Format: int64
+             * @description As it was found. Another one that is open by now is left alone.
+             */
+            open_from: number;
+            /** Format: int32 */
+            partition: number;
+            /** Format: int64 */
+            producer_id: number;
+            topic: string;
+        };
         /** @description How many partitions, and the first of them by name. */
         Affected: {
             /** Format: int64 */
@@ -971,6 +1067,33 @@ export interface components {
             /** Format: int32 */
             partition: number;
         };
+        HangingList: {
+            hanging: components["schemas"]["HangingTransaction"][];
+            /** @description Nodes that did not answer: what they may coordinate is not called hanging. */
+            unanswered: number[];
+            /** @description Partitions of which it cannot be said, because their leader or a coordinator does not answer. */
+            unsearched: components["schemas"]["TransactionPartition"][];
+        };
+        /** @description A transaction that is open in a partition while no coordinator knows of it: nobody will end it. */
+        HangingTransaction: {
+            /**
+             * Format: int64
+             * @description When its producer wrote last.
+             */
+            last_timestamp_ms: number;
+            /**
+             * Format: int64
+             * @description Its first offset: readers of what is committed do not get past it.
+             */
+            open_from: number;
+            /** Format: int32 */
+            partition: number;
+            /** Format: int32 */
+            producer_epoch: number;
+            /** Format: int64 */
+            producer_id: number;
+            topic: string;
+        };
         Header: {
             name: string;
             value: components["schemas"]["Data"] | null;
@@ -1170,6 +1293,29 @@ export interface components {
             /** Format: int32 */
             partition: number;
             topic: string;
+        };
+        PartitionProducer: {
+            /**
+             * Format: int32
+             * @description Of the coordinator that ended its last transaction here; null: none did.
+             */
+            coordinator_epoch: number | null;
+            /** Format: int32 */
+            last_sequence: number;
+            /**
+             * Format: int64
+             * @description When it wrote last.
+             */
+            last_timestamp_ms: number;
+            /**
+             * Format: int64
+             * @description Where the transaction begins that it has open here; null: it has none.
+             */
+            open_from: number | null;
+            /** Format: int32 */
+            producer_epoch: number;
+            /** Format: int64 */
+            producer_id: number;
         };
         PartitionView: {
             /** @description Replicas that are being added. */
@@ -1469,6 +1615,43 @@ export interface components {
             /** Format: int64 */
             topics: number;
         };
+        TransactionList: {
+            transactions: components["schemas"]["TransactionSummary"][];
+            /** @description Nodes that did not answer: transactional ids that they coordinate are missing. */
+            unanswered: number[];
+        };
+        TransactionPartition: {
+            /** Format: int32 */
+            partition: number;
+            topic: string;
+        };
+        /** @enum {string} */
+        TransactionStage: "empty" | "ongoing" | "prepare-commit" | "prepare-abort" | "complete-commit" | "complete-abort";
+        TransactionSummary: {
+            /**
+             * Format: int32
+             * @description The node that coordinates it.
+             */
+            coordinator: number;
+            /** @description Those that are part of it and have no marker yet. */
+            partitions: components["schemas"]["TransactionPartition"][];
+            /** Format: int32 */
+            producer_epoch: number;
+            /** Format: int64 */
+            producer_id: number;
+            /**
+             * Format: int64
+             * @description Null: none is open.
+             */
+            started_ms: number | null;
+            state: components["schemas"]["TransactionStage"];
+            /**
+             * Format: int32
+             * @description A transaction that is open for longer is aborted.
+             */
+            timeout_ms: number;
+            transactional_id: string;
+        };
         /** @description A transform: what was deployed, with every default filled in, and how it is doing. */
         Transform: {
             /** Format: int64 */
@@ -1630,6 +1813,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type AbortHanging = components['schemas']['AbortHanging'];
 export type Affected = components['schemas']['Affected'];
 export type Ailment = components['schemas']['Ailment'];
 export type AlterConfigs = components['schemas']['AlterConfigs'];
@@ -1666,6 +1850,8 @@ export type GroupPartition = components['schemas']['GroupPartition'];
 export type GroupState = components['schemas']['GroupState'];
 export type GroupSummary = components['schemas']['GroupSummary'];
 export type GuestLog = components['schemas']['GuestLog'];
+export type HangingList = components['schemas']['HangingList'];
+export type HangingTransaction = components['schemas']['HangingTransaction'];
 export type Header = components['schemas']['Header'];
 export type HealthState = components['schemas']['HealthState'];
 export type InvitationMade = components['schemas']['InvitationMade'];
@@ -1691,6 +1877,7 @@ export type Param = components['schemas']['Param'];
 export type ParamKindName = components['schemas']['ParamKindName'];
 export type PartitionCondition = components['schemas']['PartitionCondition'];
 export type PartitionPlace = components['schemas']['PartitionPlace'];
+export type PartitionProducer = components['schemas']['PartitionProducer'];
 export type PartitionView = components['schemas']['PartitionView'];
 export type PlacedPage = components['schemas']['PlacedPage'];
 export type PlacedPartition = components['schemas']['PlacedPartition'];
@@ -1719,6 +1906,10 @@ export type TopicConfig = components['schemas']['TopicConfig'];
 export type TopicDetail = components['schemas']['TopicDetail'];
 export type TopicSummary = components['schemas']['TopicSummary'];
 export type Totals = components['schemas']['Totals'];
+export type TransactionList = components['schemas']['TransactionList'];
+export type TransactionPartition = components['schemas']['TransactionPartition'];
+export type TransactionStage = components['schemas']['TransactionStage'];
+export type TransactionSummary = components['schemas']['TransactionSummary'];
 export type Transform = components['schemas']['Transform'];
 export type TransformError = components['schemas']['TransformError'];
 export type TransformPartition = components['schemas']['TransformPartition'];
@@ -2038,6 +2229,156 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["OffsetsSet"];
                 };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A page of another origin asks for it, or the core refuses it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request was not read and answered in two minutes */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is not said to be JSON */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is JSON of another shape, or is refused for what it says */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The change could not be stored */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The node is stopping, or cannot do this now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    "hanging-transactions_hanging": {
+        parameters: {
+            query?: {
+                /** @description In partitions of this topic; in those of all topics if absent. */
+                topic?: string;
+                /** @description What has been open for longer, in milliseconds; 15 minutes if absent. */
+                open_for_ms?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HangingList"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    "hanging-transactions_abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AbortHanging"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description The request cannot be read, or asks for what there cannot be */
             400: {
@@ -3603,6 +3944,53 @@ export interface operations {
             };
         };
     };
+    topics_producers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                topic: string;
+                partition: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PartitionProducer"][];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     topics_browse: {
         parameters: {
             query?: {
@@ -3885,6 +4273,85 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": string;
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transactions_list: {
+        parameters: {
+            query?: {
+                /** @description Only those in this state. */
+                state?: components["schemas"]["TransactionStage"];
+                /** @description Only those that have been open for longer, in milliseconds. */
+                open_for_ms?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TransactionList"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transactions_describe: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TransactionSummary"];
                 };
             };
             /** @description The request cannot be read, or asks for what there cannot be */
