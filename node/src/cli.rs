@@ -23,6 +23,7 @@ mod site;
 mod table;
 mod time;
 mod topic;
+mod transaction;
 mod transform;
 mod units;
 

@@ -5,7 +5,9 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
-use super::{bench, cluster, consume, demo, group, link, module, produce, site, topic, transform};
+use super::{
+    bench, cluster, consume, demo, group, link, module, produce, site, topic, transaction, transform,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -17,6 +19,8 @@ pub(super) enum Command {
     Consume(Box<consume::Arguments>),
     /// List, describe, reset and delete consumer groups
     Group(group::Arguments),
+    /// List and describe transactions, find those that hang and abort them
+    Transaction(transaction::Arguments),
     /// Write, build, try and add modules
     Module(module::Arguments),
     /// Deploy modules onto topics and watch them
@@ -58,6 +62,7 @@ async fn act(command: Command) -> Result<(), Failure> {
         Command::Produce(arguments) => produce::run(*arguments).await,
         Command::Consume(arguments) => consume::run(*arguments).await,
         Command::Group(arguments) => group::run(arguments).await,
+        Command::Transaction(arguments) => transaction::run(arguments).await,
         Command::Module(arguments) => module::run(arguments).await,
         Command::Transform(arguments) => transform::run(arguments).await,
         Command::Link(arguments) => link::run(arguments).await,

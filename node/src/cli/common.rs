@@ -187,7 +187,7 @@ pub(super) fn confirm(what: &str) -> Result<(), Failure> {
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }
-    note("nothing was deleted");
+    note("nothing was changed");
     Err(Failure::new("not confirmed"))
 }
 

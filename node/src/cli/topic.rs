@@ -18,7 +18,7 @@ use super::cluster::reassign;
 use super::common::{Common, confirm, pair};
 use super::failure::Failure;
 use super::http::segment;
-use super::table::{Table, count};
+use super::table::{Table, count, figure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -255,6 +255,7 @@ async fn producers(
         json!({
             "producer_id": producer.id.value(), "epoch": producer.epoch.value(),
             "last_sequence": producer.last_sequence, "last_timestamp_ms": producer.last_timestamp_ms,
+            "coordinator_epoch": producer.coordinator_epoch, "open_from": producer.open_from.map(|offset| offset.0),
         })
     };
     let value = Value::Array(producers.iter().map(shape).collect());
@@ -264,10 +265,12 @@ async fn producers(
             ">epoch",
             ">last sequence",
             ">last heard of, ms since 1970",
+            ">open from",
         ]);
         for producer in value.as_array().into_iter().flatten() {
             let figures = ["producer_id", "epoch", "last_sequence", "last_timestamp_ms"];
-            table.row(figures.map(|name| producer[name].to_string()));
+            let figures = figures.map(|name| producer[name].to_string());
+            table.row(figures.into_iter().chain([figure(&producer["open_from"])]));
         }
         table.text()
     })
