@@ -78,6 +78,11 @@ export const api = {
   deleteGroup: (name: string) => call<void>("DELETE", `/groups/${e(name)}`),
   setGroupOffsets: (name: string, set: T.SetOffsets) => call<T.OffsetsSet>("POST", `/groups/${e(name)}/offsets`, set),
 
+  transactions: (of: { state?: T.TransactionStage; open_for_ms?: number }, signal?: AbortSignal) =>
+    call<T.TransactionList>("GET", `/transactions${query(of)}`, undefined, signal),
+  hangingTransactions: (signal?: AbortSignal) => call<T.HangingList>("GET", "/hanging-transactions", undefined, signal),
+  abortHanging: (of: T.AbortHanging) => call<void>("POST", "/hanging-transactions/abort", of),
+
   modules: (signal?: AbortSignal) => call<T.Module[]>("GET", "/modules", undefined, signal),
   module: (name: string, version: string, signal?: AbortSignal) => call<T.Module>("GET", `/modules/${e(name)}/${e(version)}`, undefined, signal),
   uploadModule: (wasm: Blob) => call<T.Module>("POST", "/modules", wasm),

@@ -9,6 +9,7 @@ export function stateKind(state: string): "good" | "warn" | "bad" {
     case "active":
     case "healthy":
     case "stable":
+    case "complete-commit":
       return "good";
     case "stopped":
     case "stuck":
