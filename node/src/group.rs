@@ -1,4 +1,5 @@
-//! Consumer groups by Kafka's classic protocol: who is in a group, who gets which partitions, what was committed.
+//! Consumer groups by Kafka's two protocols: who is in a group, who gets which partitions, what was committed. In the classic
+//! one a member divides the partitions, in the consumer protocol (KIP-848) the coordinator does.
 //!
 //! Owns the topic `__consumer_offsets` and, for each of its partitions that this node leads, the groups that belong to
 //! it. It decides nothing about the topics that are consumed. A group is only ever answered for by the leader of its
@@ -20,9 +21,10 @@ mod store;
 
 pub use error::GroupError;
 pub use request::{
-    Commit, Committed, DescribedMember, Description, Generation, Heartbeat, Identity, InTransaction, Join,
-    Joined, JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets, PerPartition, Protocol, Stage,
-    SyncGroup, Synced, TopicPartition, name,
+    Assignment, Assignor, Commit, Committed, ConsumerDescription, ConsumerHeartbeat, DescribedConsumer,
+    DescribedMember, Description, Epoch, Generation, GroupKind, Heartbeat, Identity, InTransaction, Join,
+    Joined, JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets, PerPartition, Protocol,
+    Reconciled, Stage, SyncGroup, Synced, TopicPartition, name,
 };
 
 use crate::config::GroupConfig;
@@ -90,8 +92,11 @@ impl Groups {
         parts.metrics.on_scrape(move |scrape| {
             let coordinators = shown.all();
             let count = coordinators.values().map(Handle::group_count).sum::<usize>();
+            let consumers = coordinators.values().map(Handle::consumer_group_count);
+            let consumers = consumers.sum::<usize>();
             scrape.value(&names::GROUP_COORDINATORS, &[], coordinators.len() as u64);
             scrape.value(&names::GROUPS, &[], count as u64);
+            scrape.value(&names::CONSUMER_GROUPS, &[], consumers as u64);
         });
         Self { coordinators }
     }
@@ -135,6 +140,21 @@ impl Groups {
         }
     }
 
+    /// A member of the consumer protocol is there, comes or goes; returns when what it is told is kept.
+    /// `ConsumerGroupHeartbeat` in Kafka.
+    pub async fn consumer_heartbeat(&self, beat: ConsumerHeartbeat) -> Result<Reconciled, GroupError> {
+        let group = beat.who.group.clone();
+        self.ask(&group, |reply| Letter::ConsumerHeartbeat { beat, reply })
+            .await?
+    }
+
+    /// None: there is no such group.
+    pub async fn describe_consumers(&self, group: Name) -> Result<Option<ConsumerDescription>, GroupError> {
+        let name = group.clone();
+        self.ask(&name, |reply| Letter::DescribeConsumers { group, reply })
+            .await?
+    }
+
     /// Takes members out of a group: each by its id, or by its instance id alone. Their results are in the same order.
     pub async fn leave(
         &self,
@@ -163,19 +183,26 @@ impl Groups {
         group: Name,
         wanted: Option<Vec<TopicPartition>>,
     ) -> Result<Offsets, GroupError> {
-        let found = self.offsets_and_unstable(group, wanted).await;
+        let found = self.offsets_and_unstable(group, None, wanted).await;
         found.map(|(offsets, _)| offsets)
     }
 
-    /// As `offsets`, and for which of the partitions commits wait for the end of their transaction.
+    /// As `offsets`, and for which of the partitions commits wait for the end of their transaction. `who`: the member of the
+    /// consumer protocol that asks, if it says so.
     pub async fn offsets_and_unstable(
         &self,
         group: Name,
+        who: Option<(Name, Epoch)>,
         wanted: Option<Vec<TopicPartition>>,
     ) -> Result<(Offsets, Vec<TopicPartition>), GroupError> {
         let name = group.clone();
-        let letter = |reply| Letter::Offsets { group, wanted, reply };
-        self.ask(&name, letter).await
+        let letter = |reply| Letter::Offsets {
+            group,
+            who,
+            wanted,
+            reply,
+        };
+        self.ask(&name, letter).await?
     }
 
     /// The partition of the offsets topic that a group belongs to. None: there is no such topic yet.
@@ -200,7 +227,7 @@ impl Groups {
             .await?
     }
 
-    /// None: there is no such group.
+    /// None: there is no such group of the classic protocol.
     pub async fn describe(&self, group: Name) -> Result<Option<Description>, GroupError> {
         let name = group.clone();
         self.ask(&name, |reply| Letter::Describe { group, reply }).await

@@ -68,6 +68,30 @@ pub(super) const PROPERTIES: &[ServerProperty] = &[
         "10000",
         "How many members a group may have.",
     ),
+    node(
+        "group.consumer.session.timeout.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "45000",
+        "How long a member of the consumer protocol (KIP-848) may be silent before it is taken for gone.",
+    ),
+    node(
+        "group.consumer.heartbeat.interval.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "5000",
+        "How often such a member is to be heard of.",
+    ),
+    node(
+        "group.consumer.max.size",
+        Kind::Number { min: 1, max: INT_MAX },
+        "10000",
+        "How many members a group of the consumer protocol may have.",
+    ),
+    node(
+        "group.consumer.assignors",
+        Kind::ListOf(&["uniform", "range"]),
+        "uniform,range",
+        "How partitions may be dealt out among such members; the first one where they do not say.",
+    ),
 ];
 
 /// How consumer groups are run, and the topic that holds their offsets.
@@ -83,6 +107,11 @@ pub struct GroupConfig {
     pub session_timeout_max: Duration,
     pub initial_delay: Duration,
     pub size_max: usize,
+    pub consumer_session_timeout: Duration,
+    pub heartbeat_interval: Duration,
+    pub consumer_size_max: usize,
+    /// By the names that clients know.
+    pub assignors: Vec<String>,
 }
 
 impl GroupConfig {
@@ -103,6 +132,14 @@ impl GroupConfig {
             session_timeout_max: ms("group.max.session.timeout.ms"),
             initial_delay: ms("group.initial.rebalance.delay.ms"),
             size_max: count("group.max.size"),
+            consumer_session_timeout: ms("group.consumer.session.timeout.ms"),
+            heartbeat_interval: ms("group.consumer.heartbeat.interval.ms"),
+            consumer_size_max: count("group.consumer.max.size"),
+            assignors: broker
+                .value("group.consumer.assignors")
+                .split(',')
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }

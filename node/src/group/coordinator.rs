@@ -9,7 +9,7 @@ mod letters;
 pub(super) use letters::{Handle, Letter};
 
 use super::error::AppendRefused;
-use super::request::InTransaction;
+use super::request::{Assignor, InTransaction};
 use super::state::{CallId, Effect, Now, Settings, State, WriteId};
 use super::store::{GroupRecord, Replay, Restored};
 use crate::config::GroupConfig;
@@ -41,6 +41,7 @@ pub(super) struct Meters {
     commits: Counter,
     loads: Counter,
     rewrites: Counter,
+    rebalances: Counter,
 }
 
 impl Meters {
@@ -49,6 +50,7 @@ impl Meters {
             commits: metrics.counter(&names::GROUP_COMMITS, &[]),
             loads: metrics.counter(&names::GROUP_LOADS, &[]),
             rewrites: metrics.counter(&names::GROUP_REWRITES, &[]),
+            rebalances: metrics.counter(&names::CONSUMER_GROUP_REBALANCES, &[]),
         }
     }
 }
@@ -96,6 +98,8 @@ pub(super) struct Coordinator {
     /// Who waits for an answer.
     waiting: BTreeMap<CallId, Reply>,
     next_call: u64,
+    /// How many rebalances have been counted.
+    rebalances: u64,
     writes: FuturesOrdered<BoxFuture<'static, Written>>,
     watermarks: watch::Receiver<Watermarks>,
     /// Up to where markers have been looked for, while any is waited for.
@@ -134,6 +138,7 @@ impl Coordinator {
             state: State::new(settings(config)),
             waiting: BTreeMap::new(),
             next_call: 0,
+            rebalances: 0,
             writes: FuturesOrdered::new(),
             is_rewrite_due: false,
             rewrite_from: Some(0),
@@ -171,12 +176,13 @@ impl Coordinator {
             self.rewrite_from = None;
         }
         let count = groups.len();
+        self.state.see(self.view.image());
         self.state.restore(groups, self.now());
         self.state.restore_pending(pending, self.now());
         let image = self.view.image();
         self.state.forget_topics(|topic| image.topic(topic).is_some());
         self.meters.loads.increment();
-        self.status.show_groups(count);
+        self.show_groups();
         self.status.open();
         let took_ms = self.sys.clock.now().duration_since(began).as_millis();
         tracing::debug!(partition = %self.log.name(), epoch = %self.epoch, groups = count, took_ms, "groups are read");
@@ -199,11 +205,15 @@ impl Coordinator {
                 },
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.note(written).await?,
                 letter = self.letters.recv(), if may_begin => match letter {
-                    Some(letter) => self.handle(letter),
+                    Some(letter) => {
+                        self.state.see(self.view.image());
+                        self.handle(letter);
+                    }
                     None => return Ok(()),
                 },
                 () = clock.sleep_until_some(deadline) => {
                     let now = self.now();
+                    self.state.see(self.view.image());
                     self.state.tick(now);
                 }
             }
@@ -244,7 +254,10 @@ impl Coordinator {
                 }
             }
         }
-        self.status.show_groups(self.state.group_count());
+        let rebalances = self.state.rebalances();
+        self.meters.rebalances.add(rebalances - self.rebalances);
+        self.rebalances = rebalances;
+        self.show_groups();
         Ok(())
     }
 
@@ -361,6 +374,11 @@ impl Coordinator {
         self.rewrite_from = Some(self.log.size_bytes() + self.log.segment_bytes());
     }
 
+    fn show_groups(&self) {
+        let consumers = self.state.consumer_group_count();
+        self.status.show_groups(self.state.group_count(), consumers);
+    }
+
     fn call(&mut self, reply: Reply) -> CallId {
         let call = CallId(self.next_call);
         self.next_call += 1;
@@ -422,5 +440,13 @@ fn settings(config: &GroupConfig) -> Settings {
         metadata_bytes_max: config.metadata_bytes_max,
         retention: config.retention,
         retention_check: config.retention_check,
+        consumer_session_timeout: config.consumer_session_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        consumer_size_max: config.consumer_size_max,
+        assignors: config
+            .assignors
+            .iter()
+            .filter_map(|name| Assignor::of(name))
+            .collect(),
     }
 }

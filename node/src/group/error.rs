@@ -36,8 +36,26 @@ pub enum GroupError {
     /// Join again by the id that is told here (KIP-394).
     #[error("join again as {0}")]
     MemberIdRequired(Arc<str>),
-    #[error("the group has group.max.size members")]
+    #[error("the group has as many members as it may have")]
     GroupFull,
+    #[error("{0}")]
+    InvalidRequest(&'static str),
+    #[error("the assignor is none of group.consumer.assignors")]
+    UnsupportedAssignor,
+    #[error("the regular expression is not valid: {0}")]
+    InvalidRegex(Arc<str>),
+    /// The member is to give everything up and join again (KIP-848).
+    #[error("the member's epoch is not the one that it was told")]
+    FencedEpoch,
+    /// The member is to learn its epoch by its next heartbeat, and ask again.
+    #[error("the member has another epoch by now")]
+    StaleEpoch,
+    #[error("a static member that has not left has this instance id")]
+    UnreleasedInstance,
+    #[error("members of the consumer protocol commit by version 9 or newer")]
+    CommitTooOld,
+    #[error("the group's members use another protocol")]
+    OtherProtocol,
     #[error("the transaction of the commit is over, or its producer was replaced")]
     Fenced,
     /// Ask again.

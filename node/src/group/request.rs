@@ -1,5 +1,11 @@
 //! What a group is asked for, and what it answers: values without wire formats.
 
+mod consumer;
+
+pub use consumer::{
+    Assignment, Assignor, ConsumerDescription, ConsumerHeartbeat, DescribedConsumer, Epoch, Reconciled,
+};
+
 use super::error::GroupError;
 use crate::partition::Verified;
 use bytes::Bytes;
@@ -127,6 +133,8 @@ pub struct Commit {
     pub who: Identity,
     pub generation: Generation,
     pub offsets: Vec<(TopicPartition, NewOffset)>,
+    /// The client understands that its epoch is stale (KIP-848).
+    pub knows_epochs: bool,
     /// They are seen once it is committed.
     pub transaction: Option<InTransaction>,
 }
@@ -172,6 +180,10 @@ pub enum Stage {
     Empty,
     PreparingRebalance,
     CompletingRebalance,
+    /// The consumer protocol: there is something new to be dealt out.
+    Assigning,
+    /// The consumer protocol: some members have not come to what was dealt out.
+    Reconciling,
     Stable,
     Dead,
 }
@@ -183,8 +195,27 @@ impl Stage {
             Self::Empty => "Empty",
             Self::PreparingRebalance => "PreparingRebalance",
             Self::CompletingRebalance => "CompletingRebalance",
+            Self::Assigning => "Assigning",
+            Self::Reconciling => "Reconciling",
             Self::Stable => "Stable",
             Self::Dead => "Dead",
+        }
+    }
+}
+
+/// By which protocol a group's members are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupKind {
+    Classic,
+    Consumer,
+}
+
+impl GroupKind {
+    /// As Kafka calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
         }
     }
 }
@@ -192,6 +223,7 @@ impl Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub group: Name,
+    pub kind: GroupKind,
     pub stage: Stage,
     /// Empty where only offsets were ever committed.
     pub protocol_type: Name,

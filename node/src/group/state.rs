@@ -1,9 +1,10 @@
-//! The groups of one partition of `__consumer_offsets`, by the rules of Kafka's classic protocol. Pure: time is an
-//! argument, and what is to be written or answered comes out as effects.
+//! The groups of one partition of `__consumer_offsets`, by the rules of Kafka's classic protocol and of its consumer
+//! protocol (`consumer`). Pure: time and metadata are arguments, and what is to be written or answered comes out as effects.
 //!
 //! What it must never do: answer that something is kept before `appended` has said so.
 
 mod admin;
+mod consumer;
 mod deadlines;
 mod expiry;
 mod group;
@@ -19,9 +20,12 @@ mod records;
 mod tests;
 
 use super::error::{AppendRefused, GroupError};
-use super::request::{Generation, InTransaction, Joined, Name, PerPartition, Synced, TopicPartition};
+use super::request::{
+    Assignor, Generation, InTransaction, Joined, Name, PerPartition, Reconciled, Synced, TopicPartition,
+};
 use super::store::{GroupRecord, RestoredGroup};
 use bytes::Bytes;
+use consumer::{Reconciling, Topics};
 use deadlines::{Deadlines, Due};
 use group::Group;
 use offsets::Committing;
@@ -41,6 +45,11 @@ pub(crate) struct Settings {
     pub(crate) metadata_bytes_max: usize,
     pub(crate) retention: Duration,
     pub(crate) retention_check: Duration,
+    pub(crate) consumer_session_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) consumer_size_max: usize,
+    /// The first one is for groups whose members do not care.
+    pub(crate) assignors: Vec<Assignor>,
 }
 
 /// Both times of one moment.
@@ -80,6 +89,7 @@ pub(crate) enum Answer {
     Synced(Result<Synced, GroupError>),
     PerPartition(Result<PerPartition, GroupError>),
     Deleted(Result<(), GroupError>),
+    Reconciled(Result<Reconciled, GroupError>),
 }
 
 /// What is to happen when records are in the log for good, or are not.
@@ -99,6 +109,12 @@ enum Undertaking {
     Emptied {
         group: Name,
         value: Bytes,
+    },
+    /// Members of the consumer protocol, and what they may have.
+    Reconciling(Reconciling),
+    /// Nothing is left of the consumer protocol in the group.
+    ConsumersEnded {
+        group: Name,
     },
     /// Offsets, and the group itself if `whole`.
     Deletion {
@@ -126,6 +142,8 @@ pub(crate) struct State {
     live_bytes: usize,
     /// Whether old offsets will be looked for.
     expects_retention: bool,
+    topics: Topics,
+    rebalances: u64,
 }
 
 impl State {
@@ -140,6 +158,8 @@ impl State {
             pending: Pending::default(),
             live_bytes: 0,
             expects_retention: false,
+            topics: Topics::default(),
+            rebalances: 0,
         }
     }
 
@@ -154,6 +174,7 @@ impl State {
             for member in &members {
                 self.expect_heartbeat(&name, member, now);
             }
+            self.keep_time(&name, now);
             if is_over_full {
                 self.prepare_rebalance(&name, now);
             }
@@ -177,6 +198,8 @@ impl State {
                 Due::Sync(group) => self.sync_is_due(&group, now),
                 Due::Session(group, member) => self.session_is_due(&group, &member, now),
                 Due::Promise(group, member) => self.promise_is_due(&group, &member, now),
+                Due::ConsumerSession(group, member) => self.consumer_session_is_due(&group, &member, now),
+                Due::Revocation(group, member) => self.revocation_is_due(&group, &member, now),
                 Due::Retention => self.retention_is_due(now),
             }
         }
@@ -211,6 +234,12 @@ impl State {
                 // Its members are in the log still: whoever reads it waits for their sessions to end, and that is all.
                 Err(_) => tracing::warn!(%group, "that the group is empty could not be written"),
             },
+            Undertaking::Reconciling(reconciling) => self.reconciling_is_done(reconciling, result, now),
+            Undertaking::ConsumersEnded { group } if result.is_err() => {
+                // Whoever reads the log knows by the members which protocol it is.
+                tracing::warn!(%group, "that the consumer protocol has ended could not be written");
+            }
+            Undertaking::ConsumersEnded { .. } => {}
             Undertaking::Deletion {
                 group,
                 offsets,

@@ -3,10 +3,17 @@
 //! It owns the layout of keys and values and the fold of a partition's records. What it does not know it leaves alone,
 //! and says so: a partition with such records must not be rewritten.
 
+mod consumer;
 mod format;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use consumer::{
+    ConsumerKey, ConsumerMember, ConsumerMetadata, CurrentAssignment, MemberStage, ResolvedRegex,
+    RestoredConsumers, current_record, member_record, metadata_record, regex_record, target_record,
+    targets_record, tombstone,
+};
 
 use super::request::{Committed, Generation, Name, TopicPartition};
 use crate::coordination::Entry;
@@ -155,6 +162,8 @@ pub(crate) fn group_tombstone(group: &str) -> GroupRecord {
 pub(crate) struct RestoredGroup {
     /// Its last generation, with the value it was read from.
     pub(crate) metadata: Option<(GroupMetadata, Bytes)>,
+    /// What the consumer protocol has of it.
+    pub(crate) consumers: RestoredConsumers,
     pub(crate) offsets: BTreeMap<TopicPartition, Committed>,
 }
 
@@ -249,6 +258,13 @@ impl Replay {
     fn fold(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
         let mut key = Reader::new(key);
         match key.i16()? {
+            version if consumer::is_ours(version) => {
+                let group = key.string()?;
+                let restored = self.groups.entry(group.clone()).or_default();
+                let folded = restored.consumers.fold(version, &mut key, value);
+                self.forget(&group, |_| {});
+                folded?;
+            }
             0 | OFFSET_KEY => {
                 let group = key.string()?;
                 let partition = TopicPartition {

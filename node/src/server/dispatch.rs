@@ -225,6 +225,8 @@ apis! {
     UnregisterBroker => unregister_broker late;
     DescribeTransactions => describe_transactions late;
     ListTransactions => list_transactions late;
+    ConsumerGroupHeartbeat => consumer_group_heartbeat late;
+    ConsumerGroupDescribe => consumer_group_describe late;
     GetTelemetrySubscriptions => get_telemetry_subscriptions late;
     PushTelemetry => push_telemetry late;
     ListConfigResources => list_config_resources late;

@@ -52,10 +52,12 @@ families! {
     // Consumer groups.
     Gauge GROUP_COORDINATORS "headwater_group_coordinators" [] "Partitions of the offsets topic whose groups this node coordinates.";
     Gauge GROUPS "headwater_groups" [] "Groups that this node coordinates.";
+    Gauge CONSUMER_GROUPS "headwater_consumer_groups" [] "Those of them whose members use the consumer protocol (KIP-848).";
     Gauge TRANSACTION_COORDINATORS "headwater_transaction_coordinators" [] "Partitions of the transactions' topic whose transactional ids this node coordinates.";
     Gauge TRANSACTIONAL_IDS "headwater_transactional_ids" [] "Transactional ids that this node coordinates.";
     Counter GROUP_COMMITS "headwater_group_commits_total" [] "Requests to commit offsets.";
     Counter GROUP_LOADS "headwater_group_loads_total" [] "Partitions of the offsets topic that were read to coordinate their groups.";
+    Counter CONSUMER_GROUP_REBALANCES "headwater_consumer_group_rebalances_total" [] "New epochs of groups of the consumer protocol.";
     Counter GROUP_REWRITES "headwater_group_rewrites_total" [] "Times that a partition of the offsets topic was written anew, without its history.";
 
     // The Kafka edge.

@@ -3,8 +3,8 @@
 use super::Coordinator;
 use crate::group::error::GroupError;
 use crate::group::request::{
-    Commit, Description, Heartbeat, Identity, Join, Joined, Listed, Name, Offsets, PerPartition, SyncGroup,
-    Synced, TopicPartition,
+    Commit, ConsumerDescription, ConsumerHeartbeat, Description, Epoch, Heartbeat, Identity, Join, Joined,
+    Listed, Name, Offsets, PerPartition, Reconciled, SyncGroup, Synced, TopicPartition,
 };
 use crate::group::state::Answer;
 use crate::sys::mailbox::Sender;
@@ -38,8 +38,10 @@ pub(in crate::group) enum Letter {
     },
     Offsets {
         group: Name,
+        /// A member of the consumer protocol that says so.
+        who: Option<(Name, Epoch)>,
         wanted: Option<Vec<TopicPartition>>,
-        reply: oneshot::Sender<(Offsets, Vec<TopicPartition>)>,
+        reply: oneshot::Sender<Result<(Offsets, Vec<TopicPartition>), GroupError>>,
     },
     DeleteOffsets {
         group: Name,
@@ -57,6 +59,14 @@ pub(in crate::group) enum Letter {
     List {
         reply: oneshot::Sender<Vec<Listed>>,
     },
+    ConsumerHeartbeat {
+        beat: ConsumerHeartbeat,
+        reply: oneshot::Sender<Result<Reconciled, GroupError>>,
+    },
+    DescribeConsumers {
+        group: Name,
+        reply: oneshot::Sender<Result<Option<ConsumerDescription>, GroupError>>,
+    },
     /// Topics were deleted; by now there may be others of their names.
     ForgetTopics(BTreeSet<Name>),
 }
@@ -67,6 +77,7 @@ pub(super) enum Reply {
     Sync(oneshot::Sender<Result<Synced, GroupError>>),
     PerPartition(oneshot::Sender<Result<PerPartition, GroupError>>),
     Delete(oneshot::Sender<Result<(), GroupError>>),
+    Reconcile(oneshot::Sender<Result<Reconciled, GroupError>>),
 }
 
 impl Reply {
@@ -77,9 +88,11 @@ impl Reply {
             (Self::Sync(reply), Answer::Synced(result)) => drop(reply.send(result)),
             (Self::PerPartition(reply), Answer::PerPartition(result)) => drop(reply.send(result)),
             (Self::Delete(reply), Answer::Deleted(result)) => drop(reply.send(result)),
-            (Self::Join(_) | Self::Sync(_) | Self::PerPartition(_) | Self::Delete(_), answer) => {
-                unreachable!("a call is answered in its own kind, not by {answer:?}")
-            }
+            (Self::Reconcile(reply), Answer::Reconciled(result)) => drop(reply.send(result)),
+            (
+                Self::Join(_) | Self::Sync(_) | Self::PerPartition(_) | Self::Delete(_) | Self::Reconcile(_),
+                answer,
+            ) => unreachable!("a call is answered in its own kind, not by {answer:?}"),
         }
     }
 }
@@ -88,6 +101,8 @@ impl Reply {
 pub(super) struct Status {
     is_open: AtomicBool,
     groups: AtomicUsize,
+    /// Those of them that use the consumer protocol.
+    consumer_groups: AtomicUsize,
     /// Counted up when it is open.
     opened: watch::Sender<u64>,
 }
@@ -97,6 +112,7 @@ impl Status {
         Self {
             is_open: AtomicBool::new(false),
             groups: AtomicUsize::new(0),
+            consumer_groups: AtomicUsize::new(0),
             opened,
         }
     }
@@ -107,8 +123,9 @@ impl Status {
         self.opened.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn show_groups(&self, count: usize) {
-        self.groups.store(count, Ordering::Relaxed);
+    pub(super) fn show_groups(&self, all: usize, consumers: usize) {
+        self.groups.store(all, Ordering::Relaxed);
+        self.consumer_groups.store(consumers, Ordering::Relaxed);
     }
 }
 
@@ -131,6 +148,10 @@ impl Handle {
 
     pub(in crate::group) fn group_count(&self) -> usize {
         self.status.groups.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::group) fn consumer_group_count(&self) -> usize {
+        self.status.consumer_groups.load(Ordering::Relaxed)
     }
 
     /// Asks, and waits for the answer. A coordinator that ends answers nobody: another one is to be looked for.
@@ -184,10 +205,19 @@ impl Coordinator {
                 let call = self.call(Reply::PerPartition(reply));
                 self.state.commit(now, call, &commit);
             }
-            Letter::Offsets { group, wanted, reply } => {
-                let offsets = self.state.offsets(&group, wanted.as_deref());
-                let unstable = self.state.unstable(&group, &offsets);
-                drop(reply.send((offsets, unstable)));
+            Letter::Offsets {
+                group,
+                who,
+                wanted,
+                reply,
+            } => {
+                let may_read = self.state.check_reader(&group, who.as_ref());
+                let found = may_read.map(|()| {
+                    let offsets = self.state.offsets(&group, wanted.as_deref());
+                    let unstable = self.state.unstable(&group, &offsets);
+                    (offsets, unstable)
+                });
+                drop(reply.send(found));
             }
             Letter::DeleteOffsets { group, wanted, reply } => {
                 let call = self.call(Reply::PerPartition(reply));
@@ -198,6 +228,14 @@ impl Coordinator {
                 self.state.delete_group(call, &group);
             }
             Letter::Describe { group, reply } => drop(reply.send(self.state.describe(&group))),
+            Letter::ConsumerHeartbeat { beat, reply } => {
+                let call = self.call(Reply::Reconcile(reply));
+                let fresh = u128::from_be_bytes(self.sys.random.secret::<16>());
+                self.state.consumer_heartbeat(now, call, beat, fresh);
+            }
+            Letter::DescribeConsumers { group, reply } => {
+                drop(reply.send(self.state.describe_consumers(&group)));
+            }
             Letter::List { reply } => drop(reply.send(self.state.list())),
             Letter::ForgetTopics(names) => self.state.forget_topics(|topic| !names.contains(topic)),
         }

@@ -13,7 +13,9 @@ impl State {
     }
 
     pub(crate) fn describe(&self, name: &str) -> Option<Description> {
-        self.groups.get(name).map(Group::described)
+        let group = self.groups.get(name);
+        let classic = group.filter(|group| group.consumer_group().is_none());
+        classic.map(Group::described)
     }
 
     pub(crate) fn delete_group(&mut self, call: CallId, name: &Name) {
@@ -24,7 +26,7 @@ impl State {
 
     fn try_delete_group(&mut self, call: CallId, name: &Name) -> Result<(), GroupError> {
         let group = self.living(name)?.ok_or(GroupError::GroupNotFound)?;
-        if group.phase != Phase::Empty {
+        if !group.is_empty() {
             return Err(GroupError::NonEmptyGroup);
         }
         // What is on its way comes before this in the log, and is deleted as well.
@@ -40,7 +42,7 @@ impl State {
             .iter()
             .map(|partition| store::offset_tombstone(name, partition))
             .collect();
-        records.push(store::group_tombstone(name));
+        records.extend(group.tombstones());
         self.group(name).is_dying = true;
         let then = Undertaking::Deletion {
             group: name.clone(),
@@ -67,6 +69,9 @@ impl State {
     ) -> Result<(), GroupError> {
         let group = self.living(name)?.ok_or(GroupError::GroupNotFound)?;
         let is_used = |partition: &TopicPartition| {
+            if group.consumers.is_some() {
+                return group.subscribes_to(&partition.topic);
+            }
             let subscribed = group.subscribed.as_ref();
             group.phase != Phase::Empty && subscribed.is_none_or(|topics| topics.contains(&partition.topic))
         };

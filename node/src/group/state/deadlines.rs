@@ -14,6 +14,10 @@ pub(super) enum Due {
     Session(Name, Name),
     /// A member id was told, and nobody may have come back with it.
     Promise(Name, Name),
+    /// A member of the consumer protocol may have been silent for too long.
+    ConsumerSession(Name, Name),
+    /// A member of the consumer protocol may not have given up what it had to.
+    Revocation(Name, Name),
     /// Old offsets are looked for.
     Retention,
 }

@@ -47,7 +47,7 @@ impl State {
         let has_pending = self.pending.concerns(name);
         let group = self.group(name);
         let is_left = has_pending
-            || group.phase != Phase::Empty
+            || !group.is_empty()
             || !group.promised.is_empty()
             || !group.committing.is_empty()
             || offsets.len() < group.offsets.len();
@@ -61,7 +61,7 @@ impl State {
             .map(|partition| store::offset_tombstone(name, partition))
             .collect();
         if whole {
-            records.push(store::group_tombstone(name));
+            records.extend(self.groups[name].tombstones());
         }
         let then = Undertaking::Deletion {
             group: name.clone(),
@@ -84,6 +84,10 @@ fn expired(group: &Group, unix_ms: i64, retention_ms: u128) -> Vec<TopicPartitio
         None => is_over(since_ms),
     };
     let is_due = |partition: &TopicPartition, committed: &Committed| match &group.protocol_type {
+        // Members keep what they are subscribed to; else each offset counts for itself.
+        _ if group.consumers.is_some() => {
+            !group.subscribes_to(&partition.topic) && has_expired(committed, committed.committed_ms)
+        }
         // Nobody was ever a member: each offset counts for itself.
         None => has_expired(committed, committed.committed_ms),
         // From when the last member went.

@@ -2,9 +2,11 @@
 
 use super::super::error::GroupError;
 use super::super::request::{
-    Committed, DescribedMember, Description, Generation, JoinedMember, Listed, Name, Stage, TopicPartition,
+    Committed, DescribedMember, Description, Generation, GroupKind, JoinedMember, Listed, Name, Stage,
+    TopicPartition,
 };
-use super::super::store::{GroupMetadata, RestoredGroup};
+use super::super::store::{GroupMetadata, RestoredConsumers, RestoredGroup};
+use super::consumer::Consumers;
 use super::member::Member;
 use bytes::Bytes;
 use headwater_protocol::consumer_protocol::{PROTOCOL_TYPE, Subscription};
@@ -30,6 +32,7 @@ pub(super) enum Phase {
 /// - `members`, `instances` and `leader` name the same members.
 /// - A group with members has a leader, and a group in `Completing` or `Stable` a protocol that all support.
 /// - `promised` and `members` have no id in common.
+/// - With `consumers` it has the offsets beside it, and is `Empty` for the classic protocol.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: Name,
@@ -59,6 +62,8 @@ pub(super) struct Group {
     pub(super) is_dying: bool,
     /// The value that the log holds for the group itself.
     pub(super) value: Option<Bytes>,
+    /// Set while its members use the consumer protocol.
+    pub(super) consumers: Option<Box<Consumers>>,
 }
 
 impl Group {
@@ -82,6 +87,7 @@ impl Group {
             since_ms: None,
             is_dying: false,
             value: None,
+            consumers: None,
         }
     }
 
@@ -90,6 +96,12 @@ impl Group {
             offsets: kept.offsets,
             ..Self::new(name)
         };
+        // One that has become of the classic protocol has no members of the other one, whatever is left of that.
+        let is_classic = kept.metadata.is_some() && kept.consumers.members.is_empty();
+        if kept.consumers != RestoredConsumers::default() && !is_classic {
+            group.consumers = Some(Box::new(Consumers::restored(kept.consumers)));
+            return group;
+        }
         let Some((metadata, value)) = kept.metadata else {
             return group;
         };
@@ -113,6 +125,15 @@ impl Group {
             .or(group.leader);
         group.subscribed = group.subscriptions();
         group
+    }
+
+    /// Whether nobody is a member, nor about to be one of the consumer protocol.
+    pub(super) fn is_empty(&self) -> bool {
+        self.phase == Phase::Empty
+            && self
+                .consumers
+                .as_ref()
+                .is_none_or(|consumers| consumers.is_empty())
     }
 
     pub(super) fn insert(&mut self, member: Member) {
@@ -256,7 +277,7 @@ impl Group {
     pub(super) fn stage(&self) -> Stage {
         match self.phase {
             _ if self.is_dying => Stage::Dead,
-            Phase::Empty => Stage::Empty,
+            Phase::Empty => self.consumer_group().map_or(Stage::Empty, |group| group.stage()),
             Phase::Preparing { .. } => Stage::PreparingRebalance,
             Phase::Completing => Stage::CompletingRebalance,
             Phase::Stable => Stage::Stable,
@@ -264,10 +285,19 @@ impl Group {
     }
 
     pub(super) fn listed(&self) -> Listed {
+        let is_classic = self.consumer_group().is_none();
         Listed {
             group: self.name.clone(),
+            kind: if is_classic {
+                GroupKind::Classic
+            } else {
+                GroupKind::Consumer
+            },
             stage: self.stage(),
-            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            protocol_type: match &self.protocol_type {
+                _ if !is_classic => Name::from(PROTOCOL_TYPE),
+                kind => kind.clone().unwrap_or_default(),
+            },
         }
     }
 

@@ -44,6 +44,13 @@ impl State {
             self.add_group(Group::new(name.clone()), now);
             return self.join_new(now, call, join, fresh);
         };
+        if group.consumers.is_some() {
+            if join.protocol_type.is_empty() || join.protocols.is_empty() {
+                return Err(GroupError::InconsistentProtocol);
+            }
+            self.end_consumers(name, is_newcomer)?;
+        }
+        let group = &self.groups[name];
         if !has_room(group, member, self.settings.size_max) {
             self.turn_away(name, member, now);
             return Err(GroupError::GroupFull);

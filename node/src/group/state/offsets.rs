@@ -2,9 +2,11 @@
 
 use super::super::error::{AppendRefused, GroupError};
 use super::super::request::{
-    Commit, Committed, Generation, Identity, InTransaction, Name, Offsets, PerPartition, TopicPartition,
+    Commit, Committed, Epoch, Generation, Identity, InTransaction, Name, Offsets, PerPartition,
+    TopicPartition,
 };
 use super::super::store;
+use super::consumer::{Committer, ConsumerGroup};
 use super::group::{Group, Phase};
 use super::{Answer, CallId, Now, State, Undertaking, refusal};
 
@@ -29,6 +31,7 @@ impl State {
     fn try_commit(&mut self, now: Now, call: CallId, commit: &Commit) -> Result<(), GroupError> {
         let name = &commit.who.group;
         match self.living(name)? {
+            Some(group) if group.consumers.is_some() => check_consumer(group, commit)?,
             Some(group) => {
                 // In a transaction, a client of old names no member and no generation; its epoch fences it (KIP-447).
                 let is_nameless = commit.generation < Generation(0)
@@ -148,6 +151,7 @@ impl State {
                 && group.offsets.is_empty()
                 && group.committing.is_empty()
                 && group.value.is_none()
+                && group.consumers.is_none()
                 && !group.is_dying
         };
         if self.groups.get(name).is_some_and(is_bare) && !self.pending.concerns(name) {
@@ -172,6 +176,17 @@ impl State {
                     .collect()
             }
         }
+    }
+}
+
+/// Whether a commit may be made in a group of the consumer protocol. It is no sign of life there.
+fn check_consumer(group: &Group, commit: &Commit) -> Result<(), GroupError> {
+    let nobody = ConsumerGroup::default();
+    let consumers = group.consumer_group().unwrap_or(&nobody);
+    match consumers.check_committer(&commit.who, Epoch(commit.generation.0))? {
+        Committer::Member | Committer::StaleMember if !commit.knows_epochs => Err(GroupError::CommitTooOld),
+        Committer::StaleMember => Err(GroupError::StaleEpoch),
+        Committer::Member | Committer::Nobody => Ok(()),
     }
 }
 

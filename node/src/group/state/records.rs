@@ -3,6 +3,7 @@
 use super::super::error::{AppendRefused, GroupError};
 use super::super::request::{Committed, Join, Name, TopicPartition};
 use super::super::store::{self, GroupRecord};
+use super::consumer::ConsumerGroup;
 use super::group::Group;
 use super::member::Member;
 use super::{Answer, CallId, State};
@@ -56,7 +57,17 @@ impl Group {
     pub(super) fn live_bytes(&self) -> usize {
         let offsets = self.offsets.iter();
         let offsets = offsets.map(|(partition, committed)| offset_bytes(&self.name, partition, committed));
-        self.value_bytes() + offsets.sum::<usize>()
+        let consumers = self.consumer_group();
+        let consumers = consumers.map_or(0, |group| group.live_bytes(&self.name));
+        self.value_bytes() + consumers + offsets.sum::<usize>()
+    }
+
+    /// The records after which the log has nothing of it but offsets.
+    pub(super) fn tombstones(&self) -> Vec<GroupRecord> {
+        match self.consumer_group() {
+            Some(group) => group.tombstones(&self.name),
+            None => vec![store::group_tombstone(&self.name)],
+        }
     }
 }
 
@@ -69,6 +80,12 @@ pub(super) fn offset_bytes(group: &str, partition: &TopicPartition, committed: &
 impl State {
     pub(crate) fn group_count(&self) -> usize {
         self.groups.len()
+    }
+
+    /// How many of the groups use the consumer protocol.
+    pub(crate) fn consumer_group_count(&self) -> usize {
+        let groups = self.groups.values();
+        groups.filter(|group| group.consumers.is_some()).count()
     }
 
     pub(crate) fn live_bytes(&self) -> usize {
@@ -89,7 +106,9 @@ impl State {
                 value: Some(value),
             });
             let offsets = group.offsets.iter();
-            itself.into_iter().chain(
+            let consumers = group.consumer_group();
+            let consumers = consumers.map(|it| it.records_since(&ConsumerGroup::default(), &group.name));
+            itself.into_iter().chain(consumers.into_iter().flatten()).chain(
                 offsets.map(|(partition, committed)| store::offset_record(&group.name, partition, committed)),
             )
         })
@@ -144,9 +163,10 @@ impl State {
                     let error = super::refusal(refused, GroupError::NotAvailable);
                     let answer = match answer {
                         Answer::PerPartition(_) => Answer::PerPartition(Err(error)),
-                        Answer::Deleted(_) | Answer::Joined(_) | Answer::Synced(_) => {
-                            Answer::Deleted(Err(error))
-                        }
+                        Answer::Deleted(_)
+                        | Answer::Joined(_)
+                        | Answer::Synced(_)
+                        | Answer::Reconciled(_) => Answer::Deleted(Err(error)),
                     };
                     self.answer(call, answer);
                 }

@@ -1,6 +1,8 @@
 //! The rules of groups, one by one, with a log that takes what it is told to take.
 
 mod commits;
+mod consumers;
+mod consumers_random;
 mod members;
 mod random;
 mod rebalances;
@@ -11,8 +13,10 @@ use super::super::request::{
 };
 use super::super::store::{Replay, Restored};
 use super::*;
+use crate::metadata::{Image, PartitionState, Record};
 use crate::sys::clock::Clock;
-use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
+use std::sync::Arc;
 
 const GROUP: &str = "g";
 const SESSION: Duration = Duration::from_secs(10);
@@ -29,6 +33,10 @@ fn settings() -> Settings {
         metadata_bytes_max: 16,
         retention: 7 * DAY,
         retention_check: Duration::from_secs(600),
+        consumer_session_timeout: SESSION,
+        heartbeat_interval: Duration::from_secs(5),
+        consumer_size_max: 100,
+        assignors: vec![Assignor::Uniform, Assignor::Range],
     }
 }
 
@@ -47,6 +55,7 @@ struct Lab {
     holds: bool,
     /// What the log says to what comes now.
     refuses: Option<AppendRefused>,
+    image: Image,
 }
 
 impl Lab {
@@ -65,7 +74,33 @@ impl Lab {
             log: Vec::new(),
             holds: false,
             refuses: None,
+            image: Image::default(),
         }
+    }
+
+    /// Makes a topic, or gives it more partitions. Its id is its name's first letter.
+    fn make_topic(&mut self, name: &str, partitions: i32) {
+        let topic = topic_id(name);
+        let header = Record::Topic {
+            id: topic,
+            name: name.to_owned(),
+            internal: false,
+            mirror: None,
+        };
+        let partition = |index| Record::Partition {
+            topic,
+            index: PartitionIndex(index),
+            state: PartitionState::fresh(vec![NodeId(0)]),
+        };
+        let records: Vec<_> = std::iter::once(header)
+            .chain((0..partitions).map(partition))
+            .collect();
+        self.change_metadata(&records);
+    }
+
+    fn change_metadata(&mut self, records: &[Record]) {
+        self.image.apply_all(self.image.offset.plus(1), records);
+        self.state.see(Arc::new(self.image.clone()));
     }
 
     fn now(&self) -> Now {
@@ -187,6 +222,7 @@ impl Lab {
             who,
             generation: Generation(generation),
             offsets: vec![(partition(topic, 0), new_offset(offset))],
+            knows_epochs: true,
             transaction: None,
         };
         let now = self.now();
@@ -263,6 +299,8 @@ impl Lab {
         let mut lab = Self::with(self.state.settings.clone());
         lab.clock = self.clock.clone();
         lab.log = self.log.clone();
+        lab.image = self.image.clone();
+        lab.state.see(Arc::new(lab.image.clone()));
         lab.state.restore(groups, self.now());
         lab.settle();
         lab
@@ -284,6 +322,10 @@ fn who(member: &str) -> Identity {
 
 fn nobody() -> Identity {
     who("")
+}
+
+fn topic_id(name: &str) -> TopicId {
+    TopicId([name.as_bytes()[0]; 16])
 }
 
 /// What a consumer of one topic says, in version 0 of its protocol.

@@ -47,6 +47,14 @@ impl<'a> Reader<'a> {
         self.array().map(i64::from_be_bytes)
     }
 
+    pub(super) fn i8(&mut self) -> Result<i8, Malformed> {
+        self.array().map(i8::from_be_bytes)
+    }
+
+    pub(super) fn uuid(&mut self) -> Result<[u8; 16], Malformed> {
+        self.array()
+    }
+
     fn varint(&mut self) -> Result<u32, Malformed> {
         let mut value = 0u32;
         for shift in (0..35).step_by(7) {
@@ -101,34 +109,65 @@ impl<'a> Reader<'a> {
 
     /// Passes over the tagged fields that end a flexible structure.
     pub(super) fn end_of_struct(&mut self) -> Result<(), Malformed> {
+        self.tagged(None).map(drop)
+    }
+
+    /// As `end_of_struct`, for what one of the fields holds.
+    pub(super) fn tagged(&mut self, wanted: Option<u32>) -> Result<Option<Self>, Malformed> {
+        let mut found = None;
         if !self.flexible {
-            return Ok(());
+            return Ok(found);
         }
         for _ in 0..self.varint()? {
-            let _tag = self.varint()?;
+            let tag = self.varint()?;
             let length = self.varint()?;
-            self.take(usize::try_from(length).map_err(|_| Malformed)?)?;
+            let rest = self.take(usize::try_from(length).map_err(|_| Malformed)?)?;
+            if Some(tag) == wanted {
+                found = Some(Self { rest, flexible: true });
+            }
         }
-        Ok(())
+        Ok(found)
     }
 }
 
-pub(super) struct Writer(BytesMut);
+pub(super) struct Writer {
+    bytes: BytesMut,
+    flexible: bool,
+}
 
 impl Writer {
     /// What begins with its version.
     pub(super) fn new(version: i16) -> Self {
         let mut bytes = BytesMut::with_capacity(64);
         bytes.put_i16(version);
-        Self(bytes)
+        Self {
+            bytes,
+            flexible: false,
+        }
+    }
+
+    /// As `new`, with the lengths and the ends of flexible structures (KIP-482).
+    pub(super) fn flexible(version: i16) -> Self {
+        Self {
+            flexible: true,
+            ..Self::new(version)
+        }
+    }
+
+    pub(super) fn i8(&mut self, value: i8) {
+        self.bytes.put_i8(value);
     }
 
     pub(super) fn i32(&mut self, value: i32) {
-        self.0.put_i32(value);
+        self.bytes.put_i32(value);
     }
 
     pub(super) fn i64(&mut self, value: i64) {
-        self.0.put_i64(value);
+        self.bytes.put_i64(value);
+    }
+
+    pub(super) fn uuid(&mut self, value: [u8; 16]) {
+        self.bytes.put_slice(&value);
     }
 
     pub(super) fn string(&mut self, text: &str) {
@@ -136,25 +175,55 @@ impl Writer {
     }
 
     pub(super) fn nullable_string(&mut self, text: Option<&str>) {
-        let Some(text) = text else {
-            self.0.put_i16(-1);
-            return;
-        };
-        let length = i16::try_from(text.len()).expect("names came in strings of the protocol");
-        self.0.put_i16(length);
-        self.0.put_slice(text.as_bytes());
+        let length = text.map_or(-1, |text| {
+            i16::try_from(text.len()).expect("names came in strings of the protocol")
+        });
+        if self.flexible {
+            self.varint((i32::from(length) + 1).unsigned_abs());
+        } else {
+            self.bytes.put_i16(length);
+        }
+        self.bytes.put_slice(text.unwrap_or_default().as_bytes());
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
-        self.0.put_slice(bytes);
+        self.bytes.put_slice(bytes);
     }
 
     pub(super) fn count(&mut self, count: usize) {
-        self.i32(i32::try_from(count).expect("it came in a request, which is smaller"));
+        let count = i32::try_from(count).expect("it came in a request, which is smaller");
+        if self.flexible {
+            self.varint(count.unsigned_abs() + 1);
+        } else {
+            self.i32(count);
+        }
+    }
+
+    /// No tagged fields end a structure.
+    pub(super) fn end_of_struct(&mut self) {
+        if self.flexible {
+            self.varint(0);
+        }
+    }
+
+    /// One tagged field ends a structure.
+    pub(super) fn tagged_i64(&mut self, tag: u32, value: i64) {
+        self.varint(1);
+        self.varint(tag);
+        self.varint(8);
+        self.i64(value);
+    }
+
+    fn varint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.bytes.put_u8((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.put_u8(value as u8);
     }
 
     pub(super) fn finish(self) -> Bytes {
-        self.0.freeze()
+        self.bytes.freeze()
     }
 }

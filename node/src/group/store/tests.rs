@@ -1,6 +1,8 @@
 //! Golden bytes: what Kafka 3.9 and 4.x write and read for the same contents.
 
 use super::*;
+use crate::group::request::{Assignment, Epoch};
+use headwater_protocol::ids::TopicId;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -145,8 +147,8 @@ fn what_is_not_understood_is_counted_and_harms_nothing() {
     for (key, value) in [
         (None, None),
         (Some(""), Some("00")),
-        // A consumer group of the new protocol (KIP-848).
-        (Some("0003 00026731"), Some("0000")),
+        // A share group, which is not served.
+        (Some("000b 00026731"), Some("0000")),
         (Some("0001 000267"), None),
         (Some("0001 7fff 31"), None),
         (Some(OFFSET_KEY_HEX), Some("0009 00")),
@@ -181,4 +183,136 @@ fn the_last_record_of_a_key_counts() {
     replay.record(Some(&group), None);
     replay.record(Some(&group), None);
     assert_eq!(replay.finish().groups.len(), 0);
+}
+
+const TOPIC_HEX: &str = "000102030405060708090a0b0c0d0e0f";
+
+fn assignment(indexes: &[i32]) -> Assignment {
+    let topic = TopicId(std::array::from_fn(|n| u8::try_from(n).unwrap()));
+    let indexes = indexes.iter();
+    indexes.map(|index| (topic, PartitionIndex(*index))).collect()
+}
+
+/// A group of the consumer protocol with one member, and what Kafka writes for it: keys and values.
+fn consumers() -> (RestoredConsumers, Vec<(GroupRecord, String, String)>) {
+    let id = Name::from("c-1");
+    let restored = RestoredConsumers {
+        metadata: Some(ConsumerMetadata {
+            epoch: Epoch(5),
+            topics_hash: 7,
+        }),
+        members: BTreeMap::from([(
+            id.clone(),
+            ConsumerMember {
+                instance: None,
+                rack: None,
+                client_id: Name::from("c"),
+                client_host: Name::from("/h"),
+                topics: [Name::from("t")].into(),
+                regex: Some(Name::from("t*")),
+                rebalance_timeout_ms: 60_000,
+                assignor: Some(Name::from("uniform")),
+            },
+        )]),
+        targets_epoch: Some(Epoch(5)),
+        targets: BTreeMap::from([(id.clone(), assignment(&[0, 1]))]),
+        current: BTreeMap::from([(
+            id.clone(),
+            CurrentAssignment {
+                epoch: Epoch(5),
+                previous_epoch: Epoch(4),
+                stage: MemberStage::Unrevoked,
+                assigned: assignment(&[0]),
+                revoking: assignment(&[1]),
+            },
+        )]),
+        regexes: BTreeMap::from([(
+            Name::from("t*"),
+            ResolvedRegex {
+                topics: [Name::from("t")].into(),
+                version: 7,
+                resolved_ms: 1_700_000_000_000,
+            },
+        )]),
+    };
+    let group = "0002 6731";
+    let member = "0002 6731 0003632d31";
+    let records = vec![
+        (
+            metadata_record("g1", restored.metadata.unwrap()),
+            format!("0003 {group}"),
+            "0000 00000005 01 00 08 0000000000000007".to_owned(),
+        ),
+        (
+            member_record("g1", &id, &restored.members[&id]),
+            format!("0005 {member}"),
+            "0000 00 00 0263 032f68 02 0274 03742a 0000ea60 08756e69666f726d 00".to_owned(),
+        ),
+        (
+            targets_record("g1", Epoch(5)),
+            format!("0006 {group}"),
+            "0000 00000005 00".to_owned(),
+        ),
+        (
+            target_record("g1", &id, &restored.targets[&id]),
+            format!("0007 {member}"),
+            format!("0000 02 {TOPIC_HEX} 03 00000000 00000001 00 00"),
+        ),
+        (
+            current_record("g1", &id, &restored.current[&id]),
+            format!("0008 {member}"),
+            format!(
+                "0000 00000005 00000004 01 02 {TOPIC_HEX} 02 00000000 00 02 {TOPIC_HEX} 02 00000001 00 00"
+            ),
+        ),
+        (
+            regex_record("g1", &Name::from("t*"), &restored.regexes[&Name::from("t*")]),
+            "0010 0002 6731 0002 742a".to_owned(),
+            "0000 02 0274 0000000000000007 0000018bcfe56800 00".to_owned(),
+        ),
+    ];
+    (restored, records)
+}
+
+#[test]
+fn groups_of_the_consumer_protocol_are_written_and_read_as_kafka_does() {
+    let (restored, records) = consumers();
+    let mut replay = Replay::default();
+    for (record, key, value) in &records {
+        assert_eq!(hex(&record.key), hex(&bytes(key)));
+        assert_eq!(hex(record.value.as_ref().unwrap()), hex(&bytes(value)), "{key}");
+        replay.record(Some(&bytes(key)), Some(&bytes(value)));
+    }
+    // What Kafka up to 4.0 kept of the topics.
+    replay.record(Some(&bytes("0004 0002 6731")), Some(&bytes("0000 01 00")));
+    assert_eq!(replay.groups[&Name::from("g1")].consumers, restored);
+    for (_, key, _) in &records {
+        replay.record(Some(&bytes(key)), None);
+    }
+    let Restored { groups, unknown, .. } = replay.finish();
+    assert_eq!((groups.len(), unknown), (0, 0));
+}
+
+#[test]
+fn what_newer_versions_add_is_passed_over() {
+    let mut replay = Replay::default();
+    for (key, value) in [
+        (
+            "0003 0002 6731",
+            "0000 00000005 02 00 08 0000000000000007 05 01 ff",
+        ),
+        ("0006 0002 6731", "0000 00000004 01 00 02 0102"),
+        ("0005 0002 6731 0003632d31", "0001"),
+        ("0007 0002 6731 0003632d31", "0000 7f"),
+    ] {
+        replay.record(Some(&bytes(key)), Some(&bytes(value)));
+    }
+    let Restored { groups, unknown, .. } = replay.finish();
+    assert_eq!(unknown, 2);
+    let restored = &groups[&Name::from("g1")].consumers;
+    assert_eq!(
+        restored.metadata.map(|it| (it.epoch, it.topics_hash)),
+        Some((Epoch(5), 7))
+    );
+    assert_eq!(restored.targets_epoch, Some(Epoch(4)));
 }

@@ -75,6 +75,7 @@ fn commit(who: Identity, generation: i32, offset: i64) -> Commit {
         who,
         generation: Generation(generation),
         offsets: vec![(partition(), new)],
+        knows_epochs: true,
         transaction: None,
     }
 }

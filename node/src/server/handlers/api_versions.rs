@@ -50,6 +50,13 @@ const TRANSACTIONS: features::LevelRange = features::LevelRange {
     max: features::Level(2),
 };
 
+/// Kafka's own feature of the consumer protocol (KIP-848).
+const GROUP_VERSION: &str = "group.version";
+const GROUPS: features::LevelRange = features::LevelRange {
+    min: features::Level(0),
+    max: features::Level(1),
+};
+
 fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
     let key = |(name, range): (&str, features::LevelRange)| SupportedFeatureKey {
         name: Str::from(name),
@@ -57,8 +64,8 @@ fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
         max_version: range.max.0,
         ..SupportedFeatureKey::default()
     };
-    let transactions = (TRANSACTION_VERSION, TRANSACTIONS);
-    supported.iter().chain([transactions]).map(key).collect()
+    let kafkas = [(GROUP_VERSION, GROUPS), (TRANSACTION_VERSION, TRANSACTIONS)];
+    supported.iter().chain(kafkas).map(key).collect()
 }
 
 /// The levels in force; the lowest one is, too, where none was ever told.
@@ -74,10 +81,13 @@ fn finalized(image: &Image) -> Vec<FinalizedFeatureKey> {
         min_version_level: level.0,
         ..FinalizedFeatureKey::default()
     };
-    let transactions = (TRANSACTION_VERSION, TRANSACTIONS.max);
+    let kafkas = [
+        (GROUP_VERSION, GROUPS.max),
+        (TRANSACTION_VERSION, TRANSACTIONS.max),
+    ];
     let all = std::iter::once((features::VERSION, image.level()))
         .chain(others)
-        .chain([transactions]);
+        .chain(kafkas);
     all.map(key).collect()
 }
 

@@ -1,4 +1,4 @@
-//! DescribeGroups (key 15): members of groups, and what each was assigned.
+//! DescribeGroups (key 15): members of groups of the classic protocol, and what each was assigned. Others are not there.
 
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::describe_groups::{
@@ -44,7 +44,9 @@ async fn describe(context: &Context, group_id: Str) -> DescribedGroup {
         Ok(Some(description)) => found(description),
         Ok(None) if context.version >= NOT_FOUND_SINCE => DescribedGroup {
             error_code: ErrorCode::GROUP_ID_NOT_FOUND.0,
-            error_message: Some(Str::from(format!("there is no group {group_id:?}"))),
+            error_message: Some(Str::from(format!(
+                "there is no group {group_id:?} of the classic protocol"
+            ))),
             group_state: Str::from_static(Stage::Dead.name()),
             group_id,
             ..DescribedGroup::default()

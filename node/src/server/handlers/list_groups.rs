@@ -7,8 +7,6 @@ use super::groups;
 use crate::group::Listed;
 use crate::server::request::Context;
 
-/// What Kafka calls groups of the classic protocol (KIP-848).
-const CLASSIC: &str = "classic";
 /// From these versions on the answer has the state, and the type.
 const STATE_SINCE: i16 = 4;
 const TYPE_SINCE: i16 = 5;
@@ -19,7 +17,7 @@ pub(in crate::server) async fn handle(context: &Context, request: ListGroupsRequ
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
     };
     let is_wanted = |group: &Listed| {
-        named(&request.states_filter, group.stage.name()) && named(&request.types_filter, CLASSIC)
+        named(&request.states_filter, group.stage.name()) && named(&request.types_filter, group.kind.name())
     };
     let wanted = listed.into_iter().filter(is_wanted);
     ListGroupsResponse {
@@ -41,7 +39,7 @@ fn told(version: i16, group: &Listed) -> ListedGroup {
         group_id: Str::from(&*group.group),
         protocol_type: Str::from(&*group.protocol_type),
         group_state: text(STATE_SINCE, group.stage.name()),
-        group_type: text(TYPE_SINCE, CLASSIC),
+        group_type: text(TYPE_SINCE, group.kind.name()),
         ..ListedGroup::default()
     }
 }

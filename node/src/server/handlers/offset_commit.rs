@@ -20,6 +20,8 @@ use crate::server::request::Context;
 const BY_ID_SINCE: i16 = 10;
 /// From this version on a client understands that there is no such group (KIP-848). Before, its generation was wrong.
 const GROUP_NOT_FOUND_SINCE: i16 = 9;
+/// From this version on a client understands that its epoch is stale.
+const EPOCHS_SINCE: i16 = 9;
 
 /// Where each partition of the request stands: refused already, or by what it is committed.
 type Asked = Vec<(OffsetCommitRequestTopic, Vec<Result<TopicPartition, ErrorCode>>)>;
@@ -54,6 +56,7 @@ pub(in crate::server) async fn handle(
                 who,
                 generation,
                 offsets,
+                knows_epochs: context.version >= EPOCHS_SINCE,
                 transaction: None,
             };
             let committed = context.services().groups.commit(commit).await;

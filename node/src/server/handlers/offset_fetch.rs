@@ -13,7 +13,7 @@ use headwater_protocol::kafka::offset_fetch::{
 use headwater_protocol::primitives::{Str, Uuid};
 
 use super::groups;
-use crate::group::{self, Committed, GroupError, Name, TopicPartition};
+use crate::group::{self, Committed, Epoch, GroupError, Name, TopicPartition};
 use crate::metadata::Image;
 use crate::server::errors;
 use crate::server::request::Context;
@@ -23,6 +23,8 @@ use crate::server::request::Context;
 const OWN_ERROR_SINCE: i16 = 2;
 const BATCHED_SINCE: i16 = 8;
 const BY_ID_SINCE: i16 = 10;
+/// From this version on a member of the consumer protocol says which one it is, and its epoch (KIP-848).
+const BY_MEMBER_SINCE: i16 = 9;
 
 pub(in crate::server) async fn handle(context: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if context.version < BATCHED_SINCE {
@@ -51,7 +53,7 @@ async fn single(context: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
         partitions.collect::<Vec<_>>()
     });
     let stable = request.require_stable;
-    let (error, offsets) = match fetch(context, &request.group_id, wanted.clone(), stable).await {
+    let (error, offsets) = match fetch(context, &request.group_id, None, wanted.clone(), stable).await {
         Ok(offsets) => (ErrorCode::NONE, offsets),
         Err(error) => {
             let none = wanted.unwrap_or_default().into_iter();
@@ -110,7 +112,8 @@ async fn one_of_many(
         }
     }
     let known = wanted.topics.is_some().then_some(known);
-    let (error, topics) = match fetch(context, &wanted.group_id, known, stable).await {
+    let who = member(context.version, &wanted);
+    let (error, topics) = match fetch(context, &wanted.group_id, who, known, stable).await {
         Ok(offsets) => {
             let found = by_topic(offsets).into_iter();
             let found = found.filter_map(|(name, partitions)| found_topic(&image, &name, partitions, by_id));
@@ -126,15 +129,25 @@ async fn one_of_many(
     }
 }
 
+/// Who asks, if it says so.
+fn member(version: i16, wanted: &OffsetFetchRequestGroup) -> Option<(Name, Epoch)> {
+    if version < BY_MEMBER_SINCE || (wanted.member_id.is_none() && wanted.member_epoch < 0) {
+        return None;
+    }
+    let id = wanted.member_id.as_ref().map_or("", |id| id.as_str());
+    Some((Name::from(id), Epoch(wanted.member_epoch)))
+}
+
 async fn fetch(
     context: &Context,
     group: &str,
+    who: Option<(Name, Epoch)>,
     wanted: Option<Vec<TopicPartition>>,
     stable: bool,
 ) -> Result<Found, GroupError> {
     let group = group::name(group)?;
     let groups = &context.services().groups;
-    let (offsets, unstable) = groups.offsets_and_unstable(group, wanted).await?;
+    let (offsets, unstable) = groups.offsets_and_unstable(group, who, wanted).await?;
     let found = offsets.into_iter().map(|(partition, committed)| {
         let found = match stable && unstable.contains(&partition) {
             true => Err(ErrorCode::UNSTABLE_OFFSET_COMMIT),

@@ -59,9 +59,9 @@ pub(in crate::server) async fn handle(
 }
 
 async fn commit(context: &Context, request: &TxnOffsetCommitRequest) -> Result<Results, ErrorCode> {
-    // Versions of this API know no GROUP_ID_NOT_FOUND.
+    // Versions of this API know no GROUP_ID_NOT_FOUND, and no epochs of members.
     let of_group = |error| match error {
-        GroupError::GroupNotFound => ErrorCode::ILLEGAL_GENERATION,
+        GroupError::GroupNotFound | GroupError::StaleEpoch => ErrorCode::ILLEGAL_GENERATION,
         error => errors::of_group(&error),
     };
     let who = groups::identity(
@@ -93,6 +93,7 @@ async fn commit(context: &Context, request: &TxnOffsetCommitRequest) -> Result<R
         // Versions that have none say -1.
         generation: Generation(request.generation_id),
         offsets,
+        knows_epochs: true,
         transaction: Some(InTransaction {
             producer: producer.id,
             epoch: producer.epoch,

@@ -1,5 +1,7 @@
 //! Consumer groups over the wire: every API in every version, and what the node does by itself.
 
+mod consumers;
+
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::delete_groups::DeleteGroupsRequest;
 use headwater_protocol::kafka::delete_records::{

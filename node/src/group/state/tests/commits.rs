@@ -104,6 +104,7 @@ fn metadata_that_is_too_large_fails_its_partition_alone() {
         who: nobody(),
         generation: Generation::NONE,
         offsets: vec![(partition("t", 0), long), (partition("t", 1), new_offset(2))],
+        knows_epochs: true,
         transaction: None,
     };
     let now = lab.now();
@@ -184,6 +185,7 @@ fn an_old_client_says_how_long_its_offset_is_kept() {
         who: nobody(),
         generation: Generation::NONE,
         offsets: vec![(partition("t", 0), kept)],
+        knows_epochs: true,
         transaction: None,
     };
     let (call, now) = (lab.call(), lab.now());
