@@ -76,20 +76,21 @@ async fn act(common: &Common, client: &Client, command: Command) -> Result<(), F
 
 async fn list(common: &Common, admin: &Admin) -> Result<(), Failure> {
     let groups = admin.list_groups().await?;
-    let shape = |group: &headwater_sdk::GroupListing| json!({ "group": group.group, "state": group.state, "protocol_type": group.protocol_type });
+    let shape = |group: &headwater_sdk::GroupListing| json!({ "group": group.group, "state": group.state, "protocol_type": group.protocol_type, "kind": group.kind });
     let value = Value::Array(groups.iter().map(shape).collect());
     common.answer(&value, |_| {
         if groups.is_empty() {
             return "no groups\n".to_owned();
         }
-        let mut table = Table::new(&["group", "state", "protocol"]);
+        let mut table = Table::new(&["group", "state", "protocol", "kind"]);
         for group in &groups {
             let protocol = if group.protocol_type.is_empty() {
                 "-"
             } else {
                 &group.protocol_type
             };
-            table.row([&*group.group, &*group.state, protocol]);
+            let kind = if group.kind.is_empty() { "-" } else { &group.kind };
+            table.row([&*group.group, &*group.state, protocol, kind]);
         }
         table.text()
     })

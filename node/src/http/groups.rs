@@ -62,6 +62,10 @@ pub(super) enum GroupState {
     PreparingRebalance,
     /// Its leader divides the partitions.
     CompletingRebalance,
+    /// The consumer protocol: there is something new to be dealt out.
+    Assigning,
+    /// The consumer protocol: some members have not come to what was dealt out.
+    Reconciling,
     Stable,
     /// It is being deleted.
     Dead,
@@ -90,6 +94,9 @@ pub(super) struct GroupMember {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub host: String,
+    /// The member's epoch in the consumer protocol; null in the classic one.
+    #[schema(required)]
+    pub epoch: Option<i32>,
     /// How many partitions it has.
     pub partitions: u64,
 }

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use headwater_protocol::consumer_protocol::Assignment;
+use headwater_protocol::consumer_protocol::{Assignment, PROTOCOL_TYPE};
 use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex};
 use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::consumer_group_describe::{self, ConsumerGroupDescribeRequest};
 use headwater_protocol::kafka::delete_groups::DeleteGroupsRequest;
 use headwater_protocol::kafka::describe_groups::{
     DescribeGroupsRequest, DescribedGroup, DescribedGroupMember,
@@ -37,8 +38,11 @@ pub struct GroupListing {
     pub group: String,
     /// `consumer` for groups of consumers; empty where only offsets were ever committed.
     pub protocol_type: String,
-    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`; in the consumer protocol (KIP-848)
+    /// `Empty`, `Assigning`, `Reconciling`, `Stable` or `Dead`.
     pub state: String,
+    /// The protocol of its members: `classic` or `consumer`; empty where the broker does not say.
+    pub kind: String,
 }
 
 /// A group and its members.
@@ -50,6 +54,8 @@ pub struct GroupDescription {
     pub protocol_type: String,
     /// How partitions are assigned; empty unless the group is stable.
     pub assignor: String,
+    /// The group's epoch in the consumer protocol (KIP-848); None in the classic one.
+    pub epoch: Option<i32>,
     pub members: Vec<GroupMember>,
 }
 
@@ -61,6 +67,8 @@ pub struct GroupMember {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub host: String,
+    /// The member's epoch in the consumer protocol; None in the classic one.
+    pub epoch: Option<i32>,
     /// What it was assigned; empty unless the group is stable and its members are consumers.
     pub assignment: Vec<TopicPartition>,
 }
@@ -111,6 +119,7 @@ impl Admin {
                 group: group.group_id.into(),
                 protocol_type: group.protocol_type.into(),
                 state: group.group_state.into(),
+                kind: group.group_type.into(),
             }));
         }
         groups.sort();
@@ -120,6 +129,34 @@ impl Admin {
 
     /// Who is in a group, and what each was assigned. A group that is not there is refused.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, Error> {
+        match self.describe_classic(group).await {
+            Err(unknown) if unknown.code() == Some(ErrorCode::GROUP_ID_NOT_FOUND) => {
+                // Brokers that do not know the consumer protocol have no such groups.
+                self.describe_consumers(group).await.map_err(|_| unknown)
+            }
+            described => described,
+        }
+    }
+
+    async fn describe_consumers(&self, group: &str) -> Result<GroupDescription, Error> {
+        let what = format!("describe group {group:?}");
+        let request = ConsumerGroupDescribeRequest {
+            group_ids: vec![Str::from(group)],
+            ..ConsumerGroupDescribeRequest::default()
+        };
+        let read = |node, mut answer: consumer_group_describe::ConsumerGroupDescribeResponse| {
+            let group = answer
+                .groups
+                .pop()
+                .ok_or_else(|| super::topics::unanswered(&what))?;
+            check(&what, group.error_code)?;
+            Ok(described_consumers(node, group))
+        };
+        self.ask_coordinator(&Ask::question(group, &what), &request, read)
+            .await
+    }
+
+    async fn describe_classic(&self, group: &str) -> Result<GroupDescription, Error> {
         let what = format!("describe group {group:?}");
         let request = DescribeGroupsRequest {
             groups: vec![Str::from(group)],
@@ -329,6 +366,35 @@ fn described(coordinator: NodeId, group: DescribedGroup) -> GroupDescription {
         state: group.group_state.into(),
         protocol_type: group.protocol_type.into(),
         assignor: group.protocol_data.into(),
+        epoch: None,
+        members: group.members.into_iter().map(member).collect(),
+    }
+}
+
+fn described_consumers(
+    coordinator: NodeId,
+    group: consumer_group_describe::DescribedGroup,
+) -> GroupDescription {
+    let member = |member: consumer_group_describe::Member| {
+        let topics = member.assignment.topic_partitions.iter();
+        let assignment =
+            topics.flat_map(|topic| topic.partitions.iter().map(|it| place(&topic.topic_name, *it)));
+        GroupMember {
+            assignment: assignment.collect(),
+            member_id: member.member_id.into(),
+            instance_id: member.instance_id.map(String::from),
+            client_id: member.client_id.into(),
+            host: member.client_host.into(),
+            epoch: Some(member.member_epoch),
+        }
+    };
+    GroupDescription {
+        group: group.group_id.into(),
+        coordinator,
+        state: group.group_state.into(),
+        protocol_type: PROTOCOL_TYPE.to_owned(),
+        assignor: group.assignor_name.into(),
+        epoch: Some(group.group_epoch),
         members: group.members.into_iter().map(member).collect(),
     }
 }
@@ -343,5 +409,6 @@ fn member(member: DescribedGroupMember) -> GroupMember {
         instance_id: member.group_instance_id.map(String::from),
         client_id: member.client_id.into(),
         host: member.client_host.into(),
+        epoch: None,
     }
 }

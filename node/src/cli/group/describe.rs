@@ -32,12 +32,12 @@ pub(super) async fn run(common: &Common, admin: &Admin, name: &str) -> Result<()
     let members = group.members.iter().map(|member| {
         json!({
             "member_id": member.member_id, "instance_id": member.instance_id, "client_id": member.client_id,
-            "host": member.host, "partitions": member.assignment.len(),
+            "host": member.host, "epoch": member.epoch, "partitions": member.assignment.len(),
         })
     });
     let value = json!({
         "group": group.group, "state": group.state, "coordinator": group.coordinator.0,
-        "protocol_type": group.protocol_type, "assignor": group.assignor,
+        "protocol_type": group.protocol_type, "assignor": group.assignor, "epoch": group.epoch,
         "members": members.collect::<Vec<_>>(), "partitions": partitions.collect::<Vec<_>>(),
     });
     common.answer(&value, described)
@@ -52,21 +52,23 @@ fn described(value: &Value) -> String {
             .to_owned()
     };
     let mut out = format!(
-        "group        {}\nstate        {}\ncoordinator  {}\nassignor     {}\n",
+        "group        {}\nstate        {}\ncoordinator  {}\nassignor     {}\nepoch        {}\n",
         text(&value["group"]),
         text(&value["state"]),
         figure(&value["coordinator"]),
         text(&value["assignor"]),
+        figure(&value["epoch"]),
     );
     let rows = |name: &str| value[name].as_array().filter(|rows| !rows.is_empty()).cloned();
     if let Some(members) = rows("members") {
-        let mut table = Table::new(&["member", "instance", "client", "host", ">partitions"]);
+        let mut table = Table::new(&["member", "instance", "client", "host", ">epoch", ">partitions"]);
         for member in members {
             table.row([
                 text(&member["member_id"]),
                 text(&member["instance_id"]),
                 text(&member["client_id"]),
                 text(&member["host"]),
+                figure(&member["epoch"]),
                 figure(&member["partitions"]),
             ]);
         }

@@ -5,22 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use headwater_protocol::consumer_protocol::{Assignment, PROTOCOL_TYPE};
 use headwater_protocol::ids::NodeId;
-use headwater_protocol::kafka::describe_groups::{DescribeGroupsRequest, DescribedGroup};
-use headwater_protocol::kafka::list_groups::ListGroupsRequest;
+use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::consumer_group_describe::{self, ConsumerGroupDescribeRequest};
+use headwater_protocol::kafka::describe_groups::{
+    DescribeGroupsRequest, DescribedGroup, DescribedGroupMember,
+};
+use headwater_protocol::kafka::list_groups::{ListGroupsRequest, ListedGroup};
 use headwater_protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
 use headwater_protocol::primitives::Str;
 
 use super::ask::{LATEST, check, coordinator, look_up, unknown};
 use super::{GroupDetail, GroupList, GroupMember, GroupPartition, GroupState, GroupSummary, Place};
-use crate::group::Stage;
+use crate::group::{GroupKind, Stage};
 use crate::http::Api;
 use crate::http::error::ApiError;
 use crate::http::nodes::ask;
 use crate::metadata::NodeState;
 use crate::metadata::topic::OFFSETS_TOPIC;
 
-const LIST_VERSION: i16 = 4;
+/// With the kinds of groups.
+const LIST_VERSION: i16 = 5;
 const DESCRIBE_VERSION: i16 = 5;
+const CONSUMERS_VERSION: i16 = 1;
 /// Many groups at once, topics by name.
 const FETCH_VERSION: i16 = 8;
 
@@ -31,6 +37,8 @@ struct Seen {
     committed: BTreeMap<Place, i64>,
     /// By partition: the member that has it.
     owners: BTreeMap<Place, String>,
+    /// The members' epochs, if they use the consumer protocol.
+    epochs: BTreeMap<String, i32>,
 }
 
 /// The groups of all nodes that answer.
@@ -65,7 +73,14 @@ pub(super) async fn all(api: &Api) -> GroupList {
 
 pub(super) async fn one(api: &Api, name: &str) -> Result<GroupDetail, ApiError> {
     let node = coordinator(api, name).await?;
-    let mut found = describe(api, node, vec![Str::from(name)]).await?;
+    let names = vec![Str::from(name)];
+    // A node of a former version knows of no other kind.
+    let mut found = describe_consumers(api, node, names.clone())
+        .await
+        .unwrap_or_default();
+    if found.is_empty() {
+        found = describe(api, node, names).await?;
+    }
     let group = found.pop().ok_or_else(|| unknown(name))?;
     let ends = look_up(api, group.places(), LATEST).await;
     Ok(detail(group, &ends))
@@ -80,15 +95,95 @@ pub(super) async fn committed(api: &Api, node: NodeId, name: &str) -> Result<BTr
 async fn groups_of(api: &Api, node: NodeId) -> Result<Vec<Seen>, ApiError> {
     let listed = ask(api, node, LIST_VERSION, &ListGroupsRequest::default()).await?;
     check("", listed.error_code)?;
-    let names: Vec<Str> = listed.groups.into_iter().map(|group| group.group_id).collect();
+    let (consumers, classic): (Vec<_>, Vec<_>) = listed
+        .groups
+        .into_iter()
+        .partition(|group| &*group.group_type == GroupKind::Consumer.name());
+    let names =
+        |groups: Vec<ListedGroup>| -> Vec<Str> { groups.into_iter().map(|group| group.group_id).collect() };
+    let (mut seen, others) = tokio::try_join!(
+        describe(api, node, names(classic)),
+        describe_consumers(api, node, names(consumers))
+    )?;
+    seen.extend(others);
+    Ok(seen)
+}
+
+/// Those of some groups that are there and use the consumer protocol.
+async fn describe_consumers(api: &Api, node: NodeId, names: Vec<Str>) -> Result<Vec<Seen>, ApiError> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    describe(api, node, names).await
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: names.clone(),
+        ..ConsumerGroupDescribeRequest::default()
+    };
+    let described = ask(api, node, CONSUMERS_VERSION, &request).await?;
+    let groups = described.groups.into_iter();
+    let found: Vec<_> = groups
+        .filter(|group| group.error_code != ErrorCode::GROUP_ID_NOT_FOUND.0)
+        .collect();
+    let names: Vec<Str> = found.iter().map(|group| group.group_id.clone()).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut committed = offsets(api, node, &names).await?;
+    let mut seen = Vec::with_capacity(found.len());
+    for group in found {
+        check(&group.group_id, group.error_code)?;
+        let committed = committed.remove(&*group.group_id).unwrap_or_default();
+        seen.push(consumers(node, group, committed));
+    }
+    Ok(seen)
 }
 
-/// Those of some groups that are there.
+/// A group of the consumer protocol in the shape of the others.
+fn consumers(
+    coordinator: NodeId,
+    group: consumer_group_describe::DescribedGroup,
+    committed: BTreeMap<Place, i64>,
+) -> Seen {
+    let (mut owners, mut epochs) = (BTreeMap::new(), BTreeMap::new());
+    for member in &group.members {
+        epochs.insert(member.member_id.to_string(), member.member_epoch);
+        for topic in &member.assignment.topic_partitions {
+            for index in &topic.partitions {
+                owners.insert(
+                    (topic.topic_name.to_string(), *index),
+                    member.member_id.to_string(),
+                );
+            }
+        }
+    }
+    let members = group.members.into_iter().map(|member| DescribedGroupMember {
+        member_id: member.member_id,
+        group_instance_id: member.instance_id,
+        client_id: member.client_id,
+        client_host: member.client_host,
+        ..DescribedGroupMember::default()
+    });
+    let group = DescribedGroup {
+        group_id: group.group_id,
+        group_state: group.group_state,
+        protocol_type: Str::from_static(PROTOCOL_TYPE),
+        protocol_data: group.assignor_name,
+        members: members.collect(),
+        ..DescribedGroup::default()
+    };
+    Seen {
+        coordinator,
+        group,
+        committed,
+        owners,
+        epochs,
+    }
+}
+
+/// Those of some groups that are there and use the classic protocol.
 async fn describe(api: &Api, node: NodeId, names: Vec<Str>) -> Result<Vec<Seen>, ApiError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
     let request = DescribeGroupsRequest {
         groups: names.clone(),
         ..DescribeGroupsRequest::default()
@@ -108,6 +203,7 @@ async fn describe(api: &Api, node: NodeId, names: Vec<Str>) -> Result<Vec<Seen>,
         seen.push(Seen {
             coordinator: node,
             owners: owners(&group),
+            epochs: BTreeMap::new(),
             group,
             committed,
         });
@@ -211,6 +307,7 @@ fn detail(seen: Seen, ends: &BTreeMap<Place, i64>) -> GroupDetail {
             instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
             client_id: member.client_id.to_string(),
             host: member.client_host.to_string(),
+            epoch: seen.epochs.get(&*member.member_id).copied(),
             partitions: seen.owners.values().filter(has).count() as u64,
         }
     });
@@ -231,6 +328,8 @@ fn state(group: &DescribedGroup) -> GroupState {
         (Stage::Empty, GroupState::Empty),
         (Stage::PreparingRebalance, GroupState::PreparingRebalance),
         (Stage::CompletingRebalance, GroupState::CompletingRebalance),
+        (Stage::Assigning, GroupState::Assigning),
+        (Stage::Reconciling, GroupState::Reconciling),
         (Stage::Stable, GroupState::Stable),
     ];
     let found = named

@@ -1005,6 +1005,11 @@ export interface components {
         };
         GroupMember: {
             client_id: string;
+            /**
+             * Format: int32
+             * @description The member's epoch in the consumer protocol; null in the classic one.
+             */
+            epoch: number | null;
             host: string;
             /** @description Set for static members. */
             instance_id: string | null;
@@ -1038,7 +1043,7 @@ export interface components {
             topic: string;
         };
         /** @enum {string} */
-        GroupState: "empty" | "preparing-rebalance" | "completing-rebalance" | "stable" | "dead";
+        GroupState: "empty" | "preparing-rebalance" | "completing-rebalance" | "assigning" | "reconciling" | "stable" | "dead";
         GroupSummary: {
             /**
              * Format: int32
