@@ -93,7 +93,7 @@ impl World {
         self.next_id += 1;
         Process {
             id: format!("m{}", self.next_id),
-            instance: (n % 2 == 0).then(|| format!("i{n}")),
+            instance: n.is_multiple_of(2).then(|| format!("i{n}")),
             topics,
             ..Process::default()
         }
