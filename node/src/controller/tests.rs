@@ -352,6 +352,26 @@ fn properties_are_set_removed_and_lists_changed() {
 }
 
 #[test]
+fn what_is_not_set_may_be_removed_from_a_node_whatever_its_name() {
+    let mut cluster = Cluster::of(1);
+    let alter = |key: &str, operation| Change::AlterBrokerConfig {
+        changes: vec![ConfigChange {
+            key: key.to_owned(),
+            operation,
+        }],
+        validate_only: false,
+    };
+    // Kafka's tool for moving replicas removes this one from each node, when a move is done.
+    let unknown = "1/replica.alter.log.dirs.io.max.bytes.per.second";
+    cluster
+        .ask(alter(unknown, ConfigOperation::Remove))
+        .expect("nothing to remove");
+    assert!(cluster.image.broker_configs.is_empty());
+    let refused = cluster.refuse(alter(unknown, ConfigOperation::Set("1".to_owned())));
+    assert!(refused.starts_with("unknown key"), "{refused}");
+}
+
+#[test]
 fn producer_ids_are_handed_out_once() {
     let mut cluster = Cluster::of(1);
     let mut next = 0;

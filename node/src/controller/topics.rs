@@ -320,6 +320,10 @@ pub(super) fn alter_broker_config(
         if let Some(node) = dynamic.node.filter(|node| !image.nodes.contains_key(node)) {
             return Err(super::nodes::unknown(node));
         }
+        // As in Kafka, whatever its name: tools remove what they may have set, known here or not.
+        if change.operation == ConfigOperation::Remove && !configs.contains_key(&change.key) {
+            continue;
+        }
         let property = server::find(dynamic.name)?.property;
         let broker: BrokerConfig = context.broker.with_cluster(Arc::new(configs.clone()));
         let in_force = configs.get(&change.key).cloned();
