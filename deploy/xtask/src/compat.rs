@@ -74,7 +74,7 @@ fn wanted(args: &[String]) -> anyhow::Result<Vec<&'static Client>> {
 
 /// Brings a client here and runs it against each cluster.
 fn column(client: &Client, clusters: &[Cluster]) -> Column {
-    let mut column = Column::new(client.name);
+    let mut column = Column::new(client.name, client.kind);
     let line = match (client.prepare)() {
         Ok(line) => line,
         Err(why) => {

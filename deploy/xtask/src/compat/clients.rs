@@ -1,34 +1,44 @@
-//! The clients, and how each is brought here: by its ordinary package manager, in a version that is named or the newest.
+//! The clients, and the programs that run on one of them, and how each is brought here: by its ordinary package manager, in a
+//! version that is named or the newest.
 //!
 //! It owns the list. What is brought here lies in the cache, never in the checkout.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::table::Kind;
 use crate::{place, step, tools};
 
-/// One client. `prepare` answers the line that starts its driver, in the folder of the drivers.
+/// One client, or a program. `prepare` answers the line that starts its driver, in the folder of the drivers.
 pub(super) struct Client {
     pub(super) name: &'static str,
+    pub(super) kind: Kind,
     pub(super) prepare: fn() -> anyhow::Result<Vec<String>>,
 }
+
+/// Kafka's newest version.
+const NEWEST: &str = "4.4.0";
 
 pub(super) const CLIENTS: &[Client] = &[
     Client {
         name: "java-3.9",
+        kind: Kind::Client,
         prepare: || java("3.9.1"),
     },
     Client {
         name: "java-4",
-        prepare: || java("4.4.0"),
+        kind: Kind::Client,
+        prepare: || java(NEWEST),
     },
     Client {
         name: "confluent",
+        kind: Kind::Client,
         prepare: || python("confluent.py"),
     },
     Client {
         name: "kcat",
+        kind: Kind::Client,
         prepare: || {
             tools::debian(&[("kcat", "kcat")])?;
             python("kcat.py")
@@ -36,23 +46,43 @@ pub(super) const CLIENTS: &[Client] = &[
     },
     Client {
         name: "kafka-python",
+        kind: Kind::Client,
         prepare: || python("kafka_python.py"),
     },
     Client {
         name: "aiokafka",
+        kind: Kind::Client,
         prepare: || python("aio.py"),
     },
     Client {
         name: "franz-go",
+        kind: Kind::Client,
         prepare: || go("franz"),
     },
     Client {
         name: "sarama",
+        kind: Kind::Client,
         prepare: || go("sarama"),
     },
     Client {
         name: "kafkajs",
+        kind: Kind::Client,
         prepare: kafkajs,
+    },
+    Client {
+        name: "kafka-tools",
+        kind: Kind::Program,
+        prepare: || program("tools.py"),
+    },
+    Client {
+        name: "kafka-streams",
+        kind: Kind::Program,
+        prepare: || program("streams.py"),
+    },
+    Client {
+        name: "kafka-connect",
+        kind: Kind::Program,
+        prepare: || program("connect.py"),
     },
 ];
 
@@ -103,18 +133,51 @@ fn kafkajs() -> anyhow::Result<Vec<String>> {
 }
 
 fn java(version: &str) -> anyhow::Result<Vec<String>> {
+    let libraries = maven("java", &format!("kafka-clients-{version}"), version)?;
+    let path = compiled(&libraries, "java")?;
+    let line = ["java", "-Xmx512m", "-cp", &path, "Compat"];
+    Ok(line.map(str::to_owned).to_vec())
+}
+
+/// A program on Kafka's own client: a driver in Python starts it, and finds it on the class path.
+fn program(script: &str) -> anyhow::Result<Vec<String>> {
+    let libraries = maven("java/apps", &format!("kafka-{NEWEST}"), NEWEST)?;
+    let path = format!("CLASSPATH={}", compiled(&libraries, "java/streams")?);
+    let mut line = vec!["env".to_owned(), path];
+    line.extend(python(script)?);
+    Ok(line)
+}
+
+/// Copies what a POM names, with all it needs, into a folder of the cache.
+fn maven(pom: &str, to: &str, version: &str) -> anyhow::Result<PathBuf> {
     tools::debian(&[("default-jdk-headless", "javac"), ("maven", "mvn")])?;
-    let libraries = folder(&format!("kafka-clients-{version}"))?;
+    let libraries = folder(to)?;
     let (wanted, to) = (
         format!("-Dkafka.version={version}"),
         format!("-DoutputDirectory={}", text(libraries.clone())),
     );
     let copy = ["-q", "-B", "dependency:copy-dependencies", &wanted, &to];
-    let mut maven = step::program("mvn", "tests/compat/java", &copy);
-    step::run(&format!("kafka-clients {version}"), &mut maven)?;
-    let path = text(libraries.join("*"));
-    let line = ["java", "-Xmx512m", "-cp", &path, "java/Compat.java"];
-    Ok(line.map(str::to_owned).to_vec())
+    let mut maven = step::program("mvn", &format!("tests/compat/{pom}"), &copy);
+    step::run(&format!("{pom} {version}"), &mut maven)?;
+    Ok(libraries)
+}
+
+/// Compiles the Java files of a folder; answers the class path of what came out.
+fn compiled(libraries: &Path, sources: &str) -> anyhow::Result<String> {
+    let classes = libraries.join("classes");
+    let sources = place::root().join("tests/compat").join(sources);
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(&sources)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "java") {
+            files.push(text(path));
+        }
+    }
+    let (path, to) = (text(libraries.join("*")), text(classes));
+    let options = ["-nowarn", "-proc:none", "-d", &to, "-cp", &path];
+    let mut compiler = step::program("javac", "", &options);
+    step::run("javac", compiler.args(files))?;
+    Ok(format!("{path}:{to}"))
 }
 
 /// A folder of the cache.

@@ -1,4 +1,5 @@
-//! What came out, as a table: a column for each client, a row for each feature, and under it why something failed.
+//! What came out, as two tables: of the clients, a column for each and a row for each feature; of the programs, whose features
+//! are their own, a row for each of these. Under them, why something failed.
 //!
 //! Pure. It must never leave a failure out.
 
@@ -10,6 +11,13 @@ use anyhow::Context;
 /// What stands around the table on its page.
 const BEGIN: &str = "<!-- The table is written by `cargo xtask compat`. -->";
 const END: &str = "<!-- End of the table. -->";
+
+/// In which table something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Client,
+    Program,
+}
 
 /// What became of one feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +53,7 @@ impl fmt::Display for Outcome {
 #[derive(Debug)]
 pub(super) struct Column {
     name: String,
+    kind: Kind,
     version: String,
     /// In the order in which they came.
     features: Vec<String>,
@@ -54,9 +63,10 @@ pub(super) struct Column {
 }
 
 impl Column {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, kind: Kind) -> Self {
         Self {
             name: name.to_owned(),
+            kind,
             version: String::new(),
             features: Vec::new(),
             outcomes: BTreeMap::new(),
@@ -99,15 +109,38 @@ pub(super) fn totals(columns: &[Column]) -> (usize, usize) {
     (passed, failed + unfinished)
 }
 
-/// The table as Markdown.
+/// The tables as Markdown.
 pub(super) fn text(columns: &[Column]) -> String {
+    let mut notes: Vec<String> = Vec::new();
+    let of = |kind: Kind| columns.iter().filter(move |column| column.kind == kind);
+    let tables = [
+        clients(&of(Kind::Client).collect::<Vec<_>>(), &mut notes),
+        programs(&of(Kind::Program).collect::<Vec<_>>(), &mut notes),
+    ];
+    for column in columns {
+        let unfinished = column.failures.iter();
+        notes.extend(unfinished.map(|why| format!("{} was not run to its end: {why}", column.name)));
+    }
+    let notes: String = (1..)
+        .zip(&notes)
+        .map(|(number, note)| format!("{number}. {note}\n"))
+        .collect();
+    let parts: Vec<String> = tables.into_iter().flatten().chain([notes]).collect();
+    let told: Vec<&str> = parts
+        .iter()
+        .map(String::as_str)
+        .filter(|part| !part.is_empty())
+        .collect();
+    told.join("\n")
+}
+
+fn clients(columns: &[&Column], notes: &mut Vec<String>) -> Option<String> {
     let mut features: Vec<&str> = Vec::new();
     for feature in columns.iter().flat_map(|column| &column.features) {
         if !features.contains(&feature.as_str()) {
             features.push(feature);
         }
     }
-    let mut notes: Vec<String> = Vec::new();
     let mut rows = vec![
         row("", columns.iter().map(|column| column.name.clone())),
         row("---", columns.iter().map(|_| "---".to_owned())),
@@ -116,22 +149,32 @@ pub(super) fn text(columns: &[Column]) -> String {
     for feature in features {
         let cells: Vec<_> = columns
             .iter()
-            .map(|column| cell(column, feature, &mut notes))
+            .map(|column| cell(column, feature, notes))
             .collect();
         rows.push(row(feature, cells.into_iter()));
     }
-    let mut text = rows.concat();
+    (!columns.is_empty()).then(|| rows.concat())
+}
+
+fn programs(columns: &[&Column], notes: &mut Vec<String>) -> Option<String> {
+    let mut rows = vec![
+        row(
+            "program",
+            ["version", "feature", ""].map(str::to_owned).into_iter(),
+        ),
+        row("---", ["---"; 3].map(str::to_owned).into_iter()),
+    ];
     for column in columns {
-        let unfinished = column.failures.iter();
-        notes.extend(unfinished.map(|why| format!("{} was not run to its end: {why}", column.name)));
+        for feature in &column.features {
+            let cells = [
+                column.version.clone(),
+                feature.clone(),
+                cell(column, feature, notes),
+            ];
+            rows.push(row(&column.name, cells.into_iter()));
+        }
     }
-    if !notes.is_empty() {
-        text.push('\n');
-    }
-    for (number, note) in (1..).zip(&notes) {
-        text.push_str(&format!("{number}. {note}\n"));
-    }
-    text
+    (!columns.is_empty()).then(|| rows.concat())
 }
 
 fn row(first: &str, cells: impl Iterator<Item = String>) -> String {
@@ -140,26 +183,34 @@ fn row(first: &str, cells: impl Iterator<Item = String>) -> String {
 }
 
 fn cell(column: &Column, feature: &str, notes: &mut Vec<String>) -> String {
-    let mut word = "";
+    let (mut fails, mut lacks, mut passed) = (false, false, None);
     for (cluster, outcome) in column.of(feature) {
-        let (rank, why) = match outcome {
-            Outcome::Pass => ("yes", None),
-            Outcome::Absent(why) => ("none", Some(format!("{}, {feature}: {why}", column.name))),
-            Outcome::Fail(why) => (
-                "NO",
-                Some(format!("{}, {feature}, {cluster}: {why}", column.name)),
-            ),
-        };
-        word = match (word, rank) {
-            ("NO", _) | (_, "NO") => "NO",
-            (_, rank) => rank,
+        let why = match outcome {
+            Outcome::Pass => {
+                passed = Some(cluster);
+                None
+            }
+            Outcome::Absent(why) => {
+                lacks = true;
+                Some(format!("{}, {feature}: {why}", column.name))
+            }
+            Outcome::Fail(why) => {
+                fails = true;
+                Some(format!("{}, {feature}, {cluster}: {why}", column.name))
+            }
         };
         notes.extend(
             why.filter(|why| !notes.contains(why))
                 .map(|why| why.replace('|', "/")),
         );
     }
-    if word.is_empty() { "-" } else { word }.to_owned()
+    match (fails, lacks, passed) {
+        (true, ..) => "NO".to_owned(),
+        (false, true, Some(cluster)) => format!("yes, {cluster}"),
+        (false, true, None) => "none".to_owned(),
+        (false, false, Some(_)) => "yes".to_owned(),
+        (false, false, None) => "-".to_owned(),
+    }
 }
 
 /// The page with the table in the place of the one before.
@@ -175,11 +226,11 @@ mod tests {
     use super::*;
 
     fn columns() -> Vec<Column> {
-        let mut good = Column::new("a");
+        let mut good = Column::new("a", Kind::Client);
         good.title("A", "1.0");
         good.put("produce", "one node", Outcome::Pass);
         good.put("produce", "three nodes", Outcome::Pass);
-        let mut bad = Column::new("b");
+        let mut bad = Column::new("b", Kind::Client);
         bad.put("produce", "one node", Outcome::Pass);
         bad.put("produce", "three nodes", Outcome::Fail("x|y".to_owned()));
         bad.put("admin", "one node", Outcome::Absent("it cannot".to_owned()));
@@ -194,6 +245,32 @@ mod tests {
                         1. b, produce, three nodes: x/y\n2. b, admin: it cannot\n3. b was not run to its end: it crashed\n";
         assert_eq!(text(&columns()), expected);
         assert_eq!(totals(&columns()), (3, 2));
+    }
+
+    #[test]
+    fn what_a_client_can_do_with_one_cluster_only_is_said() {
+        let mut column = Column::new("a", Kind::Client);
+        column.put("kill", "one node", Outcome::Absent("it ends".to_owned()));
+        column.put("kill", "three nodes", Outcome::Pass);
+        let mut notes = Vec::new();
+        assert_eq!(cell(&column, "kill", &mut notes), "yes, three nodes");
+        assert_eq!(notes, ["a, kill: it ends"]);
+    }
+
+    #[test]
+    fn a_program_has_a_table_with_its_own_features() {
+        let mut program = Column::new("p", Kind::Program);
+        program.title("P", "2.0");
+        program.put("counts", "one node", Outcome::Pass);
+        program.put("lists", "one node", Outcome::Fail("it is empty".to_owned()));
+        let mut columns = columns();
+        columns.truncate(1);
+        columns.push(program);
+        let expected = "|  | A |\n| --- | --- |\n| version | 1.0 |\n| produce | yes |\n\n\
+                        | program | version | feature |  |\n| --- | --- | --- | --- |\n\
+                        | P | 2.0 | counts | yes |\n| P | 2.0 | lists | NO |\n\n\
+                        1. P, lists, one node: it is empty\n";
+        assert_eq!(text(&columns), expected);
     }
 
     #[test]
