@@ -8,7 +8,8 @@ mod clients;
 mod cluster;
 mod table;
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -35,8 +36,11 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     };
     let clusters = SIZES.map(|size| Cluster::start(&binary, size));
     let [one, three] = clusters;
-    let clusters = [one?, three?];
-    let columns: Vec<Column> = wanted.iter().map(|client| column(client, &clusters)).collect();
+    let mut clusters = [one?, three?];
+    let columns: Vec<Column> = wanted
+        .iter()
+        .map(|client| column(client, &mut clusters))
+        .collect();
     drop(clusters);
     print!("{}", table::text(&columns));
     println!("{:<18}{:.0} s", "wall time", started.elapsed().as_secs_f64());
@@ -73,7 +77,7 @@ fn wanted(args: &[String]) -> anyhow::Result<Vec<&'static Client>> {
 }
 
 /// Brings a client here and runs it against each cluster.
-fn column(client: &Client, clusters: &[Cluster]) -> Column {
+fn column(client: &Client, clusters: &mut [Cluster]) -> Column {
     let mut column = Column::new(client.name, client.kind);
     let line = match (client.prepare)() {
         Ok(line) => line,
@@ -90,43 +94,75 @@ fn column(client: &Client, clusters: &[Cluster]) -> Column {
     column
 }
 
-fn drive(client: &Client, line: &[String], cluster: &Cluster, column: &mut Column) -> anyhow::Result<()> {
+fn drive(client: &Client, line: &[String], cluster: &mut Cluster, column: &mut Column) -> anyhow::Result<()> {
+    let what = format!("{} against {}", client.name, cluster.name());
+    step::say(&what);
+    let mut driver = start(client, line, cluster)?;
+    let stdin = driver.stdin.take().context("the driver's stdin is not piped")?;
+    let stdout = driver.stdout.take().context("the driver's stdout is not piped")?;
+    let told = listen(BufReader::new(stdout), stdin, cluster, column);
+    if told.is_err() {
+        // Nobody listens to it any more; `timeout` passes this on to what it runs only as a request to end.
+        step::ask("kill", &[&driver.id().to_string()]);
+    }
+    let status = driver.wait()?;
+    let told = told?;
+    if !status.success() {
+        bail!("its driver ended with {status} after {told} features");
+    }
+    if told == 0 {
+        bail!("its driver told nothing");
+    }
+    Ok(())
+}
+
+fn start(client: &Client, line: &[String], cluster: &Cluster) -> anyhow::Result<Child> {
     let prefix = format!("{}-{}", client.name, std::process::id());
     let (bootstrap, size) = (cluster.bootstrap(), cluster.size().to_string());
     let mut command = Command::new("timeout");
     command
         .arg(PATIENCE)
         .args(line)
-        .args([&bootstrap, &prefix, &size]);
-    command.current_dir(place::root().join("tests/compat"));
-    let what = format!("{} against {}", client.name, cluster.name());
-    step::say(&what);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {}", line.join(" ")))?;
+        .args([&bootstrap, &prefix, &size])
+        .current_dir(place::root().join("tests/compat"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {}", line.join(" ")))
+}
+
+/// Hears a driver out, and does what it asks for; answers how many features it told of.
+fn listen(
+    stdout: impl BufRead,
+    mut stdin: impl Write,
+    cluster: &mut Cluster,
+    column: &mut Column,
+) -> anyhow::Result<usize> {
     let mut told = 0;
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let Ok(value) = serde_json::from_str::<Value>(line) else {
+    let mut since = Instant::now();
+    for line in stdout.lines() {
+        let line = line?;
+        let Ok(value) = serde_json::from_str::<Value>(&line) else {
             continue;
         };
         let text = |name: &str| value[name].as_str().unwrap_or_default();
-        match value["feature"].as_str() {
-            Some(feature) => {
-                let outcome = Outcome::read(text("outcome"), text("why"))
-                    .with_context(|| format!("no outcome: {line}"))?;
-                println!("{feature:<24}{outcome}");
-                column.put(feature, cluster.name(), outcome);
-                told += 1;
-            }
-            None => column.title(text("client"), text("version")),
+        if let Some(node) = value["kill"].as_str() {
+            let id = node.parse().with_context(|| format!("not a node: {line}"))?;
+            cluster.kill(id)?;
+            // A driver that has given up does not read it.
+            let _ = writeln!(stdin, "back");
+        } else if let Some(feature) = value["feature"].as_str() {
+            let outcome = Outcome::read(text("outcome"), text("why"));
+            let outcome = outcome.with_context(|| format!("no outcome: {line}"))?;
+            let seconds = since.elapsed().as_secs_f64();
+            println!("{feature:<24}{seconds:>6.1} s  {outcome}");
+            since = Instant::now();
+            column.put(feature, cluster.name(), outcome);
+            told += 1;
+        } else {
+            column.title(text("client"), text("version"));
         }
     }
-    if !output.status.success() {
-        bail!("its driver ended with {} after {told} features", output.status);
-    }
-    if told == 0 {
-        bail!("its driver told nothing");
-    }
-    Ok(())
+    Ok(told)
 }
