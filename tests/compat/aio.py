@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from driver import CODECS, expect, run, values
+from driver import CODECS, Absent, expect, kill, run, values
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE = 60
@@ -177,6 +177,131 @@ async def admin_groups() -> None:
         expect(found[TopicPartition(name, 0)].offset, 10, "what is committed")
 
 
+async def transactional(name: str) -> AIOKafkaProducer:
+    producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id=name)
+    await producer.start()
+    return producer
+
+
+async def read_values(name: str, count: int, isolation: str, partition: int = 0) -> list[bytes]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", isolation_level=isolation)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(name, partition)])
+        return [record.value for record in await collect(consumer, count)]
+    finally:
+        await consumer.stop()
+
+
+async def tx_commit() -> None:
+    name = await topic("tx-commit", 2)
+    producer = await transactional(name)
+    await producer.begin_transaction()
+    await producer.send_and_wait(name, b"a", partition=0)
+    await producer.send_and_wait(name, b"b", partition=1)
+    consumer = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", isolation_level="read_committed")
+    await consumer.start()
+    consumer.assign([TopicPartition(name, 0)])
+    expect(await consumer.getmany(timeout_ms=500), {}, "records of an open transaction")
+    await consumer.stop()
+    await producer.commit_transaction()
+    await producer.stop()
+    expect(await read_values(name, 1, "read_committed"), [b"a"], "what is committed in the first")
+    expect(await read_values(name, 1, "read_committed", 1), [b"b"], "what is committed in the second")
+
+
+async def tx_abort() -> None:
+    name = await topic("tx-abort")
+    producer = await transactional(name)
+    for value in [b"a", b"aborted", b"b"]:
+        await producer.begin_transaction()
+        await producer.send_and_wait(name, value, partition=0)
+        await (producer.abort_transaction() if value == b"aborted" else producer.commit_transaction())
+    await producer.stop()
+    expect(await read_values(name, 2, "read_committed"), [b"a", b"b"], "what is committed")
+    expect(await read_values(name, 3, "read_uncommitted"), [b"a", b"aborted", b"b"], "all")
+
+
+async def committed_is(name: str, group: str, offset: int) -> None:
+    async with Admin() as admin:
+        found = await admin.list_consumer_group_offsets(group)
+        expect(found[TopicPartition(name, 0)].offset, offset, "what is committed")
+
+
+async def tx_offsets() -> None:
+    source, target, sent = await topic("tx-from"), await topic("tx-to"), values("tx")
+    group = f"{source}-group"
+    await send(source, [{"value": value} for value in sent])
+    producer = await transactional(target)
+    for first, count, commits in [(0, 100, True), (100, 100, False), (100, 200, True)]:
+        consumer = await member(source, group)
+        records = await collect(consumer, count)
+        expect(records[0].offset, first, "where the group goes on")
+        await producer.begin_transaction()
+        for record in records:
+            await producer.send(target, record.value, partition=0)
+        await producer.send_offsets_to_transaction({TopicPartition(source, 0): first + count}, group)
+        await (producer.commit_transaction() if commits else producer.abort_transaction())
+        await consumer.stop()
+    await producer.stop()
+    expect(await read_values(target, len(sent), "read_committed"), sent, "what was made of it")
+    await committed_is(source, group, len(sent))
+
+
+async def tx_fencing() -> None:
+    name = await topic("tx-fencing")
+    older = await transactional(name)
+    await older.begin_transaction()
+    await older.send_and_wait(name, b"older", partition=0)
+    newer = await transactional(name)
+    await newer.begin_transaction()
+    await newer.send_and_wait(name, b"newer", partition=0)
+    try:
+        await older.commit_transaction()
+    except aiokafka.errors.ProducerFenced:
+        pass
+    else:
+        raise AssertionError("the older one is not fenced")
+    await newer.commit_transaction()
+    await newer.stop()
+    expect(await read_values(name, 1, "read_committed"), [b"newer"], "what is committed")
+
+
+async def no_tx_admin() -> None:
+    raise Absent("aiokafka has no calls for it")
+
+
+async def node_killed() -> None:
+    """As the other drivers' `while_killed`."""
+    name, found, sent, last, back = await topic("killed"), {}, [], None, None
+    producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, acks="all", enable_idempotence=True)
+    await producer.start()
+    consumer = await member(name, f"{name}-group")
+
+    async def poll() -> None:
+        for records in (await consumer.getmany(timeout_ms=5)).values():
+            found.update((record.offset, record.value) for record in records)
+    while last is None or len(sent) < last:
+        sent.append(await producer.send(name, f"killed {len(sent)}".encode(), partition=0))
+        await poll()
+        if len(sent) == 200:
+            async with Admin() as admin:
+                back = kill((await admin.describe_topics([name]))[0]["partitions"][0]["leader"])
+        if last is None and back and back.is_set():
+            last = len(sent) + 200
+    await asyncio.wait_for(asyncio.gather(*sent), PATIENCE)
+
+    async def rest() -> None:
+        while len(found) < len(sent):
+            await poll()
+    await asyncio.wait_for(rest(), PATIENCE)
+    expect(sorted(found.items()), [(at, f"killed {at}".encode()) for at in range(len(sent))], "records by offset")
+    await consumer.commit({TopicPartition(name, 0): len(sent)})
+    await consumer.stop()
+    await producer.stop()
+    await committed_is(name, f"{name}-group", len(sent))
+
+
 def each(check, *arguments):
     return lambda: asyncio.run(check(*arguments))
 
@@ -191,4 +316,10 @@ run("aiokafka", aiokafka.__version__, {
     "admin: topics": each(admin_topics),
     "admin: configs": each(admin_configs),
     "admin: groups": each(admin_groups),
+    "transactions: commit": each(tx_commit),
+    "transactions: abort": each(tx_abort),
+    "transactions: offsets": each(tx_offsets),
+    "transactions: fencing": each(tx_fencing),
+    "admin: transactions": each(no_tx_admin),
+    "node killed": each(node_killed),
 })

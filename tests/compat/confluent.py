@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from driver import CODECS, eventually, expect, run, values
+from driver import CODECS, Absent, eventually, expect, run, values, while_killed
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE = 60
@@ -178,6 +178,114 @@ def admin_groups() -> None:
     done(admin.delete_consumer_groups([group]))
 
 
+def transactional(name: str) -> Producer:
+    producer = Producer({**BASE, "transactional.id": name})
+    producer.init_transactions(PATIENCE)
+    return producer
+
+
+def read_values(name: str, count: int, isolation: str, partition: int = 0) -> list[bytes]:
+    consumer = Consumer({**BASE, "group.id": f"{name}-reader", "enable.auto.commit": False, "isolation.level": isolation})
+    try:
+        consumer.assign([TopicPartition(name, partition, 0)])
+        return [message.value() for message in collect(consumer, count)]
+    finally:
+        consumer.close()
+
+
+def tx_commit() -> None:
+    name = topic("tx-commit", 2)
+    producer = transactional(name)
+    producer.begin_transaction()
+    producer.produce(name, b"a", partition=0)
+    producer.produce(name, b"b", partition=1)
+    producer.flush(PATIENCE)
+    consumer = Consumer({**BASE, "group.id": f"{name}-reader", "isolation.level": "read_committed"})
+    consumer.assign([TopicPartition(name, 0, 0)])
+    expect(consumer.consume(1, 0.5), [], "records of an open transaction")
+    consumer.close()
+    producer.commit_transaction(PATIENCE)
+    expect(read_values(name, 1, "read_committed"), [b"a"], "what is committed in the first")
+    expect(read_values(name, 1, "read_committed", 1), [b"b"], "what is committed in the second")
+
+
+def tx_abort() -> None:
+    name = topic("tx-abort")
+    producer = transactional(name)
+    for value in [b"a", b"aborted", b"b"]:
+        producer.begin_transaction()
+        producer.produce(name, value, partition=0)
+        producer.flush(PATIENCE)
+        producer.abort_transaction(PATIENCE) if value == b"aborted" else producer.commit_transaction(PATIENCE)
+    expect(read_values(name, 2, "read_committed"), [b"a", b"b"], "what is committed")
+    expect(read_values(name, 3, "read_uncommitted"), [b"a", b"aborted", b"b"], "all")
+
+
+def tx_offsets() -> None:
+    source, target, sent = topic("tx-from"), topic("tx-to"), values("tx")
+    send(source, [{"value": value} for value in sent])
+    producer = transactional(target)
+    for first, count, commits in [(0, 100, True), (100, 100, False), (100, 200, True)]:
+        consumer = member(source, f"{source}-group")
+        records = collect(consumer, count)
+        expect(records[0].offset(), first, "where the group goes on")
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(target, record.value(), partition=0)
+        position = consumer.position(consumer.assignment())
+        producer.send_offsets_to_transaction(position, consumer.consumer_group_metadata(), PATIENCE)
+        producer.commit_transaction(PATIENCE) if commits else producer.abort_transaction(PATIENCE)
+        consumer.close()
+    expect(read_values(target, len(sent), "read_committed"), sent, "what was made of it")
+    asked = ConsumerGroupTopicPartitions(f"{source}-group", [TopicPartition(source, 0)])
+    committed = done(admin.list_consumer_group_offsets([asked]))[0]
+    expect(committed.topic_partitions[0].offset, len(sent), "what is committed")
+
+
+def tx_fencing() -> None:
+    name = topic("tx-fencing")
+    older = transactional(name)
+    older.begin_transaction()
+    older.produce(name, b"older", partition=0)
+    older.flush(PATIENCE)
+    newer = transactional(name)
+    newer.begin_transaction()
+    newer.produce(name, b"newer", partition=0)
+    try:
+        older.commit_transaction(PATIENCE)
+    except confluent_kafka.KafkaException as failure:
+        expect(failure.args[0].code(), confluent_kafka.KafkaError._FENCED, "why the older one is refused")
+    else:
+        raise AssertionError("the older one is not fenced")
+    newer.commit_transaction(PATIENCE)
+    expect(read_values(name, 1, "read_committed"), [b"newer"], "what is committed")
+
+
+def node_killed() -> None:
+    name = topic("killed")
+    producer = Producer({**BASE, "enable.idempotence": True, "acks": "all"})
+    consumer = member(name, f"{name}-group")
+    def produce_one(value: bytes) -> None:
+        producer.produce(name, value, partition=0)
+        producer.poll(0)
+    def poll() -> list:
+        found = consumer.consume(100, 0.005)
+        consumer.commit(asynchronous=True) if found else None
+        return [(it.offset(), it.value()) for it in found if not it.error()]
+    def leader() -> int:
+        return admin.list_topics(name, PATIENCE).topics[name].partitions[0].leader
+    count = while_killed(leader, produce_one, poll)
+    expect(producer.flush(PATIENCE), 0, "records left over")
+    consumer.commit(offsets=[TopicPartition(name, 0, count)], asynchronous=False)
+    consumer.close()
+    asked = ConsumerGroupTopicPartitions(f"{name}-group", [TopicPartition(name, 0)])
+    expect(done(admin.list_consumer_group_offsets([asked]))[0].topic_partitions[0].offset, count, "what is committed")
+
+
+def no_tx_admin() -> None:
+    raise Absent("librdkafka has no calls for it")
+
+
 run("confluent-kafka (Python)", f"{confluent_kafka.version()[0] if isinstance(confluent_kafka.version(), tuple) else confluent_kafka.version()}, librdkafka {confluent_kafka.libversion()[0]}", {
     **{f"produce {codec}": lambda codec=codec: produce(codec) for codec in CODECS},
     "idempotent produce": idempotent,
@@ -188,4 +296,10 @@ run("confluent-kafka (Python)", f"{confluent_kafka.version()[0] if isinstance(co
     "admin: topics": admin_topics,
     "admin: configs": admin_configs,
     "admin: groups": admin_groups,
+    "transactions: commit": tx_commit,
+    "transactions: abort": tx_abort,
+    "transactions: offsets": tx_offsets,
+    "transactions: fencing": tx_fencing,
+    "admin: transactions": no_tx_admin,
+    "node killed": node_killed,
 })

@@ -3,9 +3,12 @@
 A driver is called as `DRIVER BOOTSTRAP TOPIC-PREFIX REPLICAS` and prints one JSON object a line: first which client it is, then one for
 each feature: `{"feature": NAME, "outcome": "pass" | "fail" | "absent", "why": TEXT}`. `absent` means that the client has no
 call for it. A driver never fails as a whole: what goes wrong is the outcome of a feature.
+
+`{"kill": NODE}` asks for that node to be killed and started again; a line on stdin says that it is back.
 """
 import json
 import sys
+import threading
 import time
 import traceback
 
@@ -41,6 +44,36 @@ def eventually(check):
 
 def tell(**fields) -> None:
     print(json.dumps(fields), flush=True)
+
+
+def kill(node) -> threading.Event:
+    """Has the ring kill a node; it is set when the node is back."""
+    back = threading.Event()
+    def wait() -> None:
+        sys.stdin.readline()
+        back.set()
+    tell(kill=str(node))
+    threading.Thread(target=wait, daemon=True).start()
+    return back
+
+
+def while_killed(leader, send, poll) -> int:
+    """Sends one record after the other while the leader is killed and comes back, and reads them: `poll` answers offsets and
+    values. Answers how many there were; each must be there once, in order."""
+    found, number, last, back = {}, 0, None, None
+    while last is None or number < last:
+        send(f"killed {number}".encode())
+        found.update(poll())
+        if number == 200:
+            back = kill(leader())
+        if last is None and back and back.is_set():
+            last = number + 200
+        number += 1
+    deadline = time.monotonic() + 60
+    while len(found) < number and time.monotonic() < deadline:
+        found.update(poll())
+    expect(sorted(found.items()), [(at, f"killed {at}".encode()) for at in range(number)], "records by offset")
+    return number
 
 
 def run(client: str, version: str, features: dict) -> None:

@@ -4,10 +4,10 @@ import time
 
 import kafka
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
+from kafka.admin import AbortTransactionSpec, ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.structs import OffsetAndMetadata
 
-from driver import CODECS, eventually, expect, run, values
+from driver import CODECS, eventually, expect, run, values, while_killed
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE_MS = 60_000
@@ -150,6 +150,128 @@ def admin_groups() -> None:
     admin.delete_groups([group])
 
 
+def transactional(name: str) -> KafkaProducer:
+    producer = KafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id=name)
+    producer.init_transactions()
+    return producer
+
+
+def read_values(name: str, count: int, isolation: str, partition: int = 0) -> list[bytes]:
+    consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", isolation_level=isolation)
+    consumer.assign([TopicPartition(name, partition)])
+    try:
+        return [record.value for record in collect(consumer, count)]
+    finally:
+        consumer.close()
+
+
+def tx_commit() -> None:
+    name = topic("tx-commit", 2)
+    producer = transactional(name)
+    producer.begin_transaction()
+    producer.send(name, b"a", partition=0)
+    producer.send(name, b"b", partition=1)
+    producer.flush(PATIENCE_MS / 1000)
+    consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", isolation_level="read_committed")
+    consumer.assign([TopicPartition(name, 0)])
+    expect(consumer.poll(500), {}, "records of an open transaction")
+    consumer.close()
+    producer.commit_transaction()
+    producer.close()
+    expect(read_values(name, 1, "read_committed"), [b"a"], "what is committed in the first")
+    expect(read_values(name, 1, "read_committed", 1), [b"b"], "what is committed in the second")
+
+
+def tx_abort() -> None:
+    name = topic("tx-abort")
+    producer = transactional(name)
+    for value in [b"a", b"aborted", b"b"]:
+        producer.begin_transaction()
+        producer.send(name, value, partition=0)
+        producer.flush(PATIENCE_MS / 1000)
+        producer.abort_transaction() if value == b"aborted" else producer.commit_transaction()
+    producer.close()
+    expect(read_values(name, 2, "read_committed"), [b"a", b"b"], "what is committed")
+    expect(read_values(name, 3, "read_uncommitted"), [b"a", b"aborted", b"b"], "all")
+
+
+def tx_offsets() -> None:
+    source, target, sent = topic("tx-from"), topic("tx-to"), values("tx")
+    send(source, [{"value": value} for value in sent])
+    producer = transactional(target)
+    for first, count, commits in [(0, 100, True), (100, 100, False), (100, 200, True)]:
+        consumer = member(source, f"{source}-group")
+        records = collect(consumer, count)
+        expect(records[0].offset, first, "where the group goes on")
+        producer.begin_transaction()
+        for record in records:
+            producer.send(target, record.value, partition=0)
+        offsets = {TopicPartition(source, 0): committed(first + count)}
+        producer.send_offsets_to_transaction(offsets, consumer.group_metadata())
+        producer.commit_transaction() if commits else producer.abort_transaction()
+        consumer.close()
+    producer.close()
+    expect(read_values(target, len(sent), "read_committed"), sent, "what was made of it")
+    expect(f"offset={len(sent)}" in str(admin.list_group_offsets(f"{source}-group")), True, "what is committed")
+
+
+def tx_fencing() -> None:
+    name = topic("tx-fencing")
+    older = transactional(name)
+    older.begin_transaction()
+    older.send(name, b"older", partition=0)
+    older.flush(PATIENCE_MS / 1000)
+    newer = transactional(name)
+    newer.begin_transaction()
+    newer.send(name, b"newer", partition=0)
+    try:
+        older.commit_transaction()
+    except kafka.errors.KafkaError as failure:
+        fenced = (kafka.errors.ProducerFencedError, kafka.errors.InvalidProducerEpochError)
+        expect(isinstance(failure, fenced), True, f"the older one is fenced, not refused by {failure!r}")
+    else:
+        raise AssertionError("the older one is not fenced")
+    newer.commit_transaction()
+    older.close(0), newer.close()
+    expect(read_values(name, 1, "read_committed"), [b"newer"], "what is committed")
+
+
+def tx_admin() -> None:
+    name, partition = topic("tx-admin"), TopicPartition(f"{PREFIX}-tx-admin", 0)
+    producer = transactional(name)
+    producer.begin_transaction()
+    producer.send(name, b"hanging", partition=0)
+    producer.flush(PATIENCE_MS / 1000)
+    described = admin.describe_transactions([name])[name]
+    expect((described.state, list(described.topic_partitions)), ("Ongoing", [partition]), "the transaction")
+    eventually(lambda: expect(name in str(admin.list_transactions()), True, "it is listed"))
+    (active,) = admin.describe_producers([partition])[partition].active_producers
+    expect(active.current_transaction_start_offset, 0, "where its transaction begins")
+    admin.abort_transaction(AbortTransactionSpec(partition, active.producer_id, active.producer_epoch))
+    producer.abort_transaction()
+    producer.begin_transaction()
+    producer.send(name, b"after it", partition=0)
+    producer.commit_transaction()
+    producer.close()
+    expect(read_values(name, 1, "read_committed"), [b"after it"], "what is committed")
+
+
+def node_killed() -> None:
+    name, sent = topic("killed"), []
+    producer = KafkaProducer(bootstrap_servers=BOOTSTRAP, acks="all", enable_idempotence=True)
+    consumer = member(name, f"{name}-group")
+    def poll() -> list:
+        records = [record for each in consumer.poll(5).values() for record in each]
+        return [(record.offset, record.value) for record in records]
+    leader = lambda: admin.describe_topics([name])[0]["partitions"][0]["leader_id"]
+    count = while_killed(leader, lambda value: sent.append(producer.send(name, value, partition=0)), poll)
+    for future in sent:
+        future.get(PATIENCE_MS / 1000)
+    consumer.commit({TopicPartition(name, 0): committed(count)})
+    consumer.close(), producer.close()
+    expect(f"offset={count}" in str(admin.list_group_offsets(f"{name}-group")), True, "what is committed")
+
+
 run("kafka-python", kafka.__version__, {
     **{f"produce {codec}": lambda codec=codec: produce(codec) for codec in CODECS},
     "idempotent produce": idempotent,
@@ -160,4 +282,10 @@ run("kafka-python", kafka.__version__, {
     "admin: topics": admin_topics,
     "admin: configs": admin_configs,
     "admin: groups": admin_groups,
+    "transactions: commit": tx_commit,
+    "transactions: abort": tx_abort,
+    "transactions: offsets": tx_offsets,
+    "transactions: fencing": tx_fencing,
+    "admin: transactions": tx_admin,
+    "node killed": node_killed,
 })

@@ -2,8 +2,10 @@
 import re
 import subprocess
 import sys
+import threading
+import time
 
-from driver import CODECS, Absent, expect, run, values
+from driver import CODECS, Absent, expect, kill, run, values
 
 BOOTSTRAP, PREFIX = sys.argv[1], sys.argv[2]
 PATIENCE = 90
@@ -58,6 +60,45 @@ def group_commit() -> None:
     expect(rest.splitlines(), sent[100:], "lines after the commit")
 
 
+def node_killed() -> None:
+    """The producer takes its lines from us, one by one; the member of the group is another process."""
+    if int(sys.argv[3]) == 1:
+        raise Absent("kcat ends by itself when its only node is away")
+    topic, found = f"{PREFIX}-killed", []
+    send(topic, [b"killed 0"])
+    writer = subprocess.Popen(
+        ["kcat", "-b", BOOTSTRAP, "-P", "-t", topic, "-p", "0", "-X", "acks=all", "-X", "enable.idempotence=true", "-X", "linger.ms=5"],
+        stdin=subprocess.PIPE,
+    )
+    reader = subprocess.Popen(
+        ["kcat", "-b", BOOTSTRAP, "-q", "-u", "-f", "%o %s\\n", "-X", "auto.offset.reset=earliest", "-G", f"{PREFIX}-killed-group", topic],
+        stdout=subprocess.PIPE,
+    )
+    threading.Thread(target=lambda: found.extend(reader.stdout), daemon=True).start()
+    def write(number: int) -> None:
+        writer.stdin.write(b"killed %d\n" % number)
+        writer.stdin.flush()
+    try:
+        number, last, back = 1, None, None
+        while last is None or number < last:
+            write(number)
+            time.sleep(0.005)
+            if number == 200:
+                back = kill(re.search(rb"leader (\d+)", kcat("-L", "-t", topic)).group(1).decode())
+            if last is None and back and back.is_set():
+                last = number + 200
+            number += 1
+        writer.stdin.close()
+        expect(writer.wait(PATIENCE), 0, "the producer's end")
+        deadline = time.monotonic() + PATIENCE
+        while len(set(found)) < number and time.monotonic() < deadline:
+            time.sleep(0.05)
+        expect(sorted(set(found)), sorted(b"%d killed %d\n" % (at, at) for at in range(number)), "records with their offsets")
+    finally:
+        writer.kill(), reader.kill()
+        writer.wait(), reader.wait()
+
+
 def none() -> None:
     raise Absent("kcat has no such command")
 
@@ -73,4 +114,10 @@ run("kcat", ", librdkafka ".join(re.findall(r"\d+\.\d+\.\d+", version)[:2]), {
     "admin: topics": none,
     "admin: configs": none,
     "admin: groups": none,
+    "transactions: commit": none,
+    "transactions: abort": none,
+    "transactions: offsets": none,
+    "transactions: fencing": none,
+    "admin: transactions": none,
+    "node killed": node_killed,
 })

@@ -43,13 +43,13 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /** Apache Kafka's own client. Called and answered as driver.py, one folder up, says; more of it is seen here than elsewhere. */
 public final class Compat {
-    private static final Duration PATIENCE = Duration.ofSeconds(60);
+    static final Duration PATIENCE = Duration.ofSeconds(60);
     private static final int RECORDS = 300;
 
     private final String bootstrap;
     private final String prefix;
     private final short replicas;
-    private final Admin admin;
+    final Admin admin;
 
     private Compat(String[] arguments) {
         bootstrap = arguments[0];
@@ -58,7 +58,7 @@ public final class Compat {
         admin = Admin.create(settings(Map.of()));
     }
 
-    private interface Check {
+    interface Check {
         void run() throws Exception;
     }
 
@@ -108,10 +108,12 @@ public final class Compat {
         features.put("admin: configs", this::adminConfigs);
         features.put("admin: groups", this::adminGroups);
         features.put("admin: cluster", this::adminCluster);
+        features.putAll(new Transactions(this).features());
+        features.put("node killed", () -> new Killed(this).run());
         return features;
     }
 
-    private static void tell(String... pairs) {
+    static void tell(String... pairs) {
         StringBuilder line = new StringBuilder("{");
         for (int at = 0; at < pairs.length; at += 2) {
             String value = pairs[at + 1].replace("\\", "\\\\").replace("\"", "\\\"").replaceAll("[\\p{Cntrl}]", " ");
@@ -120,18 +122,18 @@ public final class Compat {
         System.out.println(line.append('}'));
     }
 
-    private static void expect(Object found, Object wanted, String what) {
+    static void expect(Object found, Object wanted, String what) {
         if (!found.equals(wanted)) {
             throw new AssertionError(what + ": " + found + " instead of " + wanted);
         }
     }
 
-    private static <T> T within(Future<T> future) throws Exception {
+    static <T> T within(Future<T> future) throws Exception {
         return future.get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
     }
 
     /** Gives the check ten seconds: the node that is asked may learn of a change after the one that made it. */
-    private static void eventually(Check check) throws Exception {
+    static void eventually(Check check) throws Exception {
         long deadline = System.nanoTime() + Duration.ofSeconds(10).toNanos();
         while (true) {
             try {
@@ -146,11 +148,11 @@ public final class Compat {
         }
     }
 
-    private static byte[] bytes(String text) {
+    static byte[] bytes(String text) {
         return text.getBytes(StandardCharsets.UTF_8);
     }
 
-    private static List<String> values(String tag) {
+    static List<String> values(String tag) {
         List<String> values = new ArrayList<>();
         for (int number = 0; number < RECORDS; number++) {
             values.add(tag + " " + number + " " + "water ".repeat(number % 13));
@@ -158,13 +160,13 @@ public final class Compat {
         return values;
     }
 
-    private Map<String, Object> settings(Map<String, Object> more) {
+    Map<String, Object> settings(Map<String, Object> more) {
         Map<String, Object> settings = new HashMap<>(Map.of("bootstrap.servers", bootstrap));
         settings.putAll(more);
         return settings;
     }
 
-    private String topic(String name, int partitions) throws Exception {
+    String topic(String name, int partitions) throws Exception {
         String full = prefix + "-" + name;
         within(admin.createTopics(List.of(new NewTopic(full, partitions, replicas))).all());
         return full;
@@ -183,20 +185,20 @@ public final class Compat {
         }
     }
 
-    private void sendValues(String name, List<String> values, Map<String, Object> more) throws Exception {
+    void sendValues(String name, List<String> values, Map<String, Object> more) throws Exception {
         List<ProducerRecord<byte[], byte[]>> records = new ArrayList<>();
         values.forEach(value -> records.add(new ProducerRecord<>(name, 0, null, bytes(value))));
         send(records, more);
     }
 
-    private KafkaConsumer<byte[], byte[]> consumer(Map<String, Object> more) {
+    KafkaConsumer<byte[], byte[]> consumer(Map<String, Object> more) {
         Map<String, Object> settings = settings(more);
         settings.putIfAbsent("auto.offset.reset", "earliest");
         settings.put("enable.auto.commit", false);
         return new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
 
-    private static List<ConsumerRecord<byte[], byte[]>> collect(KafkaConsumer<byte[], byte[]> consumer, int count) {
+    static List<ConsumerRecord<byte[], byte[]>> collect(KafkaConsumer<byte[], byte[]> consumer, int count) {
         List<ConsumerRecord<byte[], byte[]>> found = new ArrayList<>();
         long deadline = System.nanoTime() + PATIENCE.toNanos();
         while (found.size() < count && System.nanoTime() < deadline) {

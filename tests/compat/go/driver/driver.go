@@ -3,7 +3,9 @@
 package driver
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -66,6 +68,57 @@ func Eventually(check func() error) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// Kill has the ring kill a node and start it again; the channel is closed when the node is back.
+func Kill(node int32) <-chan struct{} {
+	back := make(chan struct{})
+	tell(map[string]string{"kill": strconv.Itoa(int(node))})
+	go func() {
+		defer close(back)
+		bufio.NewReader(os.Stdin).ReadString('\n')
+	}()
+	return back
+}
+
+// Found is the value of each offset that was read.
+type Found map[int64]string
+
+// WhileKilled sends one record after the other while the leader is killed and comes back, and reads them. It answers how many
+// there were; each must be there once, in order.
+func WhileKilled(leader func() (int32, error), send func(string) error, poll func(Found) error) (int, error) {
+	found, number, last := Found{}, 0, -1
+	var back <-chan struct{}
+	for ; last < 0 || number < last; number++ {
+		if err := errors.Join(send(fmt.Sprint("killed ", number)), poll(found)); err != nil {
+			return number, err
+		}
+		if number == 200 {
+			node, err := leader()
+			if err != nil {
+				return number, err
+			}
+			back = Kill(node)
+		}
+		select {
+		case <-back:
+			back, last = nil, number+200
+		default:
+		}
+	}
+	for deadline := time.Now().Add(Patience); len(found) < number && time.Now().Before(deadline); {
+		if err := poll(found); err != nil {
+			return number, err
+		}
+	}
+	wanted := Found{}
+	for at := range number {
+		wanted[int64(at)] = fmt.Sprint("killed ", at)
+	}
+	if err := Expect(len(found), number, "records"); err != nil {
+		return number, err
+	}
+	return number, Expect(found, wanted, "records by offset")
 }
 
 // Run runs all features of a client; its version is that of its module.

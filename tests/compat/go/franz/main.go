@@ -384,6 +384,12 @@ func main() {
 		driver.Feature{Name: "admin: topics", Check: adminTopics},
 		driver.Feature{Name: "admin: configs", Check: adminConfigs},
 		driver.Feature{Name: "admin: groups", Check: adminGroups},
+		driver.Feature{Name: "transactions: commit", Check: txCommit},
+		driver.Feature{Name: "transactions: abort", Check: txAbort},
+		driver.Feature{Name: "transactions: offsets", Check: txOffsets},
+		driver.Feature{Name: "transactions: fencing", Check: txFencing},
+		driver.Feature{Name: "admin: transactions", Check: adminTransactions},
+		driver.Feature{Name: "node killed", Check: nodeKilled},
 	)
 	driver.Run("franz-go", "github.com/twmb/franz-go", features)
 }

@@ -67,12 +67,16 @@ func of(name string, values []string) []*sarama.ProducerMessage {
 }
 
 func read(name string, count int) ([]*sarama.ConsumerMessage, error) {
-	consumer, err := sarama.NewConsumer(driver.Bootstrap, settings())
+	return readFrom(name, 0, count, settings())
+}
+
+func readFrom(name string, from int32, count int, config *sarama.Config) ([]*sarama.ConsumerMessage, error) {
+	consumer, err := sarama.NewConsumer(driver.Bootstrap, config)
 	if err != nil {
 		return nil, err
 	}
 	defer consumer.Close()
-	partition, err := consumer.ConsumePartition(name, 0, sarama.OffsetOldest)
+	partition, err := consumer.ConsumePartition(name, from, sarama.OffsetOldest)
 	if err != nil {
 		return nil, err
 	}
@@ -197,8 +201,9 @@ func join(name, group string, commits int) (*member, error) {
 	go func() {
 		defer close(it.ended)
 		for ctx.Err() == nil {
+			// What stands in its way may be a node that is away: it joins again.
 			if err := consumers.Consume(ctx, []string{name}, it); err != nil {
-				return
+				time.Sleep(100 * time.Millisecond)
 			}
 		}
 	}()
@@ -465,6 +470,12 @@ func main() {
 		driver.Feature{Name: "admin: topics", Check: adminTopics},
 		driver.Feature{Name: "admin: configs", Check: adminConfigs},
 		driver.Feature{Name: "admin: groups", Check: adminGroups},
+		driver.Feature{Name: "transactions: commit", Check: txCommit},
+		driver.Feature{Name: "transactions: abort", Check: txAbort},
+		driver.Feature{Name: "transactions: offsets", Check: txOffsets},
+		driver.Feature{Name: "transactions: fencing", Check: txFencing},
+		driver.Feature{Name: "admin: transactions", Check: func() error { return driver.Absent("sarama has no calls for it") }},
+		driver.Feature{Name: "node killed", Check: nodeKilled},
 	)
 	driver.Run("sarama", "github.com/IBM/sarama", features)
 }
