@@ -70,6 +70,11 @@ pub(super) const CLIENTS: &[Client] = &[
         prepare: kafkajs,
     },
     Client {
+        name: "kafka-javascript",
+        kind: Kind::Client,
+        prepare: kafka_javascript,
+    },
+    Client {
         name: "kafka-tools",
         kind: Kind::Program,
         prepare: || program("tools.py"),
@@ -112,9 +117,28 @@ fn go(driver: &str) -> anyhow::Result<Vec<String>> {
 }
 
 fn kafkajs() -> anyhow::Result<Vec<String>> {
+    node("kafkajs", &[])
+}
+
+/// Its binary lies where no package registry is, so librdkafka, which is in the package, is compiled: with what the machine
+/// has, as whatever else it wants comes from there, too.
+fn kafka_javascript() -> anyhow::Result<Vec<String>> {
+    tools::debian(&[("g++", "g++"), ("make", "make")])?;
+    let compiled = [
+        ("CKJS_LINKING", "dynamic"),
+        ("npm_config_build_from_source", "true"),
+        // Where the headers of Node.js are, which would be fetched otherwise.
+        ("npm_config_nodedir", "/usr"),
+    ];
+    node("confluent", &compiled)
+}
+
+fn node(client: &str, environment: &[(&str, &str)]) -> anyhow::Result<Vec<String>> {
     tools::debian(&[("npm", "npm")])?;
-    let folder = folder("js")?;
-    let manifest = place::root().join("tests/compat/js/package.json");
+    let folder = folder("js")?.join(client);
+    std::fs::create_dir_all(&folder)?;
+    let sources = format!("tests/compat/js/{client}");
+    let manifest = place::root().join(&sources).join("package.json");
     std::fs::copy(&manifest, folder.join("package.json")).context("cannot copy package.json")?;
     let place = text(folder.clone());
     let install = [
@@ -125,11 +149,11 @@ fn kafkajs() -> anyhow::Result<Vec<String>> {
         "--prefix",
         &place,
     ];
-    step::run("kafkajs", &mut step::program("npm", "", &install))?;
+    let mut npm = step::program("npm", "", &install);
+    step::run(client, npm.envs(environment.iter().copied()))?;
     let modules = format!("NODE_PATH={}", text(folder.join("node_modules")));
-    Ok(["env", &modules, "node", "js/kafkajs.js"]
-        .map(str::to_owned)
-        .to_vec())
+    let driver = format!("js/{client}/{client}.js");
+    Ok(["env", &modules, "node", &driver].map(str::to_owned).to_vec())
 }
 
 fn java(version: &str) -> anyhow::Result<Vec<String>> {
