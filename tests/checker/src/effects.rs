@@ -238,7 +238,7 @@ impl Effects {
             });
         }
         self.judge_copies();
-        if self.rests == 0 || self.sources.is_empty() || told.get("committed").is_none() {
+        if self.rests == 0 || self.sources.is_empty() || !told.contains_key("committed") {
             self.find(Promise::Told, || {
                 "nothing was committed, or nothing read in the end: there is nothing to judge".to_owned()
             });
