@@ -79,7 +79,6 @@ enum Next {
 impl Actor {
     /// Serves until `cancel` fires, or the partition is closed or removed.
     pub(super) async fn run(mut self, mut mailbox: Mailbox<Command>, cancel: CancellationToken) {
-        self.publish();
         if self.state.watermarks().synced < self.state.watermarks().log_end {
             self.flush();
         }
@@ -257,7 +256,7 @@ impl Actor {
     }
 
     /// Shows the watermarks to readers, if they moved.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.show_transactions();
         let now = self.state.watermarks();
         let is_committed = self.watermarks.borrow().high_watermark != now.high_watermark;

@@ -197,7 +197,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
     for damaged in lost.into_iter().chain(unread) {
         shared.note_damaged(damaged);
     }
-    let actor = Actor {
+    let mut actor = Actor {
         shared: Arc::clone(&shared),
         log: Some(log),
         synced,
@@ -218,6 +218,8 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         has_unread,
         has_shown_open: false,
     };
+    // Before anybody reads: what is open is not stable.
+    actor.publish();
     Ready {
         partition: Partition { shared },
         actor: Some((actor, mailbox)),
