@@ -280,7 +280,7 @@ impl Sequencer {
             let first = place == 0 && again.is_empty();
             let verdict = judge(&failure, first);
             if self.numbering == Numbering::Transactional && verdict.ends_transaction() {
-                needs.refused = needs.refused.or(code_of(&failure));
+                needs.refused = needs.refused.or_else(|| code_of(&failure));
                 refuse(batch, failure);
                 continue;
             }
