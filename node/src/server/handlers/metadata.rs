@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use headwater_protocol::ids::TopicId;
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
@@ -46,6 +47,7 @@ pub(in crate::server) async fn handle(context: &Context, request: MetadataReques
                 if !told.insert((wanted.name.clone(), wanted.topic_id)) {
                     continue;
                 }
+                let wanted = by_id_alone(wanted);
                 let mut found = lookup(&image, &wanted, operations);
                 if let (Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION), true, Some(name)) =
                     (&found, may_create, &wanted.name)
@@ -56,7 +58,7 @@ pub(in crate::server) async fn handle(context: &Context, request: MetadataReques
                     image = services.view.image();
                     found = created.and_then(|()| lookup(&image, &wanted, operations));
                 }
-                topics.push(found.unwrap_or_else(|code| unknown(wanted, code)));
+                topics.push(found.unwrap_or_else(|code| unknown(wanted, code, context.version)));
             }
         }
     }
@@ -76,6 +78,14 @@ pub(in crate::server) async fn handle(context: &Context, request: MetadataReques
         topics,
         cluster_authorized_operations: cluster_operations,
         ..MetadataResponse::default()
+    }
+}
+
+/// Whoever gives an id means that, whatever the name: Java's client leaves it empty.
+fn by_id_alone(wanted: MetadataRequestTopic) -> MetadataRequestTopic {
+    match TopicId::from(wanted.topic_id) {
+        TopicId::NONE => wanted,
+        _ => MetadataRequestTopic { name: None, ..wanted },
     }
 }
 
@@ -142,10 +152,12 @@ fn described(topic: &Topic, operations: i32) -> MetadataResponseTopic {
     }
 }
 
-fn unknown(wanted: MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTopic {
+fn unknown(wanted: MetadataRequestTopic, code: ErrorCode, version: i16) -> MetadataResponseTopic {
+    // Before version 12 there is always a name.
+    let name = wanted.name.or_else(|| (version < 12).then(Str::default));
     MetadataResponseTopic {
         error_code: code.0,
-        name: wanted.name,
+        name,
         topic_id: wanted.topic_id,
         topic_authorized_operations: OPERATIONS_NOT_ASKED,
         ..MetadataResponseTopic::default()

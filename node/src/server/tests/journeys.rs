@@ -7,7 +7,7 @@ use headwater_protocol::kafka::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use headwater_protocol::kafka::{ApiKey, ErrorCode, Message};
-use headwater_protocol::primitives::Reader;
+use headwater_protocol::primitives::{Reader, Str, Uuid};
 
 use super::*;
 
@@ -78,7 +78,7 @@ async fn what_is_served_is_told_to_clients_of_any_age() {
             keys,
             [
                 0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 32,
-                33, 35, 37, 42, 43, 44, 45, 46, 47, 55, 57, 60, 61, 64, 65, 66, 74, 75, 80, 81
+                33, 35, 37, 42, 43, 44, 45, 46, 47, 55, 57, 60, 61, 64, 65, 66, 68, 69, 74, 75, 80, 81
             ]
         );
     }
@@ -142,19 +142,28 @@ async fn metadata_creates_what_is_asked_for_and_names_the_right_address() {
         );
         assert_eq!(response.topics[0].partitions[0].leader_id, 1);
     }
-    let by_id = MetadataRequestTopic {
-        name: None,
-        topic_id: topic.id.into(),
-        ..Default::default()
-    };
-    let by_id = MetadataRequest {
-        topics: Some(vec![by_id]),
-        ..MetadataRequest::default()
-    };
-    assert_eq!(
-        client.call(&by_id, 12).await.topics[0].name.as_deref(),
-        Some("new")
-    );
+    // Java's client asks by id with an empty name, others with none.
+    for name in [None, Some(Str::default())] {
+        let by_id = MetadataRequestTopic {
+            name,
+            topic_id: topic.id.into(),
+            ..Default::default()
+        };
+        let mut by_id = MetadataRequest {
+            topics: Some(vec![by_id]),
+            ..MetadataRequest::default()
+        };
+        let found = client.call(&by_id, 12).await.topics.remove(0);
+        assert_eq!((found.error_code, found.name.as_deref()), (0, Some("new")));
+        by_id.topics.as_mut().unwrap()[0].topic_id = Uuid([9; 16]);
+        for (version, name) in [(10, Some("")), (12, None)] {
+            let missed = client.call(&by_id, version).await.topics.remove(0);
+            assert_eq!(
+                (missed.error_code, missed.name.as_deref()),
+                (ErrorCode::UNKNOWN_TOPIC_ID.0, name)
+            );
+        }
+    }
 
     let no = MetadataRequest {
         allow_auto_topic_creation: false,
