@@ -321,7 +321,8 @@ async fn an_operator_sees_how_far_a_group_is_sets_it_back_and_deletes_it() -> an
         .await?;
     until_committed(&client, 50).await?;
     let listed = operate(&node, &["group", "list"]).await?;
-    let expected = json!([{ "group": GROUP, "state": "Stable", "protocol_type": "consumer" }]);
+    let expected =
+        json!([{ "group": GROUP, "state": "Stable", "protocol_type": "consumer", "kind": "classic" }]);
     ensure!(listed == expected, "{listed}");
     let described = operate(&node, &["group", "describe", GROUP]).await?;
     ensure!(
