@@ -515,7 +515,7 @@ async fn what_is_not_there_is_said_so() {
     );
     let mut by_id = produce(&topic, 0, batch(&["a"]), -1);
     by_id.topic_data[0].name = Str::default();
-    by_id.topic_data[0].topic_id = headwater_protocol::primitives::Uuid::from_u128(7);
+    by_id.topic_data[0].topic_id = Uuid::from_u128(7);
     assert_eq!(
         one(client.call(&by_id, 13).await).error_code,
         ErrorCode::UNKNOWN_TOPIC_ID.0
