@@ -36,37 +36,41 @@ pub(super) fn read(disk: &dyn Disk, settings: &Tls, own: &ServerTls) -> Result<S
     Ok(tls)
 }
 
-/// Looks at the files now and then; who connects after they have changed is shown what they say. Connections that stand go
+/// Looks at the files now and then, after the start has read `shown` from them; who connects after they have changed is shown what they say. Connections that stand go
 /// on.
-pub(super) fn watch(sys: &Sys, settings: Tls, own: ServerTls, switches: Vec<TlsSwitch>) {
+pub(super) fn watch(sys: &Sys, settings: Tls, own: ServerTls, shown: &ServerTls, switches: Vec<TlsSwitch>) {
     if switches.is_empty() || (settings.certificate.is_none() && settings.client_ca_file.is_none()) {
         return;
     }
     let (disk, clock, tasks) = (Arc::clone(&sys.disk), sys.clock.clone(), sys.tasks.clone());
     let cancel = sys.tasks.cancelled();
+    let mut known = Papers::of(shown);
     let watching = async move {
         let settings = Arc::new(settings);
-        let mut known = None;
         let mut refused = String::new();
         loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = clock.sleep(LOOK_EVERY) => {}
+            }
             let (disk, settings, own) = (Arc::clone(&disk), Arc::clone(&settings), own.clone());
             let reading = tasks.blocking("read certificates", move || {
-                read(&*disk, &settings, &own).map(|tls| (Shown::of(&tls), tls))
+                read(&*disk, &settings, &own).map(|tls| (Papers::of(&tls), tls))
             });
             let Ok(found) = reading.await else { return };
-            let outcome = found.map_err(|error| error.to_string()).and_then(|(shown, tls)| {
-                if known.as_ref() == Some(&shown) {
-                    return Ok(());
-                }
-                // What is found first is what the start has read.
-                if known.is_some() {
+            let outcome = found
+                .map_err(|error| error.to_string())
+                .and_then(|(papers, tls)| {
+                    if papers == known {
+                        return Ok(());
+                    }
                     let show = |switch: &TlsSwitch| switch.show(&tls).map_err(|error| error.to_string());
                     switches.iter().try_for_each(show)?;
                     tracing::info!("TLS certificates were exchanged");
-                }
-                known = Some(shown);
-                Ok(())
-            });
+                    known = papers;
+                    Ok(())
+                });
             match outcome {
                 Ok(()) => refused.clear(),
                 // Half of a pair may be there for a moment: said once, tried again.
@@ -76,11 +80,6 @@ pub(super) fn watch(sys: &Sys, settings: Tls, own: ServerTls, switches: Vec<TlsS
                 }
                 Err(_) => {}
             }
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                () = clock.sleep(LOOK_EVERY) => {}
-            }
         }
     };
     drop(sys.tasks.spawn("certificates", Kind::BestEffort, watching));
@@ -88,12 +87,12 @@ pub(super) fn watch(sys: &Sys, settings: Tls, own: ServerTls, switches: Vec<TlsS
 
 /// What says whether files have changed.
 #[derive(Debug, PartialEq, Eq)]
-struct Shown {
+struct Papers {
     chain: Vec<Vec<u8>>,
     authorities: Vec<Vec<u8>>,
 }
 
-impl Shown {
+impl Papers {
     fn of(tls: &ServerTls) -> Self {
         let bytes = |certificates: &[rustls_pki_types::CertificateDer<'static>]| {
             certificates

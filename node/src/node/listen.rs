@@ -94,7 +94,7 @@ pub(super) async fn bind(
     }
     let listeners = [&sockets.tcp, &sockets.tls].into_iter().flatten();
     let switches = listeners.filter_map(Listener::tls_switch).collect();
-    certificates::watch(sys, config.tls.clone(), tls.clone(), switches);
+    certificates::watch(sys, config.tls.clone(), tls.clone(), &clients_tls, switches);
     if let Some(address) = resolve(net, "listen.quic", listen.quic.as_deref()).await? {
         let listener = Listener::quic(net, address, &tls, &quic::Settings::default())?;
         sockets.bound.quic = listener.local_address().ok();
