@@ -15,7 +15,7 @@ use crate::metadata::PartitionState;
 use crate::sys::budget::Budget;
 use crate::sys::mailbox::{Mailbox, mailbox};
 use arc_swap::ArcSwap;
-use headwater_protocol::ids::{NodeId, Offset};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use headwater_protocol::record::{BatchHeader, TimestampType};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
@@ -107,7 +107,13 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, S
     let now = means.clock.now();
     let state = State::new(wanted.me, wanted.leadership.clone(), found, rules, now);
     if state.is_leader() {
-        begin_reign(&mut log, &wanted.leadership).map_err(|error| error.to_string())?;
+        let PartitionState {
+            leader_epoch,
+            replicas,
+            ..
+        } = &wanted.leadership;
+        let begun = begin_reign(&mut log, *leader_epoch, replicas.len() > 1);
+        begun.map_err(|error| error.to_string())?;
     }
     let rebuilt = rebuild(&mut log, means.clock.unix_ms())?;
     Ok(Recovered {
@@ -119,13 +125,15 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, S
     })
 }
 
-/// Notes the epoch. Where others hold replicas, it is on disk before anybody is served in it.
-fn begin_reign(log: &mut Log, leadership: &PartitionState) -> Result<(), log::AppendError> {
-    log.begin_epoch(leadership.leader_epoch)?;
-    if leadership.replicas.len() > 1 {
-        log.flush_now()?;
-    }
-    Ok(())
+/// Notes the epoch. Where others hold replicas, which compare their history with it, it is on disk before anybody is served
+/// in it; that waits for the device.
+pub(super) fn begin_reign(
+    log: &mut Log,
+    epoch: LeaderEpoch,
+    is_replicated: bool,
+) -> Result<(), log::AppendError> {
+    log.begin_epoch(epoch)?;
+    if is_replicated { log.flush_now() } else { Ok(()) }
 }
 
 /// Puts together what the partition knew of its producers: the newest good snapshot, and what came after it. Damage on the

@@ -3,6 +3,7 @@
 use super::super::command::Configure;
 use super::super::error::{AppendError, TicketError};
 use super::super::in_sync::{InSyncChange, InSyncRefused, InSyncSets, Proposing};
+use super::super::open;
 use super::super::shared::Live;
 use super::super::state::{Role, Rules};
 use super::{Actor, refused};
@@ -71,18 +72,15 @@ impl Actor {
         }
     }
 
-    /// Notes the epoch, on disk before anybody is served in it: its replicas compare their history with it. On a full
-    /// disk the reign waits for room.
+    /// Notes the epoch before anybody is served in it. On a full disk the reign waits for room.
     pub(super) async fn begin_reign(&mut self) {
         let epoch = self.state.leader_epoch();
-        let begun = if self.state.leadership().replicas.len() > 1 {
-            let begin = move |log: &mut log::Log| {
-                log.begin_epoch(epoch)?;
-                log.flush_now()
-            };
+        let is_replicated = self.state.leadership().replicas.len() > 1;
+        let begin = move |log: &mut log::Log| open::begin_reign(log, epoch, is_replicated);
+        let begun = if is_replicated {
             self.with_log("begin epoch", begin).await
         } else {
-            self.log.as_mut().map(|log| log.begin_epoch(epoch))
+            self.log.as_mut().map(begin)
         };
         self.reign_due = None;
         match begun.map_or(Ok(()), |begun| begun.map_err(refused)) {
