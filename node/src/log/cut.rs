@@ -12,7 +12,6 @@ use super::error::{Broken, ChangeError};
 use super::flush::Flush;
 use super::segment::Segment;
 use super::{Active, Log, watermark};
-use crate::sys::disk;
 
 impl Log {
     /// Removes every batch that ends behind `offset`. Returns the log's end, where the last batch that is left
@@ -37,7 +36,7 @@ impl Log {
             });
         }
         self.touch()
-            .map_err(|cause| self.not_touched("truncation", cause))?;
+            .map_err(|cause| ChangeError::of(self.refuse("truncation", 0, cause)))?;
         // What stays is durable first: the books of the sync are closed with the cut.
         shared.flush.now()?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +82,8 @@ impl Log {
     pub fn restart_at(&mut self, offset: Offset) -> Result<(), ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
-        self.touch().map_err(|cause| self.not_touched("restart", cause))?;
+        self.touch()
+            .map_err(|cause| ChangeError::of(self.refuse("restart", 0, cause)))?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
         let _pause = shared.flush.pause();
         let done = self.empty(offset);
@@ -156,14 +156,6 @@ impl Log {
             cut.map_err(|cause| self.shared.flush.break_by("trim of epochs", cause))?;
         }
         Ok(())
-    }
-
-    /// Before anything was cut.
-    fn not_touched(&self, action: &'static str, cause: io::Error) -> ChangeError {
-        match disk::is_full(&cause) {
-            true => ChangeError::Full,
-            false => self.shared.flush.break_by(action, cause).into(),
-        }
     }
 
     fn save_start(&self, offset: Offset) -> io::Result<()> {

@@ -106,3 +106,13 @@ pub enum ChangeError {
     #[error(transparent)]
     Broken(#[from] Arc<Broken>),
 }
+
+impl ChangeError {
+    /// Of a write that a change begins with: it appends nothing, so only a lack of room keeps it from a log that is whole.
+    pub(super) fn of(error: AppendError) -> Self {
+        match error {
+            AppendError::Broken(broken) => Self::Broken(broken),
+            _ => Self::Full,
+        }
+    }
+}

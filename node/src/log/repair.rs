@@ -221,10 +221,7 @@ impl Log {
     pub fn close_segment(&mut self, from: Offset) -> Result<Option<Offset>, ChangeError> {
         if self.active.segment.base() == from && self.active.segment.bytes() > 0 {
             let end = self.end();
-            self.roll(end, 0).map_err(|error| match error {
-                super::AppendError::Broken(broken) => ChangeError::Broken(broken),
-                _ => ChangeError::Full,
-            })?;
+            self.roll(end, 0).map_err(ChangeError::of)?;
         }
         let segments = self.shared.segments.load();
         let found = segments.iter().find(|segment| segment.base() == from);
