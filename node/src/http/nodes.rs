@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::future::join_all;
 use headwater_protocol::frame::{self, Next};
 use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::{Request, decode_response, encode_request};
@@ -13,9 +14,31 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Api;
 use super::error::ApiError;
+use crate::metadata::{Image, NodeState};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// What all nodes that are not fenced list, and those of them that do not answer.
+pub(super) async fn all_list<T, F>(image: &Image, list: impl Fn(NodeId) -> F) -> (Vec<T>, Vec<i32>)
+where
+    F: Future<Output = Result<Vec<T>, ApiError>>,
+{
+    let nodes = image.nodes.values();
+    let nodes: Vec<NodeId> = nodes
+        .filter(|node| node.state != NodeState::Fenced)
+        .map(|node| node.id)
+        .collect();
+    let (mut listed, mut unanswered) = (Vec::new(), Vec::new());
+    let answers = join_all(nodes.iter().map(|node| list(*node))).await;
+    for (node, answer) in nodes.into_iter().zip(answers) {
+        match answer {
+            Ok(more) => listed.extend(more),
+            Err(_) => unanswered.push(node.0),
+        }
+    }
+    (listed, unanswered)
+}
 
 /// Asks `node`, and waits for the answer.
 pub(super) async fn ask<R: Request>(

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::join_all;
 use headwater_protocol::consumer_protocol::{Assignment, PROTOCOL_TYPE};
 use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::ErrorCode;
@@ -19,8 +18,7 @@ use super::{GroupDetail, GroupList, GroupMember, GroupPartition, GroupState, Gro
 use crate::group::{GroupKind, Stage};
 use crate::http::Api;
 use crate::http::error::ApiError;
-use crate::http::nodes::ask;
-use crate::metadata::NodeState;
+use crate::http::nodes::{all_list, ask};
 use crate::metadata::topic::OFFSETS_TOPIC;
 
 /// With the kinds of groups.
@@ -44,31 +42,18 @@ struct Seen {
 /// The groups of all nodes that answer.
 pub(super) async fn all(api: &Api) -> GroupList {
     let image = api.view.image();
-    let mut list = GroupList {
-        groups: Vec::new(),
-        unanswered: Vec::new(),
-    };
     if image.topic(OFFSETS_TOPIC).is_none() {
-        return list;
+        return GroupList {
+            groups: Vec::new(),
+            unanswered: Vec::new(),
+        };
     }
-    let nodes = image
-        .nodes
-        .values()
-        .filter(|node| node.state != NodeState::Fenced)
-        .map(|node| node.id);
-    let asked = nodes.map(|node| async move { (node, groups_of(api, node).await) });
-    let mut seen = Vec::new();
-    for (node, groups) in join_all(asked).await {
-        match groups {
-            Ok(groups) => seen.extend(groups),
-            Err(_) => list.unanswered.push(node.0),
-        }
-    }
+    let (seen, unanswered) = all_list(&image, |node| groups_of(api, node)).await;
     let places: BTreeSet<&Place> = seen.iter().flat_map(Seen::places).collect();
     let ends = look_up(api, places.into_iter(), LATEST).await;
-    list.groups = seen.iter().map(|group| summary(group, &ends)).collect();
-    list.groups.sort_by(|one, other| one.group.cmp(&other.group));
-    list
+    let mut groups: Vec<GroupSummary> = seen.iter().map(|group| summary(group, &ends)).collect();
+    groups.sort_by(|one, other| one.group.cmp(&other.group));
+    GroupList { groups, unanswered }
 }
 
 pub(super) async fn one(api: &Api, name: &str) -> Result<GroupDetail, ApiError> {

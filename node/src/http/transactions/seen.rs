@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::describe_transactions::{DescribeTransactionsRequest, TransactionState};
@@ -12,8 +11,7 @@ use headwater_protocol::primitives::Str;
 use super::{TransactionList, TransactionPartition, TransactionStage, TransactionSummary};
 use crate::http::Api;
 use crate::http::error::ApiError;
-use crate::http::nodes::ask;
-use crate::metadata::NodeState;
+use crate::http::nodes::{all_list, ask};
 use crate::metadata::topic::TRANSACTIONS_TOPIC;
 use crate::transaction::Stage;
 
@@ -41,25 +39,17 @@ pub(super) async fn all(api: &Api, state: Option<Stage>, open_for: Option<Durati
 
 pub(super) async fn found(api: &Api, filter: &Filter) -> TransactionList {
     let image = api.view.image();
-    let mut list = TransactionList {
-        transactions: Vec::new(),
-        unanswered: Vec::new(),
-    };
     if image.topic(TRANSACTIONS_TOPIC).is_none() {
-        return list;
+        return TransactionList {
+            transactions: Vec::new(),
+            unanswered: Vec::new(),
+        };
     }
-    let nodes = image
-        .nodes
-        .values()
-        .filter(|node| node.state != NodeState::Fenced)
-        .map(|node| node.id);
-    let asked = nodes.map(|node| async move { (node, of_node(api, node, filter).await) });
-    for (node, transactions) in join_all(asked).await {
-        match transactions {
-            Ok(transactions) => list.transactions.extend(transactions),
-            Err(_) => list.unanswered.push(node.0),
-        }
-    }
+    let (transactions, unanswered) = all_list(&image, |node| of_node(api, node, filter)).await;
+    let mut list = TransactionList {
+        transactions,
+        unanswered,
+    };
     let by_id = |one: &TransactionSummary, other: &TransactionSummary| {
         one.transactional_id.cmp(&other.transactional_id)
     };
