@@ -12,9 +12,8 @@ use std::io::{self, BufRead};
 use serde::Deserialize;
 
 use crate::each_line;
+use crate::verdict::Findings;
 
-/// Cases of one violation that are shown in full.
-const SHOWN: usize = 10;
 /// The reader whose word counts in the end.
 const FINAL: &str = "final";
 
@@ -128,7 +127,7 @@ pub struct Effects {
     sources: BTreeSet<(u32, u64)>,
     copies: Vec<(u32, u64, u64)>,
     rests: u64,
-    found: BTreeMap<Promise, (u64, Vec<String>)>,
+    found: Findings<Promise>,
 }
 
 impl Effects {
@@ -137,7 +136,7 @@ impl Effects {
         each_line(lines, |line| {
             match serde_json::from_slice(line) {
                 Ok(effect) => self.take(effect),
-                Err(why) => self.find(Promise::Told, || {
+                Err(why) => self.found.add(Promise::Told, || {
                     format!("{why}: {}", String::from_utf8_lossy(line).trim_end())
                 }),
             }
@@ -150,13 +149,14 @@ impl Effects {
             Effect::Begun { client, transfer } => {
                 let known = self.transfers.entry(transfer.clone()).or_default();
                 if std::mem::replace(&mut known.is_begun, true) {
-                    self.find(Promise::Told, || format!("{client} begins {transfer} again"));
+                    self.found
+                        .add(Promise::Told, || format!("{client} begins {transfer} again"));
                 }
             }
             Effect::Ended { transfer, outcome } => {
                 let known = self.transfers.entry(transfer.clone()).or_default();
                 if known.told.replace(outcome).is_some() {
-                    self.find(Promise::Told, || format!("{transfer} ends again"));
+                    self.found.add(Promise::Told, || format!("{transfer} ends again"));
                 }
             }
             Effect::Leg {
@@ -182,7 +182,7 @@ impl Effects {
             } => {
                 self.rests += 1;
                 if stable < end {
-                    self.find(Promise::NoneHangs, || {
+                    self.found.add(Promise::NoneHangs, || {
                         format!("{topic} {partition}: committed up to {stable}, ends at {end}")
                     });
                 }
@@ -195,7 +195,7 @@ impl Effects {
         let before = self.readers.insert((client.clone(), *partition), *offset);
         if before.is_some_and(|before| before >= *offset) {
             let what = format!("{client}: offset {offset} of partition {partition} after {before:?}");
-            self.find(Promise::Stable, || what);
+            self.found.add(Promise::Stable, || what);
         }
         if client != FINAL {
             self.seen.insert(place);
@@ -208,14 +208,6 @@ impl Effects {
             .legs
             .push(amount);
         self.in_the_end.insert(place);
-    }
-
-    fn find(&mut self, promise: Promise, case: impl FnOnce() -> String) {
-        let (count, cases) = self.found.entry(promise).or_default();
-        *count += 1;
-        if cases.len() < SHOWN {
-            cases.push(case());
-        }
     }
 
     /// Judges everything that was taken.
@@ -233,13 +225,13 @@ impl Effects {
         }
         let gone: Vec<_> = self.seen.difference(&self.in_the_end).cloned().collect();
         for (partition, offset, transfer) in gone {
-            self.find(Promise::Stable, || {
+            self.found.add(Promise::Stable, || {
                 format!("{transfer} was read at {offset} of partition {partition} and is not there")
             });
         }
         self.judge_copies();
         if self.rests == 0 || self.sources.is_empty() || !told.contains_key("committed") {
-            self.find(Promise::Told, || {
+            self.found.add(Promise::Told, || {
                 "nothing was committed, or nothing read in the end: there is nothing to judge".to_owned()
             });
         }
@@ -254,16 +246,22 @@ impl Effects {
     fn judge(&mut self, name: &str, transfer: &Transfer) {
         let Transfer { is_begun, told, legs } = transfer;
         if !is_begun {
-            self.find(Promise::Begun, || format!("{name} has legs {legs:?}"));
+            self.found
+                .add(Promise::Begun, || format!("{name} has legs {legs:?}"));
         }
         let is_whole = legs.len() == 2 && legs.iter().sum::<i64>() == 0;
         match (told, legs.len()) {
             (Some(Told::Aborted), 1..) => {
-                self.find(Promise::NothingAborted, || format!("{name} has legs {legs:?}"));
+                self.found
+                    .add(Promise::NothingAborted, || format!("{name} has legs {legs:?}"));
             }
-            (Some(Told::Committed), 0) => self.find(Promise::Kept, || format!("{name} has no legs")),
-            (_, 3..) => self.find(Promise::Once, || format!("{name} has legs {legs:?}")),
-            (_, 1..) if !is_whole => self.find(Promise::Whole, || format!("{name} has legs {legs:?}")),
+            (Some(Told::Committed), 0) => self.found.add(Promise::Kept, || format!("{name} has no legs")),
+            (_, 3..) => self
+                .found
+                .add(Promise::Once, || format!("{name} has legs {legs:?}")),
+            (_, 1..) if !is_whole => self
+                .found
+                .add(Promise::Whole, || format!("{name} has legs {legs:?}")),
             _ => {}
         }
     }
@@ -275,16 +273,16 @@ impl Effects {
         copies.sort_unstable();
         for &(partition, offset, of) in &copies {
             if !self.sources.contains(&(partition, of)) {
-                self.find(Promise::Begun, || {
+                self.found.add(Promise::Begun, || {
                     format!("copy {offset} of partition {partition} is of {of}, which is no record")
                 });
             }
             if !copied.insert((partition, of)) {
-                self.find(Promise::Once, || {
+                self.found.add(Promise::Once, || {
                     format!("partition {partition}: a second copy of {of} at {offset}")
                 });
             } else if last.insert(partition, of).is_some_and(|before| before > of) {
-                self.find(Promise::InOrder, || {
+                self.found.add(Promise::InOrder, || {
                     format!("partition {partition}: the copy of {of} stands late, at {offset}")
                 });
             }
@@ -292,7 +290,7 @@ impl Effects {
         self.copies = copies;
         let missing: Vec<_> = self.sources.difference(&copied).copied().collect();
         for (partition, offset) in missing {
-            self.find(Promise::Kept, || {
+            self.found.add(Promise::Kept, || {
                 format!("record {offset} of partition {partition} has no copy")
             });
         }
@@ -305,7 +303,7 @@ pub struct EffectsVerdict {
     told: BTreeMap<&'static str, u64>,
     copies: u64,
     seen: u64,
-    found: BTreeMap<Promise, (u64, Vec<String>)>,
+    found: Findings<Promise>,
 }
 
 impl EffectsVerdict {
@@ -314,7 +312,7 @@ impl EffectsVerdict {
     }
 
     pub fn count(&self, promise: Promise) -> u64 {
-        self.found.get(&promise).map_or(0, |(count, _)| *count)
+        self.found.count(promise)
     }
 }
 
@@ -330,12 +328,7 @@ impl fmt::Display for EffectsVerdict {
             self.seen,
             self.copies
         )?;
-        for promise in Promise::ALL {
-            writeln!(f, "{:>10}  {}", self.count(promise), promise.words())?;
-            for case in self.found.get(&promise).iter().flat_map(|(_, cases)| cases) {
-                writeln!(f, "            {case}")?;
-            }
-        }
+        self.found.write(f, &Promise::ALL, Promise::words)?;
         write!(
             f,
             "transactions: {}",

@@ -9,9 +9,7 @@ use std::io::{self, BufRead};
 use serde::Deserialize;
 
 use crate::each_line;
-
-/// Cases of one violation that are shown in full.
-const SHOWN: usize = 10;
+use crate::verdict::Findings;
 
 /// A line of a history.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -115,7 +113,7 @@ enum Change {
 pub struct Ownership {
     partitions: BTreeMap<u32, Partition>,
     begun: Vec<(u64, String)>,
-    found: BTreeMap<Rule, (u64, Vec<String>)>,
+    found: Findings<Rule>,
     records: u64,
 }
 
@@ -125,7 +123,7 @@ impl Ownership {
         each_line(lines, |line| {
             match serde_json::from_slice(line) {
                 Ok(turn) => self.take(turn),
-                Err(why) => self.find(Rule::Told, || {
+                Err(why) => self.found.add(Rule::Told, || {
                     format!("{why}: {}", String::from_utf8_lossy(line).trim_end())
                 }),
             }
@@ -170,7 +168,7 @@ impl Ownership {
                 if *owner != client {
                     let case =
                         format!("partition {partition}, generation {generation}: {owner} and {client}");
-                    self.find(Rule::OneOwner, || case);
+                    self.found.add(Rule::OneOwner, || case);
                 }
             }
             Turn::Committed {
@@ -192,14 +190,6 @@ impl Ownership {
         self.partitions.entry(partition).or_default()
     }
 
-    fn find(&mut self, rule: Rule, case: impl FnOnce() -> String) {
-        let (count, cases) = self.found.entry(rule).or_default();
-        *count += 1;
-        if cases.len() < SHOWN {
-            cases.push(case());
-        }
-    }
-
     /// Judges everything that was taken.
     pub fn verdict(mut self) -> OwnershipVerdict {
         let partitions = std::mem::take(&mut self.partitions);
@@ -208,29 +198,30 @@ impl Ownership {
         for (number, mut partition) in partitions {
             commits += partition.commits.len() as u64;
             let Some((end, committed)) = partition.last else {
-                self.find(Rule::Told, || {
+                self.found.add(Rule::Told, || {
                     format!("partition {number} was not looked at in the end")
                 });
                 continue;
             };
             if let Some(gap) = first_gap(&mut partition.read, end) {
-                self.find(Rule::AtLeastOnce, || {
+                self.found.add(Rule::AtLeastOnce, || {
                     format!("partition {number}: nobody read offset {gap}")
                 });
             }
             let most = partition.commits.iter().map(|(.., offset)| *offset).max();
             if most.is_some_and(|most| most > committed) {
-                self.find(Rule::Kept, || {
+                self.found.add(Rule::Kept, || {
                     format!("partition {number}: {most:?} was acknowledged, {committed} is there")
                 });
             }
             for case in steps_back(&mut partition.commits) {
-                self.find(Rule::Forward, || format!("partition {number}: {case}"));
+                self.found
+                    .add(Rule::Forward, || format!("partition {number}: {case}"));
             }
             idle_us.extend(ownerless(partition.changes, &self.begun));
         }
         if self.records == 0 || commits == 0 {
-            self.find(Rule::Told, || {
+            self.found.add(Rule::Told, || {
                 "nothing was read or committed: there is nothing to judge".to_owned()
             });
         }
@@ -313,7 +304,7 @@ pub struct OwnershipVerdict {
     processes: usize,
     /// Sorted.
     idle_us: Vec<u64>,
-    found: BTreeMap<Rule, (u64, Vec<String>)>,
+    found: Findings<Rule>,
 }
 
 impl OwnershipVerdict {
@@ -322,7 +313,7 @@ impl OwnershipVerdict {
     }
 
     pub fn count(&self, rule: Rule) -> u64 {
-        self.found.get(&rule).map_or(0, |(count, _)| *count)
+        self.found.count(rule)
     }
 
     /// How long partitions were without an owner between two, in milliseconds.
@@ -348,12 +339,7 @@ impl fmt::Display for OwnershipVerdict {
             self.idle_ms(99),
             self.idle_ms(100)
         )?;
-        for rule in Rule::ALL {
-            writeln!(f, "{:>10}  {}", self.count(rule), rule.words())?;
-            for case in self.found.get(&rule).iter().flat_map(|(_, cases)| cases) {
-                writeln!(f, "            {case}")?;
-            }
-        }
+        self.found.write(f, &Rule::ALL, Rule::words)?;
         write!(f, "group: {}", if self.holds() { "holds" } else { "VIOLATED" })
     }
 }

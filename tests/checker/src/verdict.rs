@@ -2,6 +2,7 @@
 //!
 //! Owns the words. It must never call a run good that showed nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Cases of one property that are shown in full.
@@ -73,26 +74,59 @@ impl Property {
             Self::History => "faults of the history itself",
         }
     }
+}
 
-    pub(crate) const fn index(self) -> usize {
-        self as usize
+/// Violations of properties as they are found. Counts all, keeps the first few of each.
+#[derive(Debug, Clone)]
+pub(crate) struct Findings<P = Property>(BTreeMap<P, (u64, Vec<String>)>);
+
+impl<P> Default for Findings<P> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
     }
 }
 
-/// Violations as they are found. Counts all, keeps the first few of each kind.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Findings {
-    counts: [u64; Property::ALL.len()],
-    cases: [Vec<String>; Property::ALL.len()],
-}
-
-impl Findings {
-    pub(crate) fn add(&mut self, property: Property, case: impl FnOnce() -> String) {
-        self.counts[property.index()] += 1;
-        let cases = &mut self.cases[property.index()];
+impl<P: Ord + Copy> Findings<P> {
+    pub(crate) fn add(&mut self, property: P, case: impl FnOnce() -> String) {
+        let (count, cases) = self.0.entry(property).or_default();
+        *count += 1;
         if cases.len() < SHOWN {
             cases.push(case());
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many properties were violated.
+    #[cfg(test)]
+    pub(crate) fn kinds(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn count(&self, property: P) -> u64 {
+        self.0.get(&property).map_or(0, |(count, _)| *count)
+    }
+
+    pub(crate) fn cases(&self, property: P) -> &[String] {
+        self.0.get(&property).map_or(&[], |(_, cases)| cases)
+    }
+
+    /// Each property with how often it was violated, in words, and the first few cases.
+    pub(crate) fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        all: &[P],
+        words: fn(P) -> &'static str,
+    ) -> fmt::Result {
+        for &property in all {
+            writeln!(f, "{:>10}  {}", self.count(property), words(property))?;
+            for case in self.cases(property) {
+                writeln!(f, "            {case}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -129,16 +163,16 @@ impl Verdict {
 
     /// Whether every property holds.
     pub fn holds(&self) -> bool {
-        self.findings.counts.iter().all(|count| *count == 0)
+        self.findings.is_empty()
     }
 
     pub fn count(&self, property: Property) -> u64 {
-        self.findings.counts[property.index()]
+        self.findings.count(property)
     }
 
     /// The first few cases of a property.
     pub fn cases(&self, property: Property) -> &[String] {
-        &self.findings.cases[property.index()]
+        self.findings.cases(property)
     }
 }
 
@@ -155,12 +189,7 @@ impl fmt::Display for Verdict {
             "        {} in the log of {} partitions, {} reads while it ran, {} batches compared between {} replicas",
             v.in_log, v.partitions, v.read, v.batches_compared, v.replicas
         )?;
-        for property in Property::ALL {
-            writeln!(f, "{:>10}  {}", self.count(property), property.words())?;
-            for case in self.cases(property) {
-                writeln!(f, "            {case}")?;
-            }
-        }
+        self.findings.write(f, &Property::ALL, Property::words)?;
         write!(f, "verdict: {}", if self.holds() { "holds" } else { "VIOLATED" })
     }
 }

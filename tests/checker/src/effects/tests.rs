@@ -93,6 +93,6 @@ fn each_broken_promise_is_found_and_no_other() {
     for (promise, without, with) in cases {
         let verdict = altered(without, &with);
         assert_eq!(verdict.count(promise), 1, "{promise:?}: {verdict}");
-        assert_eq!(verdict.found.len(), 1, "{promise:?}: {verdict}");
+        assert_eq!(verdict.found.kinds(), 1, "{promise:?}: {verdict}");
     }
 }

@@ -64,7 +64,7 @@ fn each_broken_rule_is_found_and_no_other() {
     for (rule, without, with) in cases {
         let verdict = altered(without, with);
         assert_eq!(verdict.count(rule), 1, "{rule:?}: {verdict}");
-        assert_eq!(verdict.found.len(), 1, "{rule:?}: {verdict}");
+        assert_eq!(verdict.found.kinds(), 1, "{rule:?}: {verdict}");
     }
     let overlapping =
         r#"{"event":"committed","client":"one/0","partition":0,"offset":3,"asked_at":9550,"at":9800}"#;
