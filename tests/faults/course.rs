@@ -140,11 +140,20 @@ impl Course {
 /// Reads histories and dumps, and judges them.
 pub(crate) fn judge(files: &[PathBuf]) -> anyhow::Result<Verdict> {
     let mut judge = Judge::default();
+    read_each(files, |lines| judge.read(lines))?;
+    Ok(judge.verdict())
+}
+
+/// Hands over one history after the other.
+pub(crate) fn read_each(
+    files: &[PathBuf],
+    mut read: impl FnMut(BufReader<File>) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
     for path in files {
         let file = File::open(path).with_context(|| format!("no {}", path.display()))?;
-        judge.read(BufReader::with_capacity(BUFFER_BYTES, file))?;
+        read(BufReader::with_capacity(BUFFER_BYTES, file))?;
     }
-    Ok(judge.verdict())
+    Ok(())
 }
 
 /// A folder for a run, removed in the end of one that holds.

@@ -2,8 +2,6 @@
 //!
 //! It owns the group's processes. The numbered load is what they read.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,12 +10,11 @@ use headwater_checker::{Ownership, Verdict};
 use headwater_tests::Random;
 use serde_json::json;
 
-use crate::course::Course;
+use crate::course::{Course, read_each};
 use crate::load::Crew;
 
 /// Members in each process of `groups.py`.
 const MEMBERS: u32 = 10;
-const BUFFER_BYTES: usize = 1 << 20;
 
 /// Which protocol the members speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,10 +61,7 @@ pub(crate) async fn run(
     course.settle().await?;
     let files = crew.close().await.context("the end of the group")?;
     let mut ownership = Ownership::default();
-    for path in &files {
-        let file = File::open(path).with_context(|| format!("no {}", path.display()))?;
-        ownership.read(BufReader::with_capacity(BUFFER_BYTES, file))?;
-    }
+    read_each(&files, |lines| ownership.read(lines))?;
     let ownership = ownership.verdict();
     println!("{ownership}");
     let verdict = course.close().await?;

@@ -3,8 +3,6 @@
 //!
 //! It owns the workloads' topics and who works on them. The numbered load goes on beside: its topic is what is copied.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use headwater_checker::{Effects, Verdict};
 use headwater_sdk::NewTopic;
 use headwater_tests::{PATIENCE, Random, until};
 
-use crate::course::Course;
+use crate::course::{Course, read_each};
 use crate::fault::{Deck, Kind};
 use crate::load::{self, Crew};
 use crate::ordeal;
@@ -29,7 +27,6 @@ const CLIENTS: &[(&str, &str)] = &[
 ];
 /// The reader along is never touched: it has no second life to tell it what it saw.
 const MORTALS: u64 = 4;
-const BUFFER_BYTES: usize = 1 << 20;
 
 /// Puts nodes and clients through faults for so long, then judges.
 pub(crate) async fn run(
@@ -77,10 +74,7 @@ pub(crate) async fn run(
     course.settle().await?;
     let files = crew.close().await.context("the end of the transactions")?;
     let mut effects = Effects::default();
-    for path in &files {
-        let file = File::open(path).with_context(|| format!("no {}", path.display()))?;
-        effects.read(BufReader::with_capacity(BUFFER_BYTES, file))?;
-    }
+    read_each(&files, |lines| effects.read(lines))?;
     let effects = effects.verdict();
     println!("{effects}");
     let verdict = course.close().await?;
