@@ -10,9 +10,11 @@ use headwater_sdk::{
     Batch, Client, Config, ConsumerConfig, GroupConfig, GroupMetadata, Isolation, NewTopic, PartitionIndex,
     Producer, ProducerConfig, Record, TransactionError, Trust,
 };
-use headwater_tests::{Node, PATIENCE, Site, client, read_all, until, within, write_numbers};
+use headwater_tests::{Node, PATIENCE, Site, client, until, within, write_numbers};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+use crate::transactions::expect_copies;
 
 const FROM: &str = "from";
 const TO: &str = "to";
@@ -207,19 +209,7 @@ async fn records_are_copied_once_whoever_is_killed_or_fenced() -> anyhow::Result
     .await?;
     drop(third);
 
-    // What is read ends with a record that is in no transaction.
-    write_numbers(&client, TO, PARTITIONS, COUNT..COUNT + 1).await?;
-    let mut copies: BTreeMap<PartitionIndex, Vec<i64>> = BTreeMap::new();
-    for record in read_all(&client, TO).await? {
-        let value = record.value.as_ref().context("a value")?;
-        let number = std::str::from_utf8(value)?.parse()?;
-        copies.entry(record.partition).or_default().push(number);
-    }
-    for index in (0..PARTITIONS).map(PartitionIndex) {
-        let found = copies.remove(&index).unwrap_or_default();
-        let expected: Vec<i64> = (0..=COUNT).collect();
-        ensure!(found == expected, "partition {index:?}: {found:?}");
-    }
+    expect_copies(&client, TO, PARTITIONS, COUNT).await?;
     client.close().await;
     node.terminate().await?;
     Ok(())

@@ -119,26 +119,37 @@ async fn records_are_copied_once_whoever_is_killed() -> anyhow::Result<()> {
         copier.until(so_far + 100).await?;
         nodes[at] = Some(sites[at].start().await?);
     }
-    // What is read ends with a record that is in no transaction.
     until(PATIENCE, "everything to be copied", || async {
         let committed = read_all_of_group(&client).await?;
         Ok((committed == i64::from(PARTITIONS) * COUNT).then_some(()))
     })
     .await?;
     drop(copier);
-    write_numbers(&client, TO, PARTITIONS, COUNT..COUNT + 1).await?;
+    expect_copies(&client, TO, PARTITIONS, COUNT).await?;
+    client.close().await;
+    Ok(())
+}
+
+/// Each partition has the numbers below `count` once and in order, as one who reads what is committed sees it. What is read
+/// ends with a record that is in no transaction: it is written here.
+pub(crate) async fn expect_copies(
+    client: &Client,
+    topic: &str,
+    partitions: i32,
+    count: i64,
+) -> anyhow::Result<()> {
+    write_numbers(client, topic, partitions, count..count + 1).await?;
     let mut copies: BTreeMap<PartitionIndex, Vec<i64>> = BTreeMap::new();
-    for record in read_all(&client, TO).await? {
+    for record in read_all(client, topic).await? {
         let value = record.value.as_ref().context("a value")?;
         let number = std::str::from_utf8(value)?.parse()?;
         copies.entry(record.partition).or_default().push(number);
     }
-    for index in (0..PARTITIONS).map(PartitionIndex) {
+    for index in (0..partitions).map(PartitionIndex) {
         let found = copies.remove(&index).unwrap_or_default();
-        let expected: Vec<i64> = (0..=COUNT).collect();
+        let expected: Vec<i64> = (0..=count).collect();
         ensure!(found == expected, "partition {index:?}: {found:?}");
     }
-    client.close().await;
     Ok(())
 }
 
