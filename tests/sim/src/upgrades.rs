@@ -33,6 +33,8 @@ pub(crate) struct Upgrades {
     /// The one that does right now.
     back: Option<usize>,
     is_over: bool,
+    /// Older binaries have made the cluster: one that a newer one makes is of its level, and nobody goes back.
+    is_founded: bool,
 }
 
 impl Upgrades {
@@ -48,6 +50,7 @@ impl Upgrades {
             trace,
             control,
             is_over: false,
+            is_founded: false,
         }
     }
 
@@ -73,6 +76,10 @@ impl Upgrades {
         if self.pace_ms > 0 && self.backs == 0 {
             // From the last way back on: at first he is refused, as long as there are older nodes.
             Control::set(&self.control.may_finalize);
+        }
+        self.is_founded |= machines.iter().any(is_running);
+        if !self.is_founded {
+            return;
         }
         if self.next.is_none_or(|next| now < next) || (self.is_over && !machines.iter().all(is_running)) {
             return;
