@@ -43,6 +43,16 @@ pub(super) struct Repairer {
     pub(super) leaders: Arc<dyn Leaders>,
 }
 
+/// What came of trying everything once.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    repaired: bool,
+    /// Something is damaged still, though others hold it.
+    failed: bool,
+    /// Something is damaged still that nobody else holds, as far as is known.
+    alone: bool,
+}
+
 impl Repairer {
     /// Repairs until cancelled. What nobody else holds waits until somebody does.
     pub(super) async fn run(self) {
@@ -52,35 +62,47 @@ impl Repairer {
         loop {
             damaged.mark_unchanged();
             reconciled.mark_unchanged();
-            let is_left = tokio::select! {
+            let Round {
+                repaired,
+                failed,
+                alone,
+            } = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                is_left = self.round(failures) => is_left,
+                round = self.round(failures) => round,
             };
-            failures = if is_left { failures + 1 } else { 0 };
+            let is_left = failed || alone;
+            // Where some of it goes well, the rest is worth another try soon.
+            failures = if is_left && !repaired { failures + 1 } else { 0 };
             let pause = RETRY_MIN * 2_u32.saturating_pow(failures.min(16));
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
                 changed = damaged.changed() => if changed.is_err() { return },
-                changed = reconciled.changed(), if !is_left => if changed.is_err() { return },
+                // Who is in sync is a matter of the metadata.
+                changed = reconciled.changed(), if alone || !failed => if changed.is_err() { return },
                 () = self.sys.clock.sleep(pause.min(RETRY_MAX)), if is_left => {}
             }
         }
     }
 
-    /// Tries everything once. Whether something is left that others hold.
-    async fn round(&self, failures: u32) -> bool {
-        let mut is_left = false;
+    /// Tries everything once.
+    async fn round(&self, failures: u32) -> Round {
+        let mut round = Round::default();
         for partition in self.registry.list() {
             for damaged in partition.damaged() {
                 if !partition.can_be_repaired() || partition.offline().is_some() {
                     continue;
                 }
-                let Err(reason) = self.repair(&partition, &damaged).await else {
+                let sources = self.sources(&partition);
+                let Err(reason) = self.repair(&sources, &partition, &damaged).await else {
+                    round.repaired = true;
                     continue;
                 };
-                is_left = true;
+                match sources.is_empty() {
+                    true => round.alone = true,
+                    false => round.failed = true,
+                }
                 let (from, until) = (damaged.from.value(), damaged.until.value());
                 let partition = partition.name();
                 if failures == 0 {
@@ -90,14 +112,19 @@ impl Repairer {
                 }
             }
         }
-        is_left
+        round
     }
 
     /// Repairs from the first replica that has it.
-    async fn repair(&self, partition: &Partition, damaged: &Damaged) -> Result<(), String> {
+    async fn repair(
+        &self,
+        sources: &[NodeId],
+        partition: &Partition,
+        damaged: &Damaged,
+    ) -> Result<(), String> {
         let mut reason = "no other replica is in sync".to_owned();
-        for source in self.sources(partition) {
-            match self.repair_from(source, partition, damaged).await {
+        for source in sources {
+            match self.repair_from(*source, partition, damaged).await {
                 Ok(()) => return Ok(()),
                 Err(error) => reason = format!("from node {source}: {error}"),
             }
