@@ -5,6 +5,7 @@
 
 mod machine;
 mod network;
+mod newcomer;
 mod newer;
 mod room;
 mod runtime;
@@ -14,6 +15,7 @@ mod storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use headwater_protocol::ids::{NodeId, Offset};
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 
 use self::machine::Machine;
 use self::network::Network;
+use self::newcomer::Newcomer;
 use self::newer::Newer;
 use self::storage::Store;
 use crate::log;
@@ -148,6 +151,9 @@ pub struct QuorumState {
     pub addresses: BTreeMap<NodeId, String>,
     /// How far each of the others holds the log, where this node leads.
     pub reached: BTreeMap<NodeId, Offset>,
+    /// Those of the others that hold an entry of this leader's term, and with it all that was committed before.
+    #[serde(default)]
+    pub whole: BTreeSet<NodeId>,
     pub log_end: Offset,
     pub applied: Offset,
     /// Why the quorum works no more on this node.
@@ -223,6 +229,9 @@ pub(super) struct Quorum {
     raft: Raft,
     peers: Peers,
     newer: Newer,
+    newcomer: Newcomer,
+    /// Its end was asked for.
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Quorum {
@@ -246,12 +255,13 @@ impl Quorum {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
             max_in_snapshot_log_to_keep: ENTRIES_KEPT,
             replication_lag_threshold: 2 * SNAPSHOT_EVERY_ENTRIES,
+            enable_elect: !store.newcomer().is_one(),
             ..Config::default()
         };
         let config = config
             .validate()
             .map_err(|error| OpenError::Raft(error.to_string()))?;
-        let newer = Newer::default();
+        let (newer, newcomer) = (Newer::default(), store.newcomer());
         let machine = Machine::new(sys, publisher, snapshot, supported, newer.clone());
         let raft = Raft::new(me, Arc::new(config), Network::new(peers.clone()), store, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -260,6 +270,8 @@ impl Quorum {
             raft,
             peers,
             newer,
+            newcomer,
+            is_stopping: Arc::default(),
         })
     }
 
@@ -270,6 +282,8 @@ impl Quorum {
             .into_iter()
             .map(|(id, address)| (id, BasicNode::new(address)))
             .collect();
+        self.newcomer.end().await?;
+        self.raft.runtime_config().elect(true);
         match self.raft.initialize(voters).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(OpenError::Raft(error.to_string())),
@@ -317,6 +331,17 @@ impl Quorum {
         }
     }
 
+    /// Returns when a member holds all that was committed before this leader's term, or cannot any more. Cancel safe.
+    pub(super) async fn until_whole(&self, node: NodeId) {
+        let mut watch = self.watch();
+        let is_awaited = |state: &QuorumState| {
+            state.addresses.contains_key(&node)
+                && !state.whole.contains(&node)
+                && state.leader == Some(self.me)
+        };
+        while is_awaited(&watch.state()) && watch.changed().await {}
+    }
+
     /// Adds a node that holds the metadata without a vote. Returns when it is committed; the node may still be behind.
     pub(super) async fn add_observer(&self, node: NodeId, address: &str) -> Result<(), SubmitError> {
         let node_info = BasicNode::new(address);
@@ -353,8 +378,11 @@ impl Quorum {
         self.raft.metrics().borrow().vote.leader_id().node_id
     }
 
-    /// Stands for election, whatever the time.
+    /// Stands for election, whatever the time; not as a newcomer.
     pub(super) async fn elect(&self) {
+        if self.newcomer.is_one() {
+            return;
+        }
         // An end of the quorum is told to those who watch it.
         let _ = self.raft.trigger().elect().await;
     }
@@ -366,7 +394,7 @@ impl Quorum {
     /// Answers what another member sent.
     pub(super) async fn answer(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         match kind {
-            Kind::Raft => network::answer(&self.raft, body, &self.newer).await,
+            Kind::Raft => network::answer(&self.raft, body, &self.newer, &self.newcomer).await,
             Kind::Snapshot => network::answer_snapshot(&self.raft, body).await,
             Kind::Control => Err("no call of the quorum".to_owned()),
         }
@@ -374,9 +402,15 @@ impl Quorum {
 
     /// Ends this node's part.
     pub(super) async fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
         if self.raft.shutdown().await.is_err() {
             tracing::warn!("the quorum's task ended in a panic");
         }
+    }
+
+    /// Whether its end was asked for.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// What only a newer node can read, if this one has met that: it cannot go on.
@@ -439,6 +473,11 @@ fn state(metrics: &Metrics) -> QuorumState {
             .map(|(id, log_id)| (*id, log_id.map_or(Offset(0), |id| offset(id.index).plus(1))))
             .collect()
     });
+    let holds_own_term = |id: &Option<LogId>| id.is_some_and(|id| id.leader_id.term == metrics.current_term);
+    let whole = metrics.replication.as_ref().map(|replication| {
+        let whole = replication.iter().filter(|(_, id)| holds_own_term(id));
+        whole.map(|(id, _)| *id).collect()
+    });
     QuorumState {
         leader: metrics.current_leader,
         term: metrics.current_term,
@@ -446,6 +485,7 @@ fn state(metrics: &Metrics) -> QuorumState {
         observers,
         addresses,
         reached: reached.unwrap_or_default(),
+        whole: whole.unwrap_or_default(),
         log_end: metrics
             .last_log_index
             .map_or(Offset(0), |index| offset(index).plus(1)),
@@ -464,3 +504,6 @@ fn offset(index: u64) -> Offset {
 fn index(offset: Offset) -> u64 {
     u64::try_from(offset.value()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

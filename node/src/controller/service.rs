@@ -39,6 +39,8 @@ const FREE_BYTES_MIN: u64 = 4 << 20;
 const FINISH: Duration = Duration::from_secs(1);
 /// How soon a leader that could not make sure of its reign tries again.
 const REIGN_RETRY: Duration = Duration::from_millis(50);
+/// How long a node that is to vote may take to get what it has not yet.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// What the service works with besides the quorum.
 pub(super) struct Parts {
@@ -142,6 +144,9 @@ impl Service {
                 }
                 is_running = watch.changed() => {
                     if !is_running {
+                        // A node without its part of the metadata would answer for ever that it is stopping.
+                        let has_failed = watch.state().failed.is_some();
+                        assert!(has_failed || self.quorum.is_stopping(), "the quorum's task died");
                         return;
                     }
                     let state = watch.state();
@@ -301,6 +306,11 @@ impl Service {
                     .into_iter()
                     .for_each(|(_, reply)| answer(reply, Err(error.clone())));
                 return;
+            }
+            let registers = |(change, _): &(Change, Reply)| matches!(change, Change::RegisterNode(_));
+            // The progress of a former node of that number would be taken for its own.
+            if waiting.iter().any(registers) && !self.dismiss_observers().await {
+                break;
             }
             match self.decide_all(waiting).await {
                 None => {
@@ -552,21 +562,28 @@ impl Service {
         }
     }
 
-    /// Nodes that are no members of the cluster any more need not hold the metadata.
-    async fn dismiss_observers(&mut self) {
+    /// Nodes that are no members of the cluster any more need not hold the metadata. Returns whether none is left.
+    async fn dismiss_observers(&mut self) -> bool {
         let image = self.image();
         let mut observers = self.quorum.state().observers;
         observers.retain(|id| !image.nodes.contains_key(id));
+        let mut is_done = true;
         for id in observers {
             self.quorum.peers().forget(id);
             if let Err(error) = self.quorum.remove_observer(id).await {
                 tracing::warn!(node = %id, %error, "node is an observer of the quorum still");
+                is_done = false;
             }
         }
+        is_done
     }
 
     async fn change_members(&mut self, change: MemberChange) -> Result<(), ProposeError> {
         self.may_decide()?;
+        if let MemberChange::AddVoter(node) = change {
+            let clock = &self.parts.sys.clock;
+            let _ = clock.timeout(CATCH_UP, self.quorum.until_whole(node)).await;
+        }
         let state = self.quorum.state();
         let refuse = |reason: String| Err(ProposeError::Refused(reason));
         let mut voters = state.voters.clone();
@@ -578,7 +595,8 @@ impl Service {
                 let behind = state
                     .log_end
                     .since(state.reached.get(&node).copied().unwrap_or_default());
-                if !state.voters.contains(&node) && behind > 1000 {
+                let is_whole = state.whole.contains(&node) && behind <= 1000;
+                if !state.voters.contains(&node) && !is_whole {
                     return refuse(format!(
                         "node {node} is {behind} entries behind: let it catch up first"
                     ));

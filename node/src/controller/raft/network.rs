@@ -17,6 +17,7 @@ use openraft::{BasicNode, OptionalSend, Snapshot, SnapshotMeta};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::newcomer::{self, Newcomer};
 use super::newer::Newer;
 use super::{Raft, Types, Vote};
 use crate::metadata::record::newer_in;
@@ -89,7 +90,7 @@ impl Portion {
 }
 
 #[derive(Serialize, Deserialize)]
-enum Request {
+pub(super) enum Request {
     Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<NodeId>),
 }
@@ -179,8 +180,13 @@ impl RaftNetwork<Types> for Member {
     }
 }
 
-/// Answers a vote or entries. Reports entries that only a newer node can read.
-pub(super) async fn answer(raft: &Raft, body: Bytes, newer: &Newer) -> Result<Bytes, String> {
+/// Answers a vote or entries. Reports entries that only a newer node can read; sees when a newcomer is none any more.
+pub(super) async fn answer(
+    raft: &Raft,
+    body: Bytes,
+    newer: &Newer,
+    newcomer: &Newcomer,
+) -> Result<Bytes, String> {
     let request: Request = serde_json::from_slice(&body).map_err(|error| match newer_in(&body) {
         Some(found) => {
             newer.report(&found);
@@ -189,7 +195,20 @@ pub(super) async fn answer(raft: &Raft, body: Bytes, newer: &Newer) -> Result<By
         None => error.to_string(),
     })?;
     match request {
+        Request::Append(rpc) if newcomer.is_one() => {
+            let (term, matching) = (rpc.vote.leader_id().term, newcomer::matching(&rpc));
+            let answer = raft.append_entries(rpc).await;
+            if answer
+                .as_ref()
+                .is_ok_and(|answer| newcomer::is_whole(term, matching, answer))
+            {
+                newcomer.end().await.map_err(|error| error.to_string())?;
+                raft.runtime_config().elect(true);
+            }
+            written(&answer)
+        }
         Request::Append(rpc) => written(&raft.append_entries(rpc).await),
+        Request::Vote(_) if newcomer.is_one() => Err("a newcomer has no vote yet".to_owned()),
         Request::Vote(rpc) => written(&raft.vote(rpc).await),
     }
 }

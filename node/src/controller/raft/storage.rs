@@ -1,7 +1,7 @@
 //! The quorum's log and vote on our disk: an ordinary log whose batches hold one entry each, at the offset that is the
 //! entry's index and in the epoch that is its term.
 //!
-//! Owns `metadata/log`, `metadata/vote` and `metadata/purged`. An entry counts when it is synced, a vote when its file
+//! Owns `metadata/log`, `metadata/vote` and `metadata/purged`; `newcomer` knows whether it begins with nothing. An entry counts when it is synced, a vote when its file
 //! has replaced the old one. After a failed write or sync nothing is taken any more; a full disk is waited for.
 
 use std::fmt::Debug;
@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::newcomer::Newcomer;
 use super::room::Room;
 use super::{Entry, LogId, OpenError, StorageError, Types, Vote, index, offset};
 use crate::log::{self, CopyEpochs, Limits, Log, LogReader, Logs, Oversize, Synced};
@@ -50,6 +51,7 @@ struct Inner {
     clock: Clock,
     tasks: Tasks,
     room: Room,
+    newcomer: Newcomer,
     /// The last entry that was let go of.
     purged: Mutex<Option<LogId>>,
     vote: Mutex<Option<Vote>>,
@@ -76,7 +78,7 @@ impl Store {
             );
         }
         let disk = Arc::clone(&sys.disk);
-        let vote = read_small(disk.as_ref(), VOTE)?;
+        let vote: Option<Vote> = read_small(disk.as_ref(), VOTE)?;
         let mut purged: Option<LogId> = read_small(disk.as_ref(), PURGED)?;
         let mut log = opened.log;
         let start = log.start();
@@ -95,6 +97,8 @@ impl Store {
             ));
         }
         purged = purged.filter(|_| log.end() > Offset::ZERO);
+        let has_nothing = log.end() == Offset::ZERO && vote.is_none();
+        let newcomer = Newcomer::open(&disk, &tasks, has_nothing)?;
         let reader = log.reader();
         Ok(Self {
             inner: Arc::new(Inner {
@@ -103,6 +107,7 @@ impl Store {
                 disk,
                 clock: sys.clock.clone(),
                 room: Room::new(sys.clock.clone(), &tasks),
+                newcomer,
                 tasks,
                 purged: Mutex::new(purged),
                 vote: Mutex::new(vote),
@@ -113,6 +118,10 @@ impl Store {
     /// The first entry that is still there, or would be.
     pub(super) fn start(&self) -> Offset {
         self.inner.reader.start()
+    }
+
+    pub(super) fn newcomer(&self) -> Newcomer {
+        self.inner.newcomer.clone()
     }
 
     async fn blocking<T: Send + 'static>(

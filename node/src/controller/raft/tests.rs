@@ -1,0 +1,86 @@
+//! What a node that has nothing does with the log of a cluster that it was in before.
+
+use std::time::Duration;
+
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::{CommittedLeaderId, EntryPayload};
+
+use super::network::Request;
+use super::*;
+use crate::config::BrokerConfig;
+use crate::controller::{self, Controller, Options};
+
+const LEADER: NodeId = NodeId(2);
+const TERM: u64 = 8;
+
+fn id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term, LEADER), index)
+}
+
+/// Node 1 alone votes, or node 2 while node 1 observes.
+fn voter(term: u64, index: u64, voter: NodeId) -> Entry {
+    let nodes = [NodeId(1), LEADER].map(|node| (node, BasicNode::new("n:1")));
+    let members = openraft::Membership::new(vec![BTreeSet::from([voter])], BTreeMap::from(nodes));
+    Entry {
+        log_id: id(term, index),
+        payload: EntryPayload::Membership(members),
+    }
+}
+
+async fn ask(node: &Controller, request: Request) -> Result<Bytes, String> {
+    let body = serde_json::to_vec(&request).unwrap();
+    node.quorum.answer(Kind::Raft, Bytes::from(body)).await
+}
+
+/// The leader sends entries, which the node takes.
+async fn append(node: &Controller, before: Option<LogId>, entries: Vec<Entry>) {
+    let request = AppendEntriesRequest {
+        vote: Vote::new_committed(TERM, LEADER),
+        prev_log_id: before,
+        entries,
+        leader_commit: Some(id(TERM, 3)),
+    };
+    let answer = ask(node, Request::Append(request)).await.unwrap();
+    let answer: Result<AppendEntriesResponse<NodeId>, RaftError<NodeId>> =
+        serde_json::from_slice(&answer).unwrap();
+    assert!(answer.unwrap().is_success());
+}
+
+/// Node 3 stands for election, with all there is.
+async fn is_voted_for(node: &Controller) -> bool {
+    let request = VoteRequest {
+        vote: Vote::new(TERM + 1, NodeId(3)),
+        last_log_id: Some(id(TERM, 3)),
+    };
+    ask(node, Request::Vote(request)).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_newcomer_is_not_elected_by_a_configuration_of_the_past() {
+    let sys = Sys::simulated(1);
+    let options = Options {
+        voters: BTreeMap::new(),
+        ..Options::alone("lab", BrokerConfig::new(BTreeMap::new()), &sys)
+    };
+    let (node, _) = controller::start(options).await.unwrap();
+    // Whoever votes alone is elected within a heartbeat, which is 20 ms: nothing else tells of what does not happen.
+    let many_heartbeats = Duration::from_millis(300);
+
+    append(&node, None, vec![voter(0, 0, NodeId(1)), voter(1, 1, NodeId(1))]).await;
+    tokio::time::sleep(many_heartbeats).await;
+    assert_eq!(
+        node.quorum.state().voters,
+        BTreeSet::from([NodeId(1)]),
+        "it is the only one"
+    );
+    node.quorum.elect().await;
+    tokio::time::sleep(many_heartbeats).await;
+    assert_eq!(node.quorum.state().term, TERM, "it stood for election");
+    assert!(!is_voted_for(&node).await);
+
+    append(&node, Some(id(1, 1)), vec![voter(1, 2, NodeId(1))]).await;
+    assert!(!is_voted_for(&node).await);
+    append(&node, Some(id(1, 2)), vec![voter(TERM, 3, LEADER)]).await;
+    assert!(is_voted_for(&node).await, "it has all that was committed");
+    sys.tasks.cancel();
+}
