@@ -36,9 +36,17 @@ fn start(words: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The simulator's own tests, then fixed seeds, of which some are run twice.
+/// That the known bugs can be put back, the simulator's own tests, then fixed seeds, of which some are run twice.
 pub(crate) fn test() -> anyhow::Result<Totals> {
     let mut sum = Totals::default();
+    for patch in patches(&[])? {
+        let mut check = Command::new("git");
+        check
+            .args(["apply", "--check"])
+            .arg(&patch)
+            .current_dir(place::root());
+        step::run("a known bug can be put back", &mut check)?;
+    }
     let mut unit = cargo(&place::root(), &target(), "test");
     let (output, succeeded) = step::run_and_read("simulator, unit", &mut unit)?;
     sum += totals::of_cargo(&output).seen(succeeded);
@@ -76,8 +84,8 @@ fn build(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
     Ok(target.join("debug/headwater-sim"))
 }
 
-/// Puts each known bug back, in a copy of the checkout, and sees to it that the simulator finds it.
-fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
+/// The known bugs of these names, or all.
+fn patches(names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let folder = place::root().join(FOLDER).join("known_bugs");
     let mut patches: Vec<PathBuf> = std::fs::read_dir(&folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -91,6 +99,12 @@ fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
         .collect();
     patches.sort();
     ensure!(!patches.is_empty(), "no such patch in {FOLDER}/known_bugs");
+    Ok(patches)
+}
+
+/// Puts each known bug back, in a copy of the checkout, and sees to it that the simulator finds it.
+fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
+    let patches = patches(names)?;
     let (mut found, mut missed) = (0, 0);
     let mut lines = Vec::new();
     for patch in &patches {
