@@ -8,7 +8,7 @@
 
 NAME is the transactional id of the first two. Histories are what `tests/checker` reads (its module `effects` says
 what each event means). All run until a line comes on stdin, or stdin is closed; one that is fenced ends by itself with
-status 3. `final` says `caught up` once every record has a copy, and goes on when a line comes.
+status 3, and so does one whose library does not return from a call long after the limit it was given. `final` says `caught up` once every record has a copy, and goes on when a line comes.
 """
 import faulthandler
 import json
@@ -17,6 +17,7 @@ import random
 import select
 import signal
 import sys
+import threading
 import time
 
 from confluent_kafka import (OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition)
@@ -26,6 +27,10 @@ GROUP = "copiers"
 FENCED = 3
 # Long enough for whatever a fault takes; the run is over before that only if something hangs.
 PATIENCE_S = 120
+# What a call of the library is given, and when its process is given up: librdkafka may wait on for the answer of a node
+# that was killed. Its transaction is open then, as if the client had been killed: its next life must find it so.
+LIMIT_S = 30
+STUCK_S = 3 * LIMIT_S
 ABORTED_ON_PURPOSE = 0.1
 BATCH = 200
 
@@ -87,11 +92,13 @@ class Transactions:
             "transaction.timeout.ms": 15_000,
             "linger.ms": 2,
         }))
-        self.persist(lambda: self.producer.init_transactions(30))
+        self.persist(lambda: self.producer.init_transactions(LIMIT_S))
 
     def persist(self, call) -> None:
         """Until it is done. KafkaException: the transaction must be aborted."""
         while True:
+            stuck = threading.Timer(STUCK_S, self.give_up)
+            stuck.start()
             try:
                 return call()
             except KafkaException as why:
@@ -103,6 +110,13 @@ class Transactions:
                     raise
                 if not error.retriable():
                     raise Fenced(str(error)) from why
+            finally:
+                stuck.cancel()
+
+    def give_up(self) -> None:
+        self.client.error(f"ends: a call that was given {LIMIT_S} s has not returned after {STUCK_S}")
+        faulthandler.dump_traceback()
+        os._exit(FENCED)
 
     def run(self, fill) -> str:
         """One transaction; what became of it."""
@@ -110,15 +124,15 @@ class Transactions:
             self.producer.begin_transaction()
             fill(self.producer, self.persist)
             if random.random() < ABORTED_ON_PURPOSE:
-                self.persist(lambda: self.producer.abort_transaction(30))
+                self.persist(lambda: self.producer.abort_transaction(LIMIT_S))
                 return "aborted"
-            self.persist(lambda: self.producer.commit_transaction(30))
+            self.persist(lambda: self.producer.commit_transaction(LIMIT_S))
             return "committed"
         except KafkaException as why:
             error = why.args[0]
             if error.fatal() or not error.txn_requires_abort():
                 raise Fenced(str(error)) from why
-            self.persist(lambda: self.producer.abort_transaction(30))
+            self.persist(lambda: self.producer.abort_transaction(LIMIT_S))
             return "aborted"
 
 
@@ -165,7 +179,7 @@ def copy(client: Client) -> None:
                 producer.produce(COPIES, str(message.offset()).encode(), partition=message.partition())
             offsets = [TopicPartition(SOURCE, partition, end) for partition, end in ends.items()]
             metadata = consumer.consumer_group_metadata()
-            persist(lambda: producer.send_offsets_to_transaction(offsets, metadata, 30))
+            persist(lambda: producer.send_offsets_to_transaction(offsets, metadata, LIMIT_S))
 
         if transactions.run(fill) != "committed":
             rewind(client, consumer, ends)
