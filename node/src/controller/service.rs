@@ -566,7 +566,8 @@ impl Service {
     async fn dismiss_observers(&mut self) -> bool {
         let image = self.image();
         let mut observers = self.quorum.state().observers;
-        observers.retain(|id| !image.nodes.contains_key(id));
+        // A leader without a vote goes by itself.
+        observers.retain(|id| *id != self.parts.me && !image.nodes.contains_key(id));
         let mut is_done = true;
         for id in observers {
             self.quorum.peers().forget(id);

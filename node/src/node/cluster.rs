@@ -375,7 +375,10 @@ impl Beat {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                _ = leaving.changed(), if !is_leaving => {}
+                changed = leaving.changed(), if !is_leaving => if changed.is_err() {
+                    // The node is being taken down.
+                    return;
+                },
                 changed = images.changed(), if is_alone => if changed.is_err() {
                     // The quorum's log failed, and nothing of the cluster will change here until the next start.
                     return;
