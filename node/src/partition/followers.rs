@@ -86,8 +86,8 @@ impl Followers {
         });
         if follower.last == Some(fetch) {
             // Nothing new of the replica itself, but the cluster may take it now, or not any more.
-            follower.joining = may_join && (follower.joining || follower.refused);
-            follower.refused &= !may_join;
+            let kept_up = follower.joining || follower.refused;
+            (follower.joining, follower.refused) = (may_join && kept_up, !may_join && kept_up);
             return;
         }
         let before = follower.last.filter(|last| last.at <= fetch.at);
@@ -200,6 +200,10 @@ mod tests {
         let mut followers = Followers::begin(&[], now);
         followers.fetched(fetch(10, 10, now), LAG, false);
         assert!(!followers.is_joining(NodeId(2)), "it is fenced");
+        followers.fetched(fetch(10, 10, now), LAG, true);
+        assert!(followers.is_joining(NodeId(2)));
+        followers.fetched(fetch(10, 10, now), LAG, false);
+        assert!(!followers.is_joining(NodeId(2)), "it is fenced again");
         followers.fetched(fetch(10, 10, now), LAG, true);
         assert!(followers.is_joining(NodeId(2)));
         // Once it has left, its last fetch is no reason to wait for it.
