@@ -6,6 +6,8 @@
 //!   record, nothing happens.
 //! - A replica that is alone may lead on in its epoch after a crash, since nobody can differ from it. So alone and with
 //!   others it never leads in the same epoch.
+//! - A replica that leaves takes its log away, and may come back without. What it fetched in the leader's epoch before says
+//!   nothing of the new one: no epoch sees it leave and come back.
 
 use super::change::{Factor, Reassignment};
 use super::decide::{Context, Decision, Tell};
@@ -130,16 +132,17 @@ fn moved(
 
 /// Makes these the replicas: who is none of them is not in sync either. If the leader is none of them, another one leads.
 fn hold(next: &mut PartitionState, replicas: Vec<NodeId>, rules: Rules, is_active: impl Fn(NodeId) -> bool) {
-    let (before, epoch) = (next.replicas.len(), next.leader_epoch);
+    let epoch = next.leader_epoch;
     next.isr.retain(|node| replicas.contains(node));
     next.eligible.retain(|node| replicas.contains(node));
-    next.replicas = replicas;
+    let before = std::mem::replace(&mut next.replicas, replicas);
     let must_elect = next.leader != NodeId::NONE && !next.isr.contains(&next.leader);
     if must_elect || next.isr.is_empty() {
         elections::elect(next, rules, is_active);
     }
-    let is_alone_or_was = (before == 1) != (next.replicas.len() == 1);
-    if is_alone_or_was && next.leader != NodeId::NONE && next.leader_epoch == epoch {
+    let is_alone_or_was = (before.len() == 1) != (next.replicas.len() == 1);
+    let has_left = before.iter().any(|node| !next.replicas.contains(node));
+    if (is_alone_or_was || has_left) && next.leader != NodeId::NONE && next.leader_epoch == epoch {
         elections::reign(next, next.leader);
     }
 }

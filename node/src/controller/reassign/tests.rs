@@ -68,7 +68,7 @@ fn who_is_removed_goes_when_all_who_are_added_are_in_sync() {
 #[test]
 fn where_nobody_has_to_catch_up_it_is_done_at_once() {
     let whole = held_by(&[1, 2, 3], &[1, 2, 3]);
-    check(&to(&whole, &[2, 1]), [&[2, 1], &[], &[], &[1, 2]], 1, 4);
+    check(&to(&whole, &[2, 1]), [&[2, 1], &[], &[], &[1, 2]], 1, 5);
     check(&to(&whole, &[3, 2]), [&[3, 2], &[], &[], &[2, 3]], 3, 5);
     check(&to(&whole, &[3, 2, 1]), [&[3, 2, 1], &[], &[], &[1, 2, 3]], 1, 4);
 }
@@ -91,9 +91,9 @@ fn who_stays_must_be_enough_to_go_on_writing() {
 #[test]
 fn another_target_starts_from_those_who_were_there_before() {
     let moving = in_sync(&to(&held_by(&[1, 2], &[1, 2]), &[3, 4]), &[1, 2, 3]);
-    check(&to(&moving, &[2, 4]), [&[2, 4, 1], &[4], &[1], &[1, 2]], 1, 4);
+    check(&to(&moving, &[2, 4]), [&[2, 4, 1], &[4], &[1], &[1, 2]], 1, 5);
     let back = moved(&moving, &origin(&moving), RULES, |_| true).expect("they are all in sync");
-    check(&back, [&[1, 2], &[], &[], &[1, 2]], 1, 4);
+    check(&back, [&[1, 2], &[], &[], &[1, 2]], 1, 5);
 }
 
 #[test]
@@ -225,6 +225,13 @@ impl Model {
         );
         prop_assert!(
             next.leader_epoch >= self.state.leader_epoch && next.partition_epoch > self.state.partition_epoch
+        );
+        let leaves = |node: &NodeId| !next.replicas.contains(node);
+        prop_assert!(
+            next.leader == NodeId::NONE
+                || next.leader_epoch > self.state.leader_epoch
+                || !self.state.replicas.iter().any(leaves),
+            "what it fetched counts still: {next:?}"
         );
         // Who holds it no more has deleted it.
         self.held.retain(|node, _| next.replicas.contains(&NodeId(*node)));
