@@ -99,6 +99,9 @@ def produce(client: Client, bootstrap: str, topic: str, partitions: int, load: s
         "client.id": client.name,
         "acks": "all",
         "enable.idempotence": True,
+        # With more, a batch that is refused after an earlier one makes librdkafka begin a new epoch on all partitions, and
+        # send again under new numbers what another partition may have stored already (confluentinc/librdkafka#4953).
+        "max.in.flight.requests.per.connection": 1,
         "linger.ms": 5,
         "message.timeout.ms": DELIVERY_MS,
         "socket.timeout.ms": 10_000,
