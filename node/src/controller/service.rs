@@ -23,6 +23,7 @@ use crate::sys::mailbox::Mailbox;
 use crate::telemetry::health::State;
 use crate::telemetry::{Counter, Health, Histogram, Metrics, names};
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, TopicId};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -588,6 +589,11 @@ impl Service {
         let state = self.quorum.state();
         let refuse = |reason: String| Err(ProposeError::Refused(reason));
         let mut voters = state.voters.clone();
+        if let Some(done) = done_already(&change, &voters) {
+            // A leader that was replaced would tell of a state that is over.
+            let leads = self.quorum.leads_still().await;
+            return Err(leads.err().map_or(done, |error| propose_error(&error)));
+        }
         match change {
             MemberChange::AddVoter(node) => {
                 if !state.addresses.contains_key(&node) {
@@ -596,8 +602,7 @@ impl Service {
                 let behind = state
                     .log_end
                     .since(state.reached.get(&node).copied().unwrap_or_default());
-                let is_whole = state.whole.contains(&node) && behind <= 1000;
-                if !state.voters.contains(&node) && !is_whole {
+                if !state.whole.contains(&node) || behind > 1000 {
                     return refuse(format!(
                         "node {node} is {behind} entries behind: let it catch up first"
                     ));
@@ -611,9 +616,6 @@ impl Service {
                 }
             }
         }
-        if voters == state.voters {
-            return Ok(());
-        }
         // Heartbeats are needed from the moment a second vote counts.
         self.quorum.keep_time(true);
         let changed = self.quorum.set_voters(voters).await;
@@ -621,6 +623,21 @@ impl Service {
             tracing::warn!(%error, "the voters of the quorum could not be changed");
             propose_error(&error)
         })
+    }
+}
+
+/// What to say of a change that would change nothing.
+fn done_already(change: &MemberChange, voters: &BTreeSet<NodeId>) -> Option<ProposeError> {
+    let kind = "voter".into();
+    match change {
+        MemberChange::AddVoter(node) => voters.contains(node).then(|| ProposeError::Exists {
+            kind,
+            name: node.to_string(),
+        }),
+        MemberChange::RemoveVoter(node) => (!voters.contains(node)).then(|| ProposeError::Unknown {
+            kind,
+            name: node.to_string(),
+        }),
     }
 }
 

@@ -32,15 +32,5 @@ pub(in crate::server) async fn handle(
 
 async fn add(context: &Context, named: &Named) -> Result<(), Refusal> {
     voters::check(context, named)?;
-    if context
-        .services()
-        .controller
-        .quorum()
-        .voters
-        .contains(&named.node)
-    {
-        let message = format!("node {} is a voter already", named.node);
-        return Err(Refusal::new(ErrorCode::DUPLICATE_VOTER, message));
-    }
     voters::change(context, MemberChange::AddVoter(named.node)).await
 }

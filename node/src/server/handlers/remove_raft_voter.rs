@@ -31,15 +31,5 @@ pub(in crate::server) async fn handle(
 
 async fn remove(context: &Context, named: &Named) -> Result<(), Refusal> {
     voters::check(context, named)?;
-    if !context
-        .services()
-        .controller
-        .quorum()
-        .voters
-        .contains(&named.node)
-    {
-        let message = format!("node {} is no voter", named.node);
-        return Err(Refusal::new(ErrorCode::VOTER_NOT_FOUND, message));
-    }
     voters::change(context, MemberChange::RemoveVoter(named.node)).await
 }

@@ -5,7 +5,7 @@ use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::primitives::{Str, Uuid};
 
 use super::refusal::Refusal;
-use crate::controller::MemberChange;
+use crate::controller::{MemberChange, ProposeError};
 use crate::server::request::Context;
 
 /// The voter that a request names.
@@ -35,7 +35,17 @@ pub(super) fn check(context: &Context, named: &Named) -> Result<(), Refusal> {
     }
 }
 
+/// Only who leads the quorum knows whether there is anything to change.
 pub(super) async fn change(context: &Context, change: MemberChange) -> Result<(), Refusal> {
-    let changed = context.services().controller.change_members(change).await;
-    changed.map_err(Refusal::from)
+    let changed = context.services().controller.change_members(change.clone()).await;
+    changed.map_err(|error| match (error, change) {
+        (ProposeError::Exists { .. }, MemberChange::AddVoter(node)) => Refusal::new(
+            ErrorCode::DUPLICATE_VOTER,
+            format!("node {node} is a voter already"),
+        ),
+        (ProposeError::Unknown { .. }, MemberChange::RemoveVoter(node)) => {
+            Refusal::new(ErrorCode::VOTER_NOT_FOUND, format!("node {node} is no voter"))
+        }
+        (error, _) => Refusal::from(error),
+    })
 }
