@@ -20,6 +20,9 @@ use crate::scenario::Rates;
 use crate::summary::Summary;
 use crate::trace::Trace;
 
+/// How the end of a node reads that is no member of its cluster any more.
+const UNREGISTERED: &str = "it was unregistered";
+
 /// Something to be undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Repair {
@@ -42,6 +45,8 @@ pub(crate) struct Faults {
     hurt: BTreeSet<usize>,
     /// Machines whose disk failed or was full, ever.
     touched: BTreeSet<usize>,
+    /// Nodes that may still be unregistered by a request of long ago.
+    farewells: BTreeSet<usize>,
     /// Machines that are not to be started.
     kept_down: BTreeSet<usize>,
     violation: Option<Violation>,
@@ -69,6 +74,7 @@ impl Faults {
             phase: Phase::NotYet,
             hurt: BTreeSet::new(),
             touched: BTreeSet::new(),
+            farewells: BTreeSet::new(),
             kept_down: BTreeSet::new(),
             violation: None,
         }
@@ -165,6 +171,10 @@ impl Faults {
         }
     }
 
+    pub(crate) fn expect_farewell(&mut self, index: usize) {
+        self.farewells.insert(index);
+    }
+
     /// A node that has ended is booted, as a supervisor does; so is one that has given up what its failed disk holds, as an
     /// operator does, when there are no faults to wait for any more.
     fn look_after(&mut self, now: Duration, index: usize, machine: &mut Machine, summary: &mut Summary) {
@@ -173,7 +183,8 @@ impl Faults {
                 let what = format!("{} ended: {reason}", machine.name);
                 self.trace.say(&what);
                 summary.count("ended");
-                if !self.touched.contains(&index) {
+                let is_farewell = self.farewells.contains(&index) && reason.ends_with(UNREGISTERED);
+                if !is_farewell && !self.touched.contains(&index) {
                     let violation = Violation::new("a node runs until it is stopped", what);
                     self.violation.get_or_insert(violation);
                 }

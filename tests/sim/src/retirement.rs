@@ -35,6 +35,9 @@ pub(crate) fn tick(
         Stage::Joining(node) => {
             summary.count("joined");
             machines[index(node)].begin_anew();
+            if control.has_unanswered_farewell(node) {
+                faults.expect_farewell(index(node));
+            }
             faults.let_up(index(node));
             control.set_stage(Stage::Member);
         }

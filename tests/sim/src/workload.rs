@@ -8,7 +8,7 @@ pub(crate) mod operate;
 pub(crate) mod produce;
 pub(crate) mod retire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +36,8 @@ pub(crate) struct Control {
     counts: Mutex<BTreeMap<&'static str, u64>>,
     /// The one node that is taken out of the cluster.
     stage: Mutex<Stage>,
+    /// Nodes that were asked to be unregistered without an answer: the request may arrive at any time.
+    farewells: Mutex<BTreeSet<i32>>,
 }
 
 impl Control {
@@ -53,6 +55,16 @@ impl Control {
 
     pub(crate) fn set_stage(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    pub(crate) fn note_unanswered_farewell(&self, node: i32) {
+        let mut farewells = self.farewells.lock().unwrap_or_else(PoisonError::into_inner);
+        farewells.insert(node);
+    }
+
+    pub(crate) fn has_unanswered_farewell(&self, node: i32) -> bool {
+        let farewells = self.farewells.lock().unwrap_or_else(PoisonError::into_inner);
+        farewells.contains(&node)
     }
 
     /// For the summary.

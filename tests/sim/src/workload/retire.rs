@@ -99,7 +99,15 @@ impl Operator {
             ..Default::default()
         };
         let has_vote = match self.client.call(&self.client.any_node(), &take, 0).await {
-            Ok(answer) => ErrorCode(answer.error_code) != ErrorCode::VOTER_NOT_FOUND,
+            Ok(answer) if ErrorCode(answer.error_code) == ErrorCode::VOTER_NOT_FOUND => false,
+            Ok(answer) => {
+                if let Some(refused) = &answer.error_message {
+                    self.client
+                        .trace
+                        .say(format_args!("n{node} keeps its vote: {refused}"));
+                }
+                true
+            }
             Err(error) => {
                 self.client
                     .trace
@@ -161,12 +169,14 @@ impl Operator {
         };
         let mut refused = 0;
         while refused < TRIES {
-            if let Ok(answer) = self.client.call(&self.client.any_node(), &request, 0).await {
-                match ErrorCode(answer.error_code) {
+            match self.client.call(&self.client.any_node(), &request, 0).await {
+                Ok(answer) => match ErrorCode(answer.error_code) {
                     ErrorCode::NONE | ErrorCode::BROKER_ID_NOT_REGISTERED => return true,
                     ErrorCode::POLICY_VIOLATION => refused += 1,
                     _ => self.control.retried(),
-                }
+                },
+                // It may arrive when the new one is in, and is obeyed.
+                Err(_) => self.control.note_unanswered_farewell(node),
             }
             self.client.pause_ms(400).await;
         }
