@@ -598,9 +598,15 @@ impl Log {
     fn roll(&mut self, base: Offset, bytes: u64) -> Result<Offset, AppendError> {
         let is_gap = base != self.end();
         let shared = &self.shared;
-        let created = Segment::create(&shared.logs.disk, &shared.folder, base);
-        let created = created.and_then(|new| self.active.segment.seal().map(|()| new));
-        let segment = created.map_err(|cause| self.refuse("making of a segment", bytes, cause))?;
+        let segment = Segment::create(&shared.logs.disk, &shared.folder, base)
+            .map_err(|cause| self.refuse("making of a segment", bytes, cause))?;
+        if let Err(cause) = self.active.segment.seal() {
+            // What is smaller may still fit into the old one: then nothing may lie behind it. The next sync makes sure of that.
+            let removed = segment.remove();
+            removed.map_err(|cause| shared.flush.break_by("removal of an empty segment", cause))?;
+            shared.flush.note_folder_changed();
+            return Err(self.refuse("end of a segment", bytes, cause));
+        }
         segment.set_index_interval(self.config.index_interval_bytes);
         let mut segments = Vec::clone(&shared.segments.load());
         segments.push(Arc::clone(&segment));

@@ -224,6 +224,11 @@ impl Flush {
         state.sealed.push(old);
     }
 
+    /// The next sync is one of the folder, too.
+    pub(super) fn note_folder_changed(&self) {
+        lock(&self.state).folder_changed = true;
+    }
+
     /// Notes that nothing was ever written to the log.
     pub(super) fn note_new(&self) {
         lock(&self.state).is_new = true;

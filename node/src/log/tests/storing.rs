@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use super::*;
+use crate::sys::disk::Open;
 use crate::sys::disk::memory::Operation;
 
 #[test]
@@ -100,6 +101,39 @@ fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
     bench.disk.set_capacity(u64::MAX);
     log.append(vec![batch(&[300])], EPOCH).unwrap();
     log.close().unwrap();
+    assert_eq!(
+        read_all(&bench.log().reader(), Offset(0), 9999),
+        [(0, 1), (1, 2), (2, 3)]
+    );
+}
+
+#[test]
+fn a_segment_that_a_full_disk_has_no_room_for_leaves_nothing_behind() {
+    let bench = Bench::new(Config {
+        segment_bytes: 1000,
+        ..config()
+    });
+    let mut log = bench.log();
+    log.append(vec![batch(&[300])], EPOCH).unwrap();
+    log.flush_now().unwrap();
+    bench.disk.leave_room(0);
+    let refused = log.append(vec![batch(&[900])], EPOCH);
+    assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+    bench.disk.set_capacity(u64::MAX);
+    // It fits into the old segment: nothing may begin where it lies.
+    log.append(vec![batch(&[20])], EPOCH).unwrap();
+    log.append(vec![batch(&[900])], EPOCH).unwrap();
+    log.flush_now().unwrap();
+    bench.disk.crash();
+    drop(log);
+    let left = bench.disk.open(
+        Path::new(FOLDER).join("00000000000000000001.log").as_path(),
+        Open::Read,
+    );
+    assert_eq!(
+        left.map(drop).map_err(|error| error.kind()),
+        Err(ErrorKind::NotFound)
+    );
     assert_eq!(
         read_all(&bench.log().reader(), Offset(0), 9999),
         [(0, 1), (1, 2), (2, 3)]
