@@ -82,12 +82,7 @@ impl Log {
         committed.map(|_| end).map_err(|error| stopped(&error))
     }
 
-    /// Where the next append goes, or behind it.
-    pub fn end(&self) -> Offset {
-        self.partition.watermarks().borrow().log_end
-    }
-
-    /// Gives every batch between two offsets to `visit`, with the first of them.
+    /// Gives every batch between two offsets to `visit`, with the first of them, and no batch behind them.
     pub async fn read_between(
         &self,
         mut from: Offset,
@@ -113,7 +108,10 @@ impl Log {
                 return Err(Unread::Failed(format!("nothing follows offset {from}")));
             }
             for batch in Batches::new(outcome.contiguous()) {
-                let replayed = batch.and_then(|batch| visit(&batch, from));
+                let replayed = batch.and_then(|batch| match batch.base_offset() < end {
+                    true => visit(&batch, from),
+                    false => Ok(()),
+                });
                 replayed.map_err(|error| stopped(&error))?;
             }
             from = outcome.next;

@@ -80,7 +80,9 @@ enum Lost {
 enum Written {
     Records {
         write: WriteId,
-        result: Result<(), AppendError>,
+        /// Where they lie.
+        result: Result<Offset, AppendError>,
+        transaction: Option<InTransaction>,
     },
     /// All that is alive, once more; from where on.
     Everything(Result<Offset, AppendError>),
@@ -200,7 +202,10 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 changed = self.watermarks.changed(), if has_pending => match changed {
-                    Ok(()) => self.read_markers().await?,
+                    Ok(()) => {
+                        let until = self.watermarks.borrow_and_update().high_watermark;
+                        self.read_markers(until).await?;
+                    }
                     Err(_) => return Err(Lost::NotLeader),
                 },
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.note(written).await?,
@@ -246,10 +251,14 @@ impl Coordinator {
                     // A refusal keeps its place: the state hears of writes in their order.
                     self.writes.push_back(Box::pin(async move {
                         let result = match appended {
-                            Ok(pending) => pending.await.map(|_| ()),
+                            Ok(pending) => pending.await.map(|done| done.base_offset),
                             Err(error) => Err(error),
                         };
-                        Written::Records { write, result }
+                        Written::Records {
+                            write,
+                            result,
+                            transaction,
+                        }
                     }));
                 }
             }
@@ -268,10 +277,6 @@ impl Coordinator {
         records: &[GroupRecord],
         now_ms: i64,
     ) -> Result<Pending, AppendError> {
-        if !self.state.has_pending() && self.writes.is_empty() {
-            // Whatever marker comes, it comes behind this.
-            self.read_to = self.read_to.max(self.log.end());
-        }
         let InTransaction {
             producer,
             epoch,
@@ -282,36 +287,53 @@ impl Coordinator {
             .await
     }
 
-    /// Looks for markers in what has been committed since it was looked at last.
-    async fn read_markers(&mut self) -> Result<(), Lost> {
+    /// Commits of a transaction lie at `at`. Markers in front of them end what came before; one behind them may have been met
+    /// already, when they were not known yet.
+    async fn note_commits(&mut self, write: WriteId, at: Offset) -> Result<(), Lost> {
+        if self.state.has_pending() {
+            self.read_markers(at).await?;
+        }
+        self.state.appended(write, Ok(at), self.now());
+        self.read_to = at;
         let until = self.watermarks.borrow_and_update().high_watermark;
+        self.read_markers(until).await
+    }
+
+    /// Looks for markers in what has been committed since it was looked at last, up to an offset.
+    async fn read_markers(&mut self, until: Offset) -> Result<(), Lost> {
         if until <= self.read_to {
             return Ok(());
         }
         let mut ended = Vec::new();
         let mark = |batch: &BatchView, _| {
             if let Some(end) = end_of(batch) {
-                ended.push((batch.header().producer_id, end.kind));
+                ended.push((batch.header().producer_id, end.kind, batch.base_offset()));
             }
             Ok(())
         };
         self.log.read_between(self.read_to, until, mark).await?;
         self.read_to = until;
-        for (producer, kind) in ended {
-            self.state.transaction_ended(producer, kind);
+        for (producer, kind, marker) in ended {
+            self.state.transaction_ended(producer, kind, marker);
         }
         Ok(())
     }
 
     async fn note(&mut self, written: Written) -> Result<(), Lost> {
         match written {
-            Written::Records { write, result } => {
+            Written::Records {
+                write,
+                result,
+                transaction,
+            } => {
                 let result = match result {
-                    Ok(()) => Ok(()),
+                    Ok(at) => Ok(at),
                     Err(error) => Err(judge(error)?),
                 };
-                let now = self.now();
-                self.state.appended(write, result, now);
+                match (result, transaction) {
+                    (Ok(at), Some(_)) => self.note_commits(write, at).await?,
+                    (Ok(_), None) | (Err(_), _) => self.state.appended(write, result, self.now()),
+                }
                 self.look_at_size();
             }
             Written::Everything(Ok(from)) => {
@@ -401,7 +423,7 @@ fn replay_batch(batch: &BatchView, from: Offset, replay: &mut Replay) -> Result<
         return Ok(());
     }
     each_record(batch, from, |key, value| match header.is_transactional() {
-        true => replay.record_in(header.producer_id, key, value),
+        true => replay.record_in((header.producer_id, header.base_offset), key, value),
         false => replay.record(key, value),
     })
 }

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use consumer::{Reconciling, Topics};
 use deadlines::{Deadlines, Due};
 use group::Group;
+use headwater_protocol::ids::Offset;
 use offsets::Committing;
 use pending::Pending;
 use records::Moved;
@@ -205,13 +206,15 @@ impl State {
         }
     }
 
-    /// What became of a write. Called in the order of the writes.
-    pub(crate) fn appended(&mut self, write: WriteId, result: Result<(), AppendRefused>, now: Now) {
+    /// What became of a write, and where it lies. Called in the order of the writes.
+    pub(crate) fn appended(&mut self, write: WriteId, result: Result<Offset, AppendRefused>, now: Now) {
         let Some(undertaking) = self.undertakings.remove(&write) else {
             return;
         };
+        let at = result;
+        let result = result.map(drop);
         match undertaking {
-            Undertaking::Commit(committing) => self.commit_is_done(committing, result),
+            Undertaking::Commit(committing) => self.commit_is_done(committing, at),
             Undertaking::Assignment {
                 group,
                 generation,

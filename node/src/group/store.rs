@@ -192,14 +192,21 @@ pub(crate) struct Replay {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PendingOffset {
     pub(crate) producer: ProducerId,
+    /// Where its batch lies.
+    pub(crate) at: Offset,
     pub(crate) group: Name,
     pub(crate) partition: TopicPartition,
     pub(crate) committed: Committed,
 }
 
 impl Replay {
-    /// Folds in one record of a transaction.
-    pub(crate) fn record_in(&mut self, producer: ProducerId, key: Option<&[u8]>, value: Option<&[u8]>) {
+    /// Folds in one record of a transaction, of the batch that lies at `at`.
+    pub(crate) fn record_in(
+        &mut self,
+        (producer, at): (ProducerId, Offset),
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) {
         let read = || {
             let mut key = Reader::new(key.ok_or(Malformed)?);
             if !matches!(key.i16()?, 0 | OFFSET_KEY) {
@@ -207,6 +214,7 @@ impl Replay {
             }
             Ok(PendingOffset {
                 producer,
+                at,
                 group: key.string()?,
                 partition: TopicPartition {
                     topic: key.string()?,

@@ -9,6 +9,7 @@ use super::super::store;
 use super::consumer::{Committer, ConsumerGroup};
 use super::group::{Group, Phase};
 use super::{Answer, CallId, Now, State, Undertaking, refusal};
+use headwater_protocol::ids::Offset;
 
 /// A commit on its way into the log.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl State {
         self.write_in(commit.transaction, records, Undertaking::Commit(committing));
     }
 
-    pub(super) fn commit_is_done(&mut self, committing: Committing, result: Result<(), AppendRefused>) {
+    pub(super) fn commit_is_done(&mut self, committing: Committing, result: Result<Offset, AppendRefused>) {
         let Committing {
             call,
             group: name,
@@ -122,10 +123,10 @@ impl State {
             }
         }
         let answer = match result {
-            Ok(()) => {
+            Ok(at) => {
                 match transaction {
                     Some(InTransaction { producer, .. }) => {
-                        self.pending.add(producer, name.clone(), offsets);
+                        self.pending.add(producer, name.clone(), at, offsets);
                     }
                     None => {
                         for (partition, committed) in offsets {

@@ -1,20 +1,21 @@
 //! Offsets that were committed in a transaction: they are in the log, and seen once a marker there says that the transaction is
 //! committed.
 //!
-//! Which of several commits of a partition holds is told by their order in the log, not by that of the markers.
+//! Which of several commits of a partition holds is told by their order in the log, not by that of the markers. A marker ends
+//! what lies in front of it, so that the same one may be told of again.
 
 use super::super::request::{Committed, Name, Offsets, TopicPartition};
 use super::super::store;
 use super::State;
-use headwater_protocol::ids::ProducerId;
+use headwater_protocol::ids::{Offset, ProducerId};
 use headwater_protocol::record::ControlKind;
 use std::collections::BTreeMap;
 
 /// One commit that waits for its marker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
-    /// Rises with the place in the log.
-    order: u64,
+    /// Where it lies in the log.
+    at: Offset,
     committed: Committed,
 }
 
@@ -22,7 +23,6 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     by_producer: BTreeMap<ProducerId, BTreeMap<(Name, TopicPartition), Waiting>>,
-    next_order: u64,
 }
 
 impl Pending {
@@ -46,21 +46,20 @@ impl Pending {
         &mut self,
         producer: ProducerId,
         group: Name,
+        at: Offset,
         offsets: impl IntoIterator<Item = (TopicPartition, Committed)>,
     ) {
         let waiting = self.by_producer.entry(producer).or_default();
         for (partition, committed) in offsets {
-            let order = self.next_order;
-            self.next_order += 1;
-            waiting.insert((group.clone(), partition), Waiting { order, committed });
+            waiting.insert((group.clone(), partition), Waiting { at, committed });
         }
     }
 
-    /// Something newer lies in the log: what waits and came before `order` is overruled.
-    pub(super) fn overrule(&mut self, group: &str, partition: &TopicPartition, order: Option<u64>) {
+    /// Something newer lies in the log: what waits and lies before `at` is overruled. None: all that waits.
+    pub(super) fn overrule(&mut self, group: &str, partition: &TopicPartition, at: Option<Offset>) {
         let stays = |key: &(Name, TopicPartition), waiting: &mut Waiting| {
             let is_same = &*key.0 == group && key.1 == *partition;
-            !is_same || order.is_some_and(|order| waiting.order >= order)
+            !is_same || at.is_some_and(|at| waiting.at >= at)
         };
         for waiting in self.by_producer.values_mut() {
             waiting.retain(stays);
@@ -84,14 +83,18 @@ impl State {
         waits.cloned().collect()
     }
 
-    /// A marker lies in the log.
-    pub(crate) fn transaction_ended(&mut self, producer: ProducerId, kind: ControlKind) {
-        let Some(waiting) = self.pending.by_producer.remove(&producer) else {
+    /// A marker lies at `marker` in the log.
+    pub(crate) fn transaction_ended(&mut self, producer: ProducerId, kind: ControlKind, marker: Offset) {
+        let Some(waiting) = self.pending.by_producer.get_mut(&producer) else {
             return;
         };
-        for ((group, partition), Waiting { order, committed }) in waiting {
+        let ended: Vec<_> = waiting.extract_if(.., |_, it| it.at < marker).collect();
+        if waiting.is_empty() {
+            self.pending.by_producer.remove(&producer);
+        }
+        for ((group, partition), Waiting { at, committed }) in ended {
             if kind == ControlKind::Commit {
-                self.pending.overrule(&group, &partition, Some(order));
+                self.pending.overrule(&group, &partition, Some(at));
                 self.put_offset(&group, partition, committed);
             }
             self.remove_if_bare(&group);
@@ -102,6 +105,7 @@ impl State {
     pub(crate) fn restore_pending(&mut self, pending: Vec<store::PendingOffset>, now: super::Now) {
         for store::PendingOffset {
             producer,
+            at,
             group,
             partition,
             committed,
@@ -110,7 +114,7 @@ impl State {
             if !self.groups.contains_key(&group) {
                 self.add_group(super::Group::new(group.clone()), now);
             }
-            self.pending.add(producer, group, [(partition, committed)]);
+            self.pending.add(producer, group, at, [(partition, committed)]);
         }
     }
 }

@@ -133,7 +133,8 @@ impl Lab {
             }
             if !self.holds {
                 for (write, records) in std::mem::take(&mut self.held) {
-                    let result = self.refuses.map_or(Ok(()), Err);
+                    let at = Offset(i64::try_from(self.log.len()).unwrap());
+                    let result = self.refuses.map_or(Ok(at), Err);
                     if result.is_ok() {
                         self.log.extend(records);
                     }

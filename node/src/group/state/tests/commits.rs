@@ -1,6 +1,31 @@
 //! Offsets: who commits, when it is seen, and when it goes.
 
 use super::*;
+use headwater_protocol::ids::{ProducerEpoch, ProducerId};
+use headwater_protocol::record::ControlKind;
+
+const P7: ProducerId = ProducerId(7);
+const P8: ProducerId = ProducerId(8);
+
+fn commit_in(lab: &mut Lab, producer: ProducerId, topic: &str, offset: i64) {
+    let call = lab.call();
+    let transaction = InTransaction {
+        producer,
+        epoch: ProducerEpoch(0),
+        verified: None,
+    };
+    let commit = Commit {
+        who: nobody(),
+        generation: Generation(-1),
+        offsets: vec![(partition(topic, 0), new_offset(offset))],
+        knows_epochs: true,
+        transaction: Some(transaction),
+    };
+    let now = lab.now();
+    lab.state.commit(now, call, &commit);
+    lab.settle();
+    assert_eq!(lab.outcome(call), Ok(()));
+}
 
 #[test]
 fn a_commit_is_seen_when_it_is_kept() {
@@ -24,6 +49,40 @@ fn a_commit_is_seen_when_it_is_kept() {
         assert_eq!(lab.committed("t"), Some(5));
     }
     assert_eq!(lab.read_back().state.live_bytes(), lab.state.live_bytes());
+}
+
+#[test]
+fn a_marker_ends_what_lies_in_front_of_it_however_often_it_is_told_of() {
+    let mut lab = Lab::new();
+    let seen = |lab: &Lab| (lab.committed("t"), lab.committed("u"));
+    let (aborted, committed) = (ControlKind::Abort, ControlKind::Commit);
+    commit_in(&mut lab, P7, "t", 5);
+    commit_in(&mut lab, P7, "u", 6);
+    lab.state.transaction_ended(P7, aborted, Offset(1));
+    lab.state.transaction_ended(P7, committed, Offset(2));
+    assert_eq!(seen(&lab), (None, Some(6)));
+    // One marker told of twice, in front of what comes next.
+    commit_in(&mut lab, P7, "t", 7);
+    lab.state.transaction_ended(P7, aborted, Offset(1));
+    lab.state.transaction_ended(P7, committed, Offset(2));
+    assert_eq!(seen(&lab), (None, Some(6)), "neither aborted nor committed yet");
+    lab.state.transaction_ended(P7, committed, Offset(3));
+    assert_eq!(seen(&lab), (Some(7), Some(6)));
+    assert!(!lab.state.has_pending());
+}
+
+#[test]
+fn of_two_transactions_the_commit_that_lies_behind_holds_whichever_ends_first() {
+    for order in [[P7, P8], [P8, P7]] {
+        let mut lab = Lab::new();
+        commit_in(&mut lab, P7, "t", 5);
+        commit_in(&mut lab, P8, "t", 6);
+        for producer in order {
+            lab.state
+                .transaction_ended(producer, ControlKind::Commit, Offset(9));
+        }
+        assert_eq!(lab.committed("t"), Some(6), "{order:?}");
+    }
 }
 
 #[test]
