@@ -1,7 +1,8 @@
 //! Which batches belong to transactions that were aborted, and which markers have nothing left to mark. Pure.
 //!
 //! Owns the rules, as Kafka has them: what was aborted is dropped like a record that was written again; a marker is needed
-//! as long as a batch of its transaction may still be read. It must be shown every batch of a log, in order.
+//! as long as a batch of its transaction may still be read. It must be shown the batches of a log in order; whoever only asks
+//! what was aborted need not show markers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,12 +19,21 @@ pub struct Aborted {
     pub last: Offset,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Aborting {
+    /// Its marker.
+    last: Offset,
+    /// One of its batches with records was met.
+    was_met: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     /// By their first offset, highest first: those to come.
     coming: Vec<Aborted>,
-    /// Being aborted where the walk is, and whether one of its batches with records was met.
-    aborting: BTreeMap<ProducerId, bool>,
+    /// Those that began where the walk is or in front of it. One of them is over behind its marker, which may not be there any
+    /// more, nor be shown.
+    aborting: BTreeMap<ProducerId, Aborting>,
     /// Producers of whose open transaction, not aborted, records were met.
     alive: BTreeSet<ProducerId>,
 }
@@ -45,15 +55,16 @@ impl Transactions {
         }
         while let Some(next) = self.coming.pop_if(|it| it.first <= header.last_offset()) {
             if next.last >= header.base_offset {
-                self.aborting.insert(next.producer, false);
+                let (last, was_met) = (next.last, false);
+                self.aborting.insert(next.producer, Aborting { last, was_met });
             }
         }
         match self.aborting.get_mut(&header.producer_id) {
-            Some(was_met) => {
-                *was_met = true;
+            Some(aborting) if header.base_offset < aborting.last => {
+                aborting.was_met = true;
                 true
             }
-            None => {
+            Some(_) | None => {
                 self.alive.insert(header.producer_id);
                 false
             }
@@ -63,7 +74,13 @@ impl Transactions {
     /// Takes the end of a transaction. Whether no record of it was met, so that its marker is not needed any more.
     pub(super) fn ended(&mut self, header: &BatchHeader, kind: ControlKind) -> bool {
         match kind {
-            ControlKind::Abort => !self.aborting.remove(&header.producer_id).unwrap_or(false),
+            ControlKind::Abort => {
+                let ended = self.aborting.remove(&header.producer_id);
+                let was_met = ended.is_some_and(|it| it.was_met && it.last == header.base_offset);
+                // Records that nobody said are aborted need their marker, too.
+                let was_alive = self.alive.remove(&header.producer_id);
+                !was_met && !was_alive
+            }
             ControlKind::Commit => !self.alive.remove(&header.producer_id),
         }
     }

@@ -194,36 +194,48 @@ fn the_last_batch_of_a_producer_stays_without_its_records() {
     assert_eq!(shape(&log)[..2], [(0, 0, None), (7, 3, None)]);
 }
 
+fn mark(id: i64, kind: ControlKind) -> BatchView {
+    let end = EndTransaction {
+        kind,
+        coordinator_epoch: 0,
+    };
+    let options = BatchOptions {
+        control: true,
+        transactional: true,
+        ..producer(id, -1)
+    };
+    let (key, value) = (end.key(), end.value());
+    let mut builder = BatchBuilder::new(options);
+    let record = NewRecord {
+        timestamp_ms: 1_000,
+        key: Some(&key),
+        value: Some(&value),
+        ..NewRecord::default()
+    };
+    builder.append(&record).unwrap();
+    BatchView::parse(builder.build().unwrap().unwrap()).unwrap()
+}
+
+fn transactional(id: i64, sequence: i32, records: &[KeyValue]) -> BatchView {
+    let options = BatchOptions {
+        transactional: true,
+        ..producer(id, sequence)
+    };
+    keyed(options, 1_000, records)
+}
+
+fn aborted(id: i64, first: i64, last: i64) -> Aborted {
+    Aborted {
+        producer: ProducerId(id),
+        first: Offset(first),
+        last: Offset(last),
+    }
+}
+
 #[test]
 fn what_was_aborted_goes_and_its_marker_follows() {
-    let mark = |kind: ControlKind| {
-        let end = EndTransaction {
-            kind,
-            coordinator_epoch: 0,
-        };
-        let options = BatchOptions {
-            control: true,
-            transactional: true,
-            ..producer(7, -1)
-        };
-        let (key, value) = (end.key(), end.value());
-        let mut builder = BatchBuilder::new(options);
-        let record = NewRecord {
-            timestamp_ms: 1_000,
-            key: Some(&key),
-            value: Some(&value),
-            ..NewRecord::default()
-        };
-        builder.append(&record).unwrap();
-        BatchView::parse(builder.build().unwrap().unwrap()).unwrap()
-    };
-    let transactional = |sequence, records: &[KeyValue]| {
-        let options = BatchOptions {
-            transactional: true,
-            ..producer(7, sequence)
-        };
-        keyed(options, 1_000, records)
-    };
+    let mark = |kind| mark(7, kind);
+    let transactional = |sequence, records: &[KeyValue]| transactional(7, sequence, records);
     let bench = Bench::new(one_each());
     let batches = vec![
         plain(&[(1, Some(1))]),
@@ -235,11 +247,7 @@ fn what_was_aborted_goes_and_its_marker_follows() {
     ];
     let mut log = filled(&bench, batches);
     let options = CleanOptions {
-        aborted: vec![Aborted {
-            producer: ProducerId(7),
-            first: Offset(1),
-            last: Offset(2),
-        }],
+        aborted: vec![aborted(7, 1, 2)],
         ..clean_options()
     };
     let again = |log: &mut Log, key| {
@@ -261,6 +269,64 @@ fn what_was_aborted_goes_and_its_marker_follows() {
     bench.sys.clock.advance(Duration::from_millis(1_000));
     again(&mut log, 11);
     assert_eq!(bases(&log)[..4], [0, 3, 4, 5]);
+}
+
+#[test]
+fn what_is_committed_after_an_abort_replaces_what_was_there() {
+    let bench = Bench::new(one_each());
+    let batches = vec![
+        transactional(7, 0, &[(2, Some(1))]),
+        mark(7, ControlKind::Abort),
+        plain(&[(1, Some(1))]),
+        transactional(7, 1, &[(1, None)]),
+        mark(7, ControlKind::Commit),
+        plain(&[(3, Some(3))]),
+    ];
+    let mut log = filled(&bench, batches);
+    let options = CleanOptions {
+        aborted: vec![aborted(7, 0, 1)],
+        ..clean_options()
+    };
+    compact(&mut log, options).unwrap();
+    let bases: Vec<i64> = shape(&log).iter().map(|it| it.0).collect();
+    assert!(bases.contains(&3), "{bases:?}");
+    assert!(!bases.contains(&2), "its key is deleted: {bases:?}");
+}
+
+#[test]
+fn a_transaction_whose_marker_is_gone_takes_nothing_else_with_it() {
+    let bench = Bench::new(one_each());
+    let batches = vec![
+        transactional(7, 0, &[(1, Some(1))]),
+        transactional(8, 0, &[(2, Some(2))]),
+        mark(7, ControlKind::Abort),
+        mark(8, ControlKind::Commit),
+        plain(&[(3, Some(3))]),
+    ];
+    let mut log = filled(&bench, batches);
+    let options = CleanOptions {
+        aborted: vec![aborted(7, 0, 2)],
+        ..clean_options()
+    };
+    let mut again = |batches: Vec<BatchView>| -> Vec<i64> {
+        for batch in batches {
+            log.append(vec![batch], EPOCH).unwrap();
+        }
+        log.flush_now().unwrap();
+        compact(&mut log, options.clone()).unwrap();
+        bench.sys.clock.advance(Duration::from_millis(1_000));
+        shape(&log).iter().map(|it| it.0).collect()
+    };
+    again(Vec::new());
+    again(vec![plain(&[(10, Some(1))])]);
+    let left = again(vec![plain(&[(11, Some(1))])]);
+    assert!(!left.contains(&2), "its marker is gone: {left:?}");
+    let later = vec![
+        transactional(7, 1, &[(4, Some(4))]),
+        mark(7, ControlKind::Commit),
+        plain(&[(12, Some(1))]),
+    ];
+    assert!(again(later).contains(&7), "what the producer wrote later stays");
 }
 
 #[test]
