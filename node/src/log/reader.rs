@@ -185,6 +185,21 @@ impl LogReader {
         Ok(())
     }
 
+    /// Whether a control batch with a record lies at `offset`. Waits for the device.
+    pub fn has_marker_at(&self, offset: Offset) -> Result<bool, ReadError> {
+        let _uncut = self.shared.uncut();
+        let segments = self.shared.segments.load();
+        let behind = segments.partition_point(|segment| segment.base() <= offset);
+        let Some(segment) = segments[..behind].last() else {
+            return Ok(false);
+        };
+        let found = segment.find(offset).map_err(|cause| failed(segment, cause))?;
+        Ok(found.is_some_and(|placed| {
+            let header = placed.header;
+            header.base_offset == offset && header.is_control() && header.record_count > 0
+        }))
+    }
+
     fn gather(&self, from: Offset, limits: Limits, wait: Wait) -> Result<Option<Slice>, ReadError> {
         let shared = &*self.shared;
         let _uncut = shared.uncut();

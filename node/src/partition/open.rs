@@ -169,6 +169,13 @@ pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<Rebuilt, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
+    let reader = log.reader();
+    // A snapshot may tell of markers that compaction has let go of since.
+    producers.transactions_mut().retain_aborted(|aborted| {
+        let is_told = aborted.marker >= from || !reader.may_be_compacted(aborted.marker);
+        // Where it cannot be read, it will be repaired.
+        is_told || reader.has_marker_at(aborted.marker).unwrap_or(true)
+    });
     Ok(Rebuilt {
         producers,
         snapshot_at: from,

@@ -144,6 +144,11 @@ impl Transactions {
         }
     }
 
+    /// Lets go of what was aborted and has no marker any more.
+    pub fn retain_aborted(&mut self, has_marker: impl FnMut(&Aborted) -> bool) {
+        self.aborted.retain(has_marker);
+    }
+
     /// What was aborted since this was asked last.
     pub fn take_aborted(&mut self) -> Vec<Aborted> {
         std::mem::take(&mut self.aborted)
@@ -173,7 +178,7 @@ impl Transactions {
 
 /// All transactions of a log that were aborted, in the order of their markers.
 ///
-/// About 40 bytes each in memory, for as long as their records are in the log.
+/// About 40 bytes each in memory, for as long as their markers are in the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AbortedIndex {
     entries: VecDeque<Aborted>,
@@ -204,6 +209,13 @@ impl AbortedIndex {
     pub fn trim(&mut self, start: Offset) {
         let gone = self.entries.partition_point(|entry| entry.marker < start);
         self.entries.drain(..gone);
+    }
+
+    /// Compaction has let go of these markers, which are in order, and of all that they ended. A reader would wait for the marker of
+    /// a transaction that it is told of, and pass over whatever else the producer wrote until then.
+    pub fn forget(&mut self, markers: &[Offset]) {
+        self.entries
+            .retain(|entry| markers.binary_search(&entry.marker).is_err());
     }
 
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Aborted> {

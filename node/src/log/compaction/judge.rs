@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerId};
 use headwater_protocol::record::{
-    self, BatchHeader, BatchView, Compression, EndTransaction, RECORDS_BYTES_MAX, Records,
+    self, BatchHeader, BatchView, Compression, ControlKind, EndTransaction, RECORDS_BYTES_MAX, Records,
 };
 
 use super::map::OffsetMap;
@@ -56,6 +56,8 @@ pub(super) struct Judge {
     pub(super) epoch: LeaderEpoch,
     /// Which records of the batch that was judged last stay.
     pub(super) kept: Vec<bool>,
+    /// Markers of aborted transactions that do not stay, since this was taken last.
+    pub(super) forgotten: Vec<Offset>,
 }
 
 impl Judge {
@@ -135,6 +137,9 @@ impl Judge {
             return Ok(Fate::Keep);
         }
         if self.is_over(&header) {
+            if mark.kind == ControlKind::Abort {
+                self.forgotten.push(header.base_offset);
+            }
             return Ok(if stays { Fate::Empty } else { Fate::Drop });
         }
         if header.has_delete_horizon() {

@@ -114,6 +114,7 @@ impl LogReader {
                 end: dirt.until,
                 epoch: LeaderEpoch::NONE,
                 kept: Vec::new(),
+                forgotten: Vec::new(),
             },
             rewriter: Rewriter::new(),
             stage: Stage::Mapping(at),
@@ -149,7 +150,9 @@ impl Cleaning {
                     self.stage = Stage::Between;
                     self.summary.bytes_after += written.bytes;
                     let sources = self.sources.drain(group).collect();
-                    Ok(Progress::Ready(Box::new(Replacement::new(written, sources))))
+                    let forgotten = std::mem::take(&mut self.judge.forgotten);
+                    let replacement = Replacement::new(written, sources, forgotten);
+                    Ok(Progress::Ready(Box::new(replacement)))
                 }
                 Ok(bytes) => {
                     self.stage = Stage::Checking { group, end, written };

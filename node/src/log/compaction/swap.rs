@@ -24,11 +24,22 @@ use crate::sys::disk::{self, Disk, Open};
 pub struct Replacement {
     written: Written,
     sources: Vec<Source>,
+    /// Markers of aborted transactions that are not in the file.
+    forgotten: Vec<Offset>,
 }
 
 impl Replacement {
-    pub(super) fn new(written: Written, sources: Vec<Source>) -> Self {
-        Self { written, sources }
+    pub(super) fn new(written: Written, sources: Vec<Source>, forgotten: Vec<Offset>) -> Self {
+        Self {
+            written,
+            sources,
+            forgotten,
+        }
+    }
+
+    /// Where the markers of aborted transactions lay that it does without: nothing is left of what they end.
+    pub fn forgotten(&self) -> &[Offset] {
+        &self.forgotten
     }
 
     /// Where the first of the segments begins.
@@ -90,7 +101,7 @@ impl Log {
     pub fn replace(&mut self, replacement: Replacement) -> Result<bool, ChangeError> {
         let shared = Arc::clone(&self.shared);
         shared.flush.check()?;
-        let Replacement { written, sources } = replacement;
+        let Replacement { written, sources, .. } = replacement;
         let (base, until) = (written.base, written.end);
         let broken = |cause| shared.flush.break_by("compaction", cause);
         // The recovery point names a segment and a position in it: it must lie behind, on the device too.

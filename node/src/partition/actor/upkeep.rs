@@ -6,6 +6,7 @@ use super::super::error::{AppendError, LookupError, TicketError, Unavailable};
 use super::super::open;
 use super::super::producers::Producers;
 use super::super::request::Watermarks;
+use super::super::transactions::AbortedIndex;
 use super::{Actor, LOST, refused};
 use crate::log::{self, Log, Repaired};
 use headwater_protocol::ids::Offset;
@@ -103,8 +104,26 @@ impl Actor {
     /// Puts what compaction has made where it belongs.
     pub(super) async fn replace(&mut self, replace: Replace) {
         let Replace { replacement, reply } = replace;
+        // Before anybody reads what is without them. What they ended has gone before.
+        let before = self.forget_markers(replacement.forgotten());
         let replaced = self.change("compact", move |log| log.replace(replacement)).await;
+        if let Some(before) = before
+            && !matches!(replaced, Ok(true))
+        {
+            self.shared.transactions().aborted = before;
+        }
         let _ = reply.send(replaced);
+    }
+
+    /// What was aborted and is not told any more without these markers. Answers with what was told before, if that is something else.
+    fn forget_markers(&self, markers: &[Offset]) -> Option<AbortedIndex> {
+        if markers.is_empty() {
+            return None;
+        }
+        let mut shown = self.shared.transactions();
+        let before = shown.aborted.clone();
+        shown.aborted.forget(markers);
+        Some(before)
     }
 
     pub(super) async fn note_clean(&mut self, until: Offset) {

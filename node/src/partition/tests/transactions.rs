@@ -257,6 +257,7 @@ async fn compaction_drops_what_was_aborted_and_leaves_nothing_open() {
     };
     let found = left(consume(&partition, 0).await);
     assert!(found.len() < 8, "{found:?}");
+    check_markers(&partition).await;
     for number in [56, 58] {
         let value = format!("value {number}");
         assert!(found.iter().any(|(_, it)| *it == value), "{value} of {found:?}");
@@ -267,4 +268,19 @@ async fn compaction_drops_what_was_aborted_and_leaves_nothing_open() {
     let marks = *partition.watermarks().borrow();
     assert_eq!((marks.last_stable, marks.log_end), (end.log_end, end.log_end));
     assert_eq!(left(consume(&partition, 0).await), found);
+    check_markers(&partition).await;
+}
+
+/// Of each aborted transaction that a consumer is told of, the marker is there: until then it passes over whatever else the
+/// producer wrote.
+async fn check_markers(partition: &Partition) {
+    let outcome = committed(partition, 0, 1 << 20).await;
+    let markers: Vec<Offset> = Batches::new(outcome.contiguous())
+        .map(|batch| batch.expect("whole"))
+        .filter(|batch| batch.header().is_control() && batch.header().record_count > 0)
+        .map(|batch| batch.base_offset())
+        .collect();
+    for aborted in &outcome.aborted {
+        assert!(markers.contains(&aborted.marker), "{aborted:?} of {markers:?}");
+    }
 }
