@@ -161,6 +161,7 @@ impl Service {
                 () = expiry => {
                     self.expire().await;
                     self.rebalance().await;
+                    self.dismiss_observers().await;
                 }
             }
         }
@@ -258,6 +259,7 @@ impl Service {
             }
         }
         self.bury().await;
+        self.dismiss_observers().await;
     }
 
     async fn take(&mut self, request: Request, mailbox: &mut Mailbox<Request>) {
@@ -563,8 +565,12 @@ impl Service {
         }
     }
 
-    /// Nodes that are no members of the cluster any more need not hold the metadata. Returns whether none is left.
+    /// Nodes that are no members of the cluster any more need not hold the metadata. Returns whether none is left. What fails
+    /// is tried again in a while, and by the next leader.
     async fn dismiss_observers(&mut self) -> bool {
+        if self.reign.is_none() {
+            return true;
+        }
         let image = self.image();
         let mut observers = self.quorum.state().observers;
         // A leader without a vote goes by itself.
