@@ -81,8 +81,8 @@ fn a_segment_rolls_when_its_records_or_its_days_are_old() {
     );
 }
 
-#[test]
-fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
+/// A log with one batch in a segment of 1,000 bytes, on a disk that takes so many bytes more.
+fn with_room(bytes: u64) -> (Bench, Log) {
     let bench = Bench::new(Config {
         segment_bytes: 1000,
         ..config()
@@ -90,7 +90,13 @@ fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
     let mut log = bench.log();
     log.append(vec![batch(&[300])], EPOCH).unwrap();
     log.flush_now().unwrap();
-    bench.disk.leave_room(200);
+    bench.disk.leave_room(bytes);
+    (bench, log)
+}
+
+#[test]
+fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
+    let (bench, mut log) = with_room(200);
     for sizes in [300, 900] {
         let refused = log.append(vec![batch(&[10]), batch(&[sizes])], EPOCH);
         assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
@@ -109,14 +115,7 @@ fn a_full_disk_refuses_serves_reads_and_recovers_by_itself() {
 
 #[test]
 fn a_segment_that_a_full_disk_has_no_room_for_leaves_nothing_behind() {
-    let bench = Bench::new(Config {
-        segment_bytes: 1000,
-        ..config()
-    });
-    let mut log = bench.log();
-    log.append(vec![batch(&[300])], EPOCH).unwrap();
-    log.flush_now().unwrap();
-    bench.disk.leave_room(0);
+    let (bench, mut log) = with_room(0);
     let refused = log.append(vec![batch(&[900])], EPOCH);
     assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
     bench.disk.set_capacity(u64::MAX);
