@@ -8,7 +8,8 @@
 
 NAME is the transactional id of the first two. Histories are what `tests/checker` reads (its module `effects` says
 what each event means). All run until a line comes on stdin, or stdin is closed; one that is fenced ends by itself with
-status 3, and so does one whose library does not return from a call long after the limit it was given. `final` says `caught up` once every record has a copy, and goes on when a line comes.
+status 3, and so does one whose library does not return from a call long after the limit it was given. `final` says
+`caught up` once every record has a copy, and goes on when a line comes.
 """
 import faulthandler
 import json
