@@ -17,6 +17,8 @@ use crate::transport::ListenerKind;
 
 /// What Kafka calls the quorum's log.
 const TOPIC: &str = "__cluster_metadata";
+/// The first version that says which directory a replica is on.
+const DIRECTORIES_SINCE: i16 = 2;
 /// A time that is not told.
 const UNKNOWN: i64 = -1;
 
@@ -42,7 +44,7 @@ pub(in crate::server) async fn handle(
         let partitions = asked.partitions.into_iter().map(|partition| {
             let index = partition.partition_index;
             if *asked.topic_name == *TOPIC && index == 0 {
-                described(&state, &image)
+                described(&state, &image, context.version)
             } else {
                 unknown(index)
             }
@@ -73,8 +75,8 @@ fn unknown(partition_index: i32) -> ResponsePartitionData {
     }
 }
 
-fn described(state: &QuorumState, image: &Image) -> ResponsePartitionData {
-    let replica = |id: &NodeId| replica(*id, state, image);
+fn described(state: &QuorumState, image: &Image, version: i16) -> ResponsePartitionData {
+    let replica = |id: &NodeId| replica(*id, state, image, version);
     ResponsePartitionData {
         error_message: None,
         leader_id: state.leader.unwrap_or(NodeId::NONE).value(),
@@ -86,13 +88,14 @@ fn described(state: &QuorumState, image: &Image) -> ResponsePartitionData {
     }
 }
 
-fn replica(id: NodeId, state: &QuorumState, image: &Image) -> ReplicaState {
+fn replica(id: NodeId, state: &QuorumState, image: &Image, version: i16) -> ReplicaState {
     let end = if state.leader == Some(id) {
         Some(state.log_end)
     } else {
         state.reached.get(&id).copied()
     };
     let directory = image.nodes.get(&id).and_then(|node| node.directory.parse().ok());
+    let directory = directory.filter(|_| version >= DIRECTORIES_SINCE);
     ReplicaState {
         replica_id: id.value(),
         replica_directory_id: directory.unwrap_or(Uuid::ZERO),

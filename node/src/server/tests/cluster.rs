@@ -238,6 +238,8 @@ async fn the_quorum_is_described() {
             panic!("{quorum:?}")
         };
         assert_eq!((quorum.leader_id, voter.replica_id), (1, 1));
+        let directory = if version < 2 { 0 } else { 1 };
+        assert_eq!(voter.replica_directory_id, Uuid::from_u128(directory));
         assert!(quorum.high_watermark > 0 && voter.log_end_offset >= quorum.high_watermark);
         assert!(quorum.observers.is_empty() && quorum.leader_epoch > 0);
         let nodes: Vec<i32> = response.nodes.iter().map(|node| node.node_id).collect();
