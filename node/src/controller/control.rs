@@ -14,13 +14,17 @@ use bytes::Bytes;
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, TopicId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long a proposal is tried: no client waits longer by default.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long somebody waits for certainty who can do without it.
+const CERTAINTY: Duration = Duration::from_secs(1);
 /// How long one node may take for one answer: a commit, several elections long.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long whoever seems to lead is asked in vain before another one is asked who leads.
+const DOUBT: Duration = Duration::from_secs(1);
 /// How long a proposal rests when nobody leads, unless somebody does before.
 const REST: Duration = Duration::from_millis(50);
 
@@ -109,6 +113,17 @@ impl Controller {
         self.ask(&Call::Quorum, PATIENCE).await
     }
 
+    /// Returns when this node acts on all that was decided before this was asked. For who would refuse what is right by
+    /// now: a node that is cut off does not hear that others have taken over. Waits a second at most.
+    pub async fn up_to_date(&self) -> Result<(), ProposeError> {
+        let deadline = self.sys.clock.now() + CERTAINTY;
+        let quorum: QuorumState = self.ask(&Call::Quorum, CERTAINTY).await?;
+        let left = deadline.saturating_duration_since(self.sys.clock.now());
+        let reached = self.gate.reached(quorum.applied);
+        let in_time = self.sys.clock.timeout(left, reached).await;
+        in_time.map_err(|_| ProposeError::TimedOut("this node is behind the metadata".to_owned()))
+    }
+
     /// Who leads and who takes part, as this node knows it.
     pub fn quorum(&self) -> QuorumState {
         self.quorum.state()
@@ -145,6 +160,8 @@ impl Controller {
         let mut watch = self.quorum.watch();
         let mut next = 0;
         let mut hint = None;
+        // Since when whoever seems to lead is asked in vain: a node that the quorum has let go is never told of another.
+        let mut in_vain = None;
         loop {
             let state = watch.state();
             if let Some(newer) = self.quorum.newer() {
@@ -154,7 +171,10 @@ impl Controller {
                 return Err(ProposeError::Storage(failed));
             }
             let left = deadline.saturating_duration_since(self.sys.clock.now());
-            let target = hint.take().or(state.leader).or_else(|| self.somebody(&mut next));
+            let is_doubtful = |since: &mut Instant| self.sys.clock.now() >= *since + DOUBT;
+            let doubt = in_vain.take_if(is_doubtful);
+            let believed = state.leader.filter(|_| doubt.is_none());
+            let target = hint.take().or(believed).or_else(|| self.somebody(&mut next));
             let why = match target {
                 Some(leader) if leader == self.me => match self.ask_here(call).await {
                     Err(ProposeError::NotController) => "this node does not lead any more".to_owned(),
@@ -190,6 +210,7 @@ impl Controller {
                 return Err(ProposeError::TimedOut(why));
             }
             if hint.is_none() {
+                in_vain.get_or_insert_with(|| self.sys.clock.now());
                 let was_here = target == Some(self.me);
                 tokio::select! {
                     biased;

@@ -289,8 +289,7 @@ impl Service {
                     let _ = reply.send(standing);
                 }
                 Request::Quorum { reply } => {
-                    let state = self.may_decide().map(|()| self.quorum.state());
-                    let _ = reply.send(state);
+                    let _ = reply.send(self.describe().await);
                 }
                 Request::Members { change, reply } => {
                     let done = self.change_members(change).await;
@@ -420,6 +419,14 @@ impl Service {
         self.quorum.leads_still().await?;
         let image = self.image();
         Ok((image.changed == base.changed).then_some(base.offset))
+    }
+
+    /// The quorum, by one who leads it still when he is asked.
+    async fn describe(&self) -> Result<QuorumState, ProposeError> {
+        self.may_decide()?;
+        let leads = self.quorum.leads_still().await;
+        leads.map_err(|error| propose_error(&error))?;
+        Ok(self.quorum.state())
     }
 
     /// Decides one change of the controller's own.

@@ -24,7 +24,7 @@ use headwater_protocol::kafka::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
 };
 use headwater_protocol::kafka::{Request, decode_response, encode_request};
-use headwater_protocol::primitives::{Records, Str};
+use headwater_protocol::primitives::{Records, Str, Uuid};
 use headwater_protocol::record::{
     BatchBuilder, BatchOptions, Batches, NewRecord, ProducerStamp, RECORDS_BYTES_MAX,
 };
@@ -38,6 +38,7 @@ use crate::metadata::image::Addresses;
 use crate::metadata::{Node, Topic, features};
 use crate::partition::{FixedSets, Registry, registry};
 use crate::sys::Sys;
+use crate::sys::task::Tasks;
 use crate::telemetry::{Health, Metrics};
 use crate::transaction::{self, Transactions};
 use crate::transport::{Listener, ListenerKind, Stream, memory};
@@ -49,6 +50,8 @@ struct Edge {
     tcp: memory::Connector,
     tls: memory::Connector,
     quic: memory::Connector,
+    /// The tasks of the controller, which end with these.
+    controlling: Tasks,
 }
 
 impl Edge {
@@ -89,7 +92,12 @@ impl Edge {
         );
         let config = NodeConfig::from_values(values).unwrap();
         let (metrics, health) = (Metrics::default(), Health::default());
-        let options = controller::Options::alone("lab", config.broker.clone(), &sys);
+        let controlling = sys.tasks.child("controlling");
+        let apart = Sys {
+            tasks: controlling.clone(),
+            ..sys.clone()
+        };
+        let options = controller::Options::alone("lab", config.broker.clone(), &apart);
         let peers = options.peers.clone();
         let (controller, view) = controller::start(options).await.unwrap();
         controller.show();
@@ -112,6 +120,7 @@ impl Edge {
         };
         let mut me = Node::new(config.node_id, addresses, Some("shelf".to_owned()));
         me.features = features::Supported::default().registered();
+        me.directory = Uuid::from_u128(1).to_string();
         controller.propose(Change::RegisterNode(me)).await.unwrap();
         let groups = Groups::start(group::Parts {
             me: config.node_id,
@@ -158,6 +167,7 @@ impl Edge {
             tcp,
             tls,
             quic,
+            controlling,
         }
     }
 

@@ -18,9 +18,12 @@ use headwater_protocol::kafka::produce::{
 use headwater_protocol::primitives::Str;
 use headwater_protocol::record::BatchHeader;
 
+mod waiting;
+
+use self::waiting::{Place, Waiting};
 use super::{addresses, transactions};
 use crate::metadata::Node;
-use crate::partition::{Acks, AppendError, AppendOptions, Appended, Origin, Partition, Pending, Verified};
+use crate::partition::{Acks, AppendError, AppendOptions, Appended, Origin, Partition, Verified};
 use crate::server::dispatch::{self, Answer, Fault};
 use crate::server::errors;
 use crate::server::request::Context;
@@ -44,7 +47,7 @@ pub(in crate::server) struct InFlight {
 struct Topic {
     response: TopicProduceResponse,
     /// One for each partition of the response, taken when it is answered.
-    pending: Vec<Option<Pending>>,
+    pending: Vec<Option<Waiting>>,
 }
 
 /// What a finished produce asks of its connection.
@@ -162,7 +165,7 @@ async fn submit(
     records: Bytes,
     acks: Acks,
     transactional_id: Option<&Str>,
-) -> Result<Pending, PartitionProduceResponse> {
+) -> Result<Waiting, PartitionProduceResponse> {
     if records.is_empty() {
         return Err(refused(index, ErrorCode::INVALID_RECORD));
     }
@@ -178,9 +181,10 @@ async fn submit(
         origin: Origin::Client,
         verified,
     };
-    partition
-        .submit(records, options)
-        .await
+    let epoch = partition.leader_epoch();
+    let submitted = partition.submit(records, options).await;
+    submitted
+        .map(|pending| Waiting::new(pending, epoch))
         .map_err(|error| failed(context, index, &error))
 }
 
@@ -250,12 +254,17 @@ impl InFlight {
         for (at_topic, topic) in self.topics.iter_mut().enumerate().skip(first_topic) {
             for (at, waiting) in topic.pending.iter_mut().enumerate().skip(first) {
                 let Some(pending) = waiting else { continue };
-                let Poll::Ready(answer) = Pin::new(pending).poll(cx) else {
+                let response = &mut topic.response.partition_responses[at];
+                let place = Place {
+                    topic: &topic.response.name,
+                    topic_id: topic.response.topic_id.into(),
+                    index: PartitionIndex(response.index),
+                };
+                let Poll::Ready(answer) = pending.poll(cx, &self.context, place) else {
                     self.next = (at_topic, at);
                     return Poll::Pending;
                 };
                 *waiting = None;
-                let response = &mut topic.response.partition_responses[at];
                 match answer {
                     Ok(appended) => acknowledge(response, appended),
                     Err(error) => *response = failed(&self.context, response.index, &error),

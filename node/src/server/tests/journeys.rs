@@ -426,6 +426,22 @@ async fn a_repeated_batch_is_answered_as_the_first_time() {
 }
 
 #[tokio::test]
+async fn out_of_sequence_is_said_by_who_is_sure_to_lead() {
+    let edge = Edge::new().await;
+    let topic = edge.topic("t", 1).await;
+    let mut client = edge.client().await;
+    client.produce(&topic, batch_of(&["a"], stamp(7, 0))).await;
+    let gap = client.produce(&topic, batch_of(&["c"], stamp(7, 2))).await;
+    assert_eq!(gap.error_code, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER.0);
+    edge.controlling.cancel();
+    edge.controlling.ended().await;
+    let gap = client.produce(&topic, batch_of(&["c"], stamp(7, 2))).await;
+    assert_eq!(gap.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.0);
+    let next = client.produce(&topic, batch_of(&["b"], stamp(7, 1))).await;
+    assert_eq!((next.error_code, next.base_offset), (0, 1));
+}
+
+#[tokio::test]
 async fn offsets_are_found_by_time_and_by_epoch() {
     let edge = Edge::new().await;
     let topic = edge.topic("t", 1).await;
