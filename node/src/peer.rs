@@ -404,6 +404,18 @@ impl Peers {
 }
 
 impl Shared {
+    /// Whether another node is heard. A leader of the quorum is, whatever is known of him: he was elected, and a node that
+    /// was away learns from nobody else that a new machine has taken his place. That machine votes and leads only when
+    /// it holds what was committed (`controller::raft::newcomer`).
+    fn check_sender(&self, node: NodeId, directory: &str, purpose: Purpose) -> Result<(), Refusal> {
+        match purpose {
+            Purpose::Calls(kind) if matches!(Kind::from_byte(kind), Some(Kind::Raft | Kind::Snapshot)) => {
+                Ok(())
+            }
+            Purpose::Calls(_) | Purpose::Kafka => self.check_directory(node, directory),
+        }
+    }
+
     fn check_directory(&self, node: NodeId, shown: &str) -> Result<(), Refusal> {
         let directories = lock(&self.directories);
         match directories.get(&node) {
@@ -420,4 +432,29 @@ impl Shared {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // The maps are changed by single calls that cannot leave them half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_machine_in_the_place_of_another_is_heard_as_the_quorums_leader_only() {
+        let sys = Sys::simulated(1);
+        let peers = Peers::new(Parts {
+            me: NodeId(1),
+            cluster_id: "lab".to_owned(),
+            directory: "mine".to_owned(),
+            secret: Secret::new(""),
+            sys: sys.clone(),
+            dialer: Dialer::new(sys.net.clone(), Default::default()),
+        });
+        peers.bind(NodeId(2), "before");
+        let heard = |directory, purpose| peers.shared.check_sender(NodeId(2), directory, purpose).is_ok();
+        let [raft, snapshot, control] =
+            [Kind::Raft, Kind::Snapshot, Kind::Control].map(|kind| Purpose::Calls(kind as u8));
+        assert!(heard("before", control) && heard("before", Purpose::Kafka));
+        assert!(heard("after", raft) && heard("after", snapshot));
+        assert!(!heard("after", control) && !heard("after", Purpose::Kafka));
+    }
 }

@@ -95,7 +95,7 @@ fn check(shared: &Shared, session: &Session, hello: &Hello) -> Result<(), Refusa
     {
         return Err(Refusal::Secret);
     }
-    shared.check_directory(hello.from, &hello.directory)?;
+    shared.check_sender(hello.from, &hello.directory, hello.purpose)?;
     let is_served = match hello.purpose {
         Purpose::Kafka => shared.streams.get().is_some(),
         Purpose::Calls(kind) => Kind::from_byte(kind).is_some() && shared.answers.get().is_some(),
