@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater::node::Core;
@@ -19,6 +20,7 @@ use crate::machine::{Machine, Status};
 use crate::scenario::Rates;
 use crate::summary::Summary;
 use crate::trace::Trace;
+use crate::workload::Control;
 
 /// How the end of a node reads that is no member of its cluster any more.
 const UNREGISTERED: &str = "it was unregistered";
@@ -39,14 +41,13 @@ pub(crate) struct Faults {
     rates: Rates,
     fabric: Fabric,
     trace: Trace,
+    control: Arc<Control>,
     repairs: Vec<(Duration, Repair)>,
     phase: Phase,
     /// Machines whose disk was told to fail, and that nobody has mended since.
     hurt: BTreeSet<usize>,
     /// Machines whose disk failed or was full, ever.
     touched: BTreeSet<usize>,
-    /// Nodes that may still be unregistered by a request of long ago.
-    farewells: BTreeSet<usize>,
     /// Machines that are not to be started.
     kept_down: BTreeSet<usize>,
     violation: Option<Violation>,
@@ -64,7 +65,13 @@ enum Phase {
 type Fault = fn(&mut Faults, Duration, &mut [Machine], &mut Summary);
 
 impl Faults {
-    pub(crate) fn new(random: Random, rates: Rates, fabric: Fabric, trace: Trace) -> Self {
+    pub(crate) fn new(
+        random: Random,
+        rates: Rates,
+        fabric: Fabric,
+        trace: Trace,
+        control: Arc<Control>,
+    ) -> Self {
         Self {
             random,
             rates,
@@ -74,7 +81,7 @@ impl Faults {
             phase: Phase::NotYet,
             hurt: BTreeSet::new(),
             touched: BTreeSet::new(),
-            farewells: BTreeSet::new(),
+            control,
             kept_down: BTreeSet::new(),
             violation: None,
         }
@@ -171,10 +178,6 @@ impl Faults {
         }
     }
 
-    pub(crate) fn expect_farewell(&mut self, index: usize) {
-        self.farewells.insert(index);
-    }
-
     /// A node that has ended is booted, as a supervisor does; so is one that has given up what its failed disk holds, as an
     /// operator does, when there are no faults to wait for any more.
     fn look_after(&mut self, now: Duration, index: usize, machine: &mut Machine, summary: &mut Summary) {
@@ -183,7 +186,8 @@ impl Faults {
                 let what = format!("{} ended: {reason}", machine.name);
                 self.trace.say(&what);
                 summary.count("ended");
-                let is_farewell = self.farewells.contains(&index) && reason.ends_with(UNREGISTERED);
+                let is_farewell =
+                    self.control.has_farewell_under_way(machine.id) && reason.ends_with(UNREGISTERED);
                 if !is_farewell && !self.touched.contains(&index) {
                     let violation = Violation::new("a node runs until it is stopped", what);
                     self.violation.get_or_insert(violation);

@@ -32,11 +32,11 @@ const LINES: &[(&str, &str)] = &[
     ),
 ];
 
-/// A call that its receiver could not read, if there was one.
-pub(crate) fn newer_calls(trace: &Trace) -> Option<Violation> {
+/// A call that its receiver could not read, if there was one. A node that went back to an older binary is taken for what it
+/// was until all have heard of it: it refuses such a call, and nothing happens.
+pub(crate) fn newer_calls(trace: &Trace, has_gone_back: bool) -> Option<Violation> {
     let what = "a node was sent a call above the level of its binary";
-    trace
-        .has_mark(NEWER_CALLS)
+    (!has_gone_back && trace.has_mark(NEWER_CALLS))
         .then(|| Violation::new("nobody is told what he cannot read", what))
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Upgrades {
     backs: u64,
     /// The one that does right now.
     back: Option<usize>,
+    has_gone_back: bool,
     is_over: bool,
     /// Older binaries have made the cluster: one that a newer one makes is of its level, and nobody goes back.
     is_founded: bool,
@@ -49,6 +50,7 @@ impl Upgrades {
             random,
             trace,
             control,
+            has_gone_back: false,
             is_over: false,
             is_founded: false,
         }
@@ -59,6 +61,11 @@ impl Upgrades {
         self.is_over = true;
         self.next = self.next.map(|next| next.min(now));
         self.backs = 0;
+    }
+
+    /// Whether a node was given an older binary than it had.
+    pub(crate) fn has_gone_back(&self) -> bool {
+        self.has_gone_back
     }
 
     pub(crate) fn tick(
@@ -104,6 +111,7 @@ impl Upgrades {
             let index = any(&new);
             self.backs -= 1;
             self.back = Some(index);
+            self.has_gone_back = true;
             summary.count("downgrades");
             self.restart(now, index, Level::FIRST, machines, faults);
         } else if old.is_empty() {

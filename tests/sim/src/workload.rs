@@ -36,8 +36,10 @@ pub(crate) struct Control {
     counts: Mutex<BTreeMap<&'static str, u64>>,
     /// The one node that is taken out of the cluster.
     stage: Mutex<Stage>,
-    /// Nodes that were asked to be unregistered without an answer: the request may arrive at any time.
+    /// Nodes that a request to unregister them may reach at any time: it was not answered, or is not yet.
     farewells: Mutex<BTreeSet<i32>>,
+    /// Nodes that have started and not ended.
+    running: Mutex<BTreeSet<i32>>,
 }
 
 impl Control {
@@ -57,14 +59,23 @@ impl Control {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    pub(crate) fn note_unanswered_farewell(&self, node: i32) {
+    pub(crate) fn note_farewell(&self, node: i32) {
         let mut farewells = self.farewells.lock().unwrap_or_else(PoisonError::into_inner);
         farewells.insert(node);
     }
 
-    pub(crate) fn has_unanswered_farewell(&self, node: i32) -> bool {
+    pub(crate) fn has_farewell_under_way(&self, node: i32) -> bool {
         let farewells = self.farewells.lock().unwrap_or_else(PoisonError::into_inner);
         farewells.contains(&node)
+    }
+
+    pub(crate) fn set_running(&self, nodes: impl Iterator<Item = i32>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = nodes.collect();
+    }
+
+    pub(crate) fn is_running(&self, node: i32) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.contains(&node)
     }
 
     /// For the summary.

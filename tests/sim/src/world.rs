@@ -78,7 +78,13 @@ impl World {
             now: Duration::ZERO,
             steps: 0,
             clients_host: fabric.boot("clients"),
-            faults: Faults::new(faults, scenario.faults, fabric.clone(), trace.clone()),
+            faults: Faults::new(
+                faults,
+                scenario.faults,
+                fabric.clone(),
+                trace.clone(),
+                Arc::clone(&control),
+            ),
             upgrades: Upgrades::new(
                 upgrades,
                 scenario.duties.upgrade_ms,
@@ -241,7 +247,8 @@ impl World {
             cluster::compare(&self.machines)?;
         }
         let violation = self.oracle.violation().or_else(|| self.faults.violation());
-        let violation = violation.or_else(|| reached::newer_calls(&self.trace));
+        let violation =
+            violation.or_else(|| reached::newer_calls(&self.trace, self.upgrades.has_gone_back()));
         violation.map_or(Ok(()), Err)
     }
 

@@ -15,6 +15,9 @@ use super::{Alive, Control};
 /// Refusals before a node that was stopped is started again.
 const TRIES: u32 = 10;
 
+/// Refusals of a vote before a node that does not come up is removed once more.
+const STARTING_TRIES: u32 = 20;
+
 /// Where a node is on its way out and in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Stage {
@@ -80,8 +83,26 @@ impl Operator {
         self.control.count("retired");
         self.control.set_stage(Stage::Joining(node));
         self.reached(Stage::Member).await;
+        let mut in_vain = 0;
         while !self.give(node).await {
             self.client.pause_ms(500).await;
+            in_vain = if self.control.is_running(node) {
+                0
+            } else {
+                in_vain + 1
+            };
+            if in_vain == STARTING_TRIES {
+                // A registration of its predecessor came when that was removed already, and it says so in its log.
+                self.control.count("removed_again");
+                self.control.note_farewell(node);
+                self.control.set_stage(Stage::Emptied(node));
+                while !self.is_empty(node).await {
+                    self.client.pause_ms(400).await;
+                }
+                self.is_unregistered(node).await;
+                self.control.set_stage(Stage::Member);
+                in_vain = 0;
+            }
         }
     }
 
@@ -176,7 +197,7 @@ impl Operator {
                     _ => self.control.retried(),
                 },
                 // It may arrive when the new one is in, and is obeyed.
-                Err(_) => self.control.note_unanswered_farewell(node),
+                Err(_) => self.control.note_farewell(node),
             }
             self.client.pause_ms(400).await;
         }
