@@ -41,6 +41,17 @@ pub struct Standing {
     pub level: Level,
 }
 
+/// Where whoever leads the quorum is looked for.
+#[derive(Debug, Default)]
+struct Search {
+    /// Who was named by the last one that was asked.
+    hint: Option<NodeId>,
+    /// Since when whoever seems to lead is asked in vain.
+    in_vain: Option<Instant>,
+    /// How many were asked who did not seem to lead.
+    asked: usize,
+}
+
 /// A call to whoever leads the quorum.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Call {
@@ -158,10 +169,7 @@ impl Controller {
     ) -> Result<T, ProposeError> {
         let deadline = self.sys.clock.now() + patience;
         let mut watch = self.quorum.watch();
-        let mut next = 0;
-        let mut hint = None;
-        // Since when whoever seems to lead is asked in vain: a node that the quorum has let go is never told of another.
-        let mut in_vain = None;
+        let mut search = Search::default();
         loop {
             let state = watch.state();
             if let Some(newer) = self.quorum.newer() {
@@ -171,10 +179,7 @@ impl Controller {
                 return Err(ProposeError::Storage(failed));
             }
             let left = deadline.saturating_duration_since(self.sys.clock.now());
-            let is_doubtful = |since: &mut Instant| self.sys.clock.now() >= *since + DOUBT;
-            let doubt = in_vain.take_if(is_doubtful);
-            let believed = state.leader.filter(|_| doubt.is_none());
-            let target = hint.take().or(believed).or_else(|| self.somebody(&mut next));
+            let target = self.next_target(&mut search, state.leader);
             let why = match target {
                 Some(leader) if leader == self.me => match self.ask_here(call).await {
                     Err(ProposeError::NotController) => "this node does not lead any more".to_owned(),
@@ -199,7 +204,7 @@ impl Controller {
                         if let (Some(leader), Some(address)) = (leader, address) {
                             self.quorum.peers().learn(leader, &address);
                         }
-                        hint = leader.filter(|leader| Some(*leader) != target);
+                        search.hint = leader.filter(|leader| Some(*leader) != target);
                         format!("node {} does not lead", target.unwrap_or(NodeId::NONE))
                     }
                     Err(error) => error.to_string(),
@@ -209,8 +214,8 @@ impl Controller {
             if self.sys.clock.now() + REST >= deadline {
                 return Err(ProposeError::TimedOut(why));
             }
-            if hint.is_none() {
-                in_vain.get_or_insert_with(|| self.sys.clock.now());
+            if search.hint.is_none() {
+                search.in_vain.get_or_insert_with(|| self.sys.clock.now());
                 let was_here = target == Some(self.me);
                 tokio::select! {
                     biased;
@@ -231,11 +236,21 @@ impl Controller {
         level <= image.level() || image.nodes.get(&node).is_some_and(supports)
     }
 
+    /// Whoever was named, or seems to lead; after a while in vain some other node, since one that the quorum has let go is
+    /// never told of another leader.
+    fn next_target(&self, search: &mut Search, leader: Option<NodeId>) -> Option<NodeId> {
+        let now = self.sys.clock.now();
+        let doubt = search.in_vain.take_if(|since| now >= *since + DOUBT);
+        let believed = leader.filter(|_| doubt.is_none());
+        let target = search.hint.take().or(believed);
+        target.or_else(|| self.somebody(search))
+    }
+
     /// Some node that may know who leads, another one each time.
-    fn somebody(&self, next: &mut usize) -> Option<NodeId> {
+    fn somebody(&self, search: &mut Search) -> Option<NodeId> {
         let known = self.quorum.peers().known();
-        *next += 1;
-        known.get(*next % known.len().max(1)).copied()
+        search.asked += 1;
+        known.get(search.asked % known.len().max(1)).copied()
     }
 
     async fn ask_there<T: DeserializeOwned>(
