@@ -18,6 +18,7 @@ mod codegen;
 mod compat;
 mod demo;
 mod faults;
+mod jars;
 mod modules;
 mod pack;
 mod place;

@@ -3,12 +3,12 @@
 //!
 //! It owns the list. What is brought here lies in the cache, never in the checkout.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
 use super::table::Kind;
-use crate::{place, step, tools};
+use crate::{jars, place, step, tools};
 
 /// One client, or a program. `prepare` answers the line that starts its driver, in the folder of the drivers.
 pub(super) struct Client {
@@ -16,9 +16,6 @@ pub(super) struct Client {
     pub(super) kind: Kind,
     pub(super) prepare: fn() -> anyhow::Result<Vec<String>>,
 }
-
-/// Kafka's newest version.
-const NEWEST: &str = "4.4.0";
 
 pub(super) const CLIENTS: &[Client] = &[
     Client {
@@ -29,7 +26,7 @@ pub(super) const CLIENTS: &[Client] = &[
     Client {
         name: "java-4",
         kind: Kind::Client,
-        prepare: || java(NEWEST),
+        prepare: || java(jars::NEWEST),
     },
     Client {
         name: "confluent",
@@ -157,51 +154,27 @@ fn node(client: &str, environment: &[(&str, &str)]) -> anyhow::Result<Vec<String
 }
 
 fn java(version: &str) -> anyhow::Result<Vec<String>> {
-    let libraries = maven("java", &format!("kafka-clients-{version}"), version)?;
-    let path = compiled(&libraries, "java")?;
+    let libraries = jars::fetch(
+        "tests/compat/java",
+        folder(&format!("kafka-clients-{version}"))?,
+        version,
+    )?;
+    let path = jars::compiled(&libraries, "tests/compat/java")?;
     let line = ["java", "-Xmx512m", "-cp", &path, "Compat"];
     Ok(line.map(str::to_owned).to_vec())
 }
 
 /// A program on Kafka's own client: a driver in Python starts it, and finds it on the class path.
 fn program(script: &str) -> anyhow::Result<Vec<String>> {
-    let libraries = maven("java/apps", &format!("kafka-{NEWEST}"), NEWEST)?;
-    let path = format!("CLASSPATH={}", compiled(&libraries, "java/streams")?);
+    let to = folder(&format!("kafka-{}", jars::NEWEST))?;
+    let libraries = jars::fetch("tests/compat/java/apps", to, jars::NEWEST)?;
+    let path = format!(
+        "CLASSPATH={}",
+        jars::compiled(&libraries, "tests/compat/java/streams")?
+    );
     let mut line = vec!["env".to_owned(), path];
     line.extend(python(script)?);
     Ok(line)
-}
-
-/// Copies what a POM names, with all it needs, into a folder of the cache.
-fn maven(pom: &str, to: &str, version: &str) -> anyhow::Result<PathBuf> {
-    tools::debian(&[("default-jdk-headless", "javac"), ("maven", "mvn")])?;
-    let libraries = folder(to)?;
-    let (wanted, to) = (
-        format!("-Dkafka.version={version}"),
-        format!("-DoutputDirectory={}", text(libraries.clone())),
-    );
-    let copy = ["-q", "-B", "dependency:copy-dependencies", &wanted, &to];
-    let mut maven = step::program("mvn", &format!("tests/compat/{pom}"), &copy);
-    step::run(&format!("{pom} {version}"), &mut maven)?;
-    Ok(libraries)
-}
-
-/// Compiles the Java files of a folder; answers the class path of what came out.
-fn compiled(libraries: &Path, sources: &str) -> anyhow::Result<String> {
-    let classes = libraries.join("classes");
-    let sources = place::root().join("tests/compat").join(sources);
-    let mut files = Vec::new();
-    for file in std::fs::read_dir(&sources)? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "java") {
-            files.push(text(path));
-        }
-    }
-    let (path, to) = (text(libraries.join("*")), text(classes));
-    let options = ["-nowarn", "-proc:none", "-d", &to, "-cp", &path];
-    let mut compiler = step::program("javac", "", &options);
-    step::run("javac", compiler.args(files))?;
-    Ok(format!("{path}:{to}"))
 }
 
 /// A folder of the cache.

@@ -1,0 +1,39 @@
+//! Apache Kafka's jars by Maven, and our own Java compiled against them.
+//!
+//! It owns the version that is the newest to us. Nothing of it goes into the checkout: whoever calls says where it lies.
+
+use std::path::{Path, PathBuf};
+
+use crate::{place, step, tools};
+
+/// Kafka's newest version.
+pub(crate) const NEWEST: &str = "4.4.0";
+
+/// Copies what the POM of a folder names, with all it needs, to where it is wanted; answers that place.
+pub(crate) fn fetch(pom: &str, to: PathBuf, version: &str) -> anyhow::Result<PathBuf> {
+    tools::debian(&[("default-jdk-headless", "javac"), ("maven", "mvn")])?;
+    let (wanted, into) = (
+        format!("-Dkafka.version={version}"),
+        format!("-DoutputDirectory={}", to.display()),
+    );
+    let copy = ["-q", "-B", "dependency:copy-dependencies", &wanted, &into];
+    step::run(&format!("{pom} {version}"), &mut step::program("mvn", pom, &copy))?;
+    Ok(to)
+}
+
+/// Compiles the Java files of a folder; answers the class path of what came out, with the libraries.
+pub(crate) fn compiled(libraries: &Path, sources: &str) -> anyhow::Result<String> {
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(place::root().join(sources))? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "java") {
+            files.push(path);
+        }
+    }
+    let path = libraries.join("*").display().to_string();
+    let to = libraries.join("classes").display().to_string();
+    let options = ["-nowarn", "-proc:none", "-d", &to, "-cp", &path];
+    let mut compiler = step::program("javac", "", &options);
+    step::run("javac", compiler.args(files))?;
+    Ok(format!("{path}:{to}"))
+}
