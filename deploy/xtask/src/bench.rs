@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: the release binary's own workloads (`headwater bench`), always on a fresh build. With arguments it
-//! runs that one; without, all of them, and prints a Markdown table beside the targets.
+//! runs that one; without, all of them, and prints a Markdown table beside the targets. `kafka` is a comparison of its own.
 //!
 //! It owns the list of rows: what is run, what is read of its figures, and what we want to reach.
+
+mod kafka;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,6 +14,9 @@ use serde_json::Value;
 use crate::{build, step};
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    if let Some((_, rest)) = args.split_first().filter(|(first, _)| *first == "kafka") {
+        return kafka::run(rest);
+    }
     let binary = build::release()?;
     if !args.is_empty() {
         return Err(step::become_program(Command::new(binary).arg("bench").args(args)));

@@ -91,8 +91,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        arguments: "[ARGUMENTS...]",
-        about: "build the release binary, run `headwater bench ARGUMENTS...`; without any all of it, as a table",
+        arguments: "[kafka | ARGUMENTS...]",
+        about: "build the release binary, run `headwater bench ARGUMENTS...`; without any all of it, as a table; kafka: beside Apache Kafka",
         run: bench::run,
     },
     Command {
