@@ -5,6 +5,7 @@
 
 mod brokers;
 mod cluster;
+mod failover;
 mod keeper;
 mod options;
 mod probe;

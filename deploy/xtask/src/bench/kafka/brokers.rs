@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::cluster::Place;
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Running};
 use crate::{build, jars, place};
 
 /// What a cluster of Kafka's calls itself: any 16 bytes, in base64.
@@ -29,6 +29,9 @@ const JAVA: &[&str] = &[
 const BROKER_HEAP: &[&str] = &["-Xmx1G", "-Xms1G"];
 /// As `kafka-producer-perf-test.sh` does.
 const TOOL_HEAP: &[&str] = &["-Xmx512M"];
+/// A new group waits for more members: half a second with Headwater, three with Kafka, whose own configuration file says this
+/// instead. What is compared is the joining, not the waiting.
+const NO_DELAY: &str = "group.initial.rebalance.delay.ms=0";
 /// How long one of the tools may take.
 const TOOL_PATIENCE: Duration = Duration::from_secs(900);
 
@@ -123,6 +126,7 @@ impl Programs {
                 command.arg(at.folder.join("data"));
                 command.args(["--cluster-id", "bench", "--listen-http", &http]);
                 command.args(["--listen-tcp", &address, "--listen-quic", &address]);
+                command.args(["--set", NO_DELAY]);
                 if all.len() > 1 {
                     command.args(["--voters", &voters(all, |place| place.address.to_string())]);
                 }
@@ -157,27 +161,54 @@ impl Programs {
 
     /// Runs one of Kafka's tools, or of our own programs in Java, to its end; answers what it printed.
     pub(super) fn tool(&self, keeper: &Keeper, class: &str, args: &[String]) -> anyhow::Result<String> {
-        let file = |name: &str| keeper.folder().join(format!("tool.{name}"));
-        let (out, err) = (file("out"), file("err"));
+        let out = keeper.folder().join("tool.out");
         let mut command = self.java(TOOL_HEAP, class);
         command
             .args(args)
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(&out)?)
-            .stderr(std::fs::File::create(&err)?);
+            .stderr(std::fs::File::create(complaints(keeper))?);
         let mut running = keeper.spawn(&mut command)?;
         let ended = running.ended_by(Instant::now() + TOOL_PATIENCE)?;
-        let (said, complained) = (std::fs::read_to_string(&out)?, std::fs::read_to_string(&err)?);
-        let tail = || {
-            let lines: Vec<_> = said.lines().chain(complained.lines()).collect();
-            lines[lines.len().saturating_sub(3)..].join(" / ")
-        };
+        let said = std::fs::read_to_string(&out)?;
+        let told = || format!("{} / {}", tail(&said), complaint(keeper));
         match ended {
             Some(status) if status.success() => Ok(said),
-            Some(status) => bail!("{class} ended with {status}: {}", tail()),
-            None => bail!("{class} did not end in {TOOL_PATIENCE:?}: {}", tail()),
+            Some(status) => bail!("{class} ended with {status}: {}", told()),
+            None => bail!("{class} did not end in {TOOL_PATIENCE:?}: {}", told()),
         }
     }
+
+    /// Starts one of our own programs in Java, to be talked with.
+    pub(super) fn talk<'a>(
+        &self,
+        keeper: &'a Keeper,
+        class: &str,
+        args: &[String],
+    ) -> anyhow::Result<Running<'a>> {
+        let mut command = self.java(TOOL_HEAP, class);
+        command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(complaints(keeper))?);
+        keeper.spawn(&mut command)
+    }
+}
+
+fn complaints(keeper: &Keeper) -> PathBuf {
+    keeper.folder().join("tool.err")
+}
+
+/// The end of what the last program in Java has complained of.
+pub(super) fn complaint(keeper: &Keeper) -> String {
+    tail(&std::fs::read_to_string(complaints(keeper)).unwrap_or_default())
+}
+
+fn tail(text: &str) -> String {
+    const LINES: usize = 3;
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join(" / ")
 }
 
 fn properties_path(at: &Place) -> PathBuf {
@@ -213,6 +244,7 @@ fn kafka_properties(acks: Acks, at: &Place, all: &[Place]) -> String {
          transaction.state.log.min.isr={in_sync}\n\
          share.coordinator.state.topic.replication.factor={replicas}\n\
          share.coordinator.state.topic.min.isr={in_sync}\n\
+         {NO_DELAY}\n\
          {flush}",
         at.id,
         data.display()

@@ -116,12 +116,28 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Ends all of them in order, as their operator would.
+    /// Kills one of them with its process, as SIGKILL does; `start` starts it again.
+    pub(super) fn kill(&mut self, id: usize) -> anyhow::Result<()> {
+        let at = self.places.iter().position(|place| place.id == id);
+        let running = at.and_then(|at| self.running[at].take());
+        drop(running.with_context(|| format!("{} {id} does not run", self.kind))?);
+        Ok(())
+    }
+
+    /// Asks all of them to end, at once: one by one, the last ones would have no quorum to take their leave of. Who has not
+    /// ended in time is killed.
     pub(super) fn stop(&mut self) -> anyhow::Result<()> {
-        for running in self.running.iter_mut().filter_map(Option::take) {
-            running.stop(STOP_PATIENCE)?;
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let mut all: Vec<_> = self.running.iter_mut().filter_map(Option::take).collect();
+        all.iter().for_each(Running::ask_to_end);
+        for running in &mut all {
+            running.ended_by(deadline)?;
         }
         Ok(())
+    }
+
+    pub(super) fn keeper(&self) -> &'a Keeper {
+        self.keeper
     }
 
     pub(super) fn bootstrap(&self) -> String {

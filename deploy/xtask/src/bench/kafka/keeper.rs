@@ -5,7 +5,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -87,6 +87,11 @@ impl Running<'_> {
         self.child.id()
     }
 
+    /// Its input and output, where they are pipes; once.
+    pub(super) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        self.child.stdin.take().zip(self.child.stdout.take())
+    }
+
     pub(super) fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
@@ -102,11 +107,9 @@ impl Running<'_> {
         Ok(None)
     }
 
-    /// Asks it to end; it is killed when it has not done so by then.
-    pub(super) fn stop(mut self, patience: Duration) -> anyhow::Result<()> {
+    /// Asks it to end, as SIGTERM does.
+    pub(super) fn ask_to_end(&self) {
         step::ask("kill", &[&self.pid().to_string()]);
-        self.ended_by(Instant::now() + patience)?;
-        Ok(())
     }
 }
 

@@ -10,10 +10,10 @@ pub(super) const HELP: &str = "\
 cargo xtask bench kafka [OPTIONS] [WORK...]
 
 The same work, by Kafka's own tools, for Headwater and for Apache Kafka on this machine, by turns (A B B A); the ratios, as a
-table and as JSON (node/docs/kafka.md). WORK is any of startup, produce, consume, latency; all of them otherwise.
+table and as JSON (node/docs/kafka.md). WORK is any of startup, produce, consume, latency, failover; all of them otherwise.
 
   --quick             a tenth of the records: to see that it works
-  --brokers 1|3       clusters of this size only
+  --brokers 1|3       clusters of this size only; failover wants three
   --acks memory|synced   acknowledgements of this kind only
   --rounds N          how often each broker has its turn (2)
   --headwater PATH    this binary; without it the release binary is built (also HEADWATER_BIN)
@@ -27,14 +27,17 @@ pub(super) enum Work {
     Produce,
     Consume,
     Latency,
+    /// With several brokers only.
+    Failover,
 }
 
 impl Work {
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 5] = [
         ("startup", Self::Startup),
         ("produce", Self::Produce),
         ("consume", Self::Consume),
         ("latency", Self::Latency),
+        ("failover", Self::Failover),
     ];
 
     fn read(name: &str) -> anyhow::Result<Self> {
@@ -59,7 +62,7 @@ impl Options {
     pub(super) fn read(args: &[String]) -> anyhow::Result<Self> {
         let mut options = Self {
             works: Vec::new(),
-            brokers: vec![1],
+            brokers: vec![1, 3],
             acks: vec![Acks::Memory, Acks::Synced],
             rounds: 2,
             is_quick: false,
@@ -80,6 +83,10 @@ impl Options {
             }
         }
         ensure!(options.rounds > 0, "--rounds is at least 1");
+        if options.works == [Work::Failover] {
+            options.brokers.retain(|brokers| *brokers > 1);
+            ensure!(!options.brokers.is_empty(), "failover wants three brokers");
+        }
         if options.works.is_empty() {
             options.works = Work::ALL.map(|(_, work)| work).to_vec();
         }
@@ -94,7 +101,8 @@ impl Options {
 fn brokers(text: &str) -> anyhow::Result<usize> {
     match text {
         "1" => Ok(1),
-        _ => bail!("--brokers is 1"),
+        "3" => Ok(3),
+        _ => bail!("--brokers is 1 or 3"),
     }
 }
 
@@ -118,15 +126,24 @@ mod tests {
     #[test]
     fn everything_is_compared_unless_something_is_named() {
         let all = read("").expect("nothing is enough");
-        assert_eq!((all.works.len(), all.acks.len(), all.rounds), (4, 2, 2));
+        assert_eq!((all.works.len(), all.acks.len(), all.rounds), (5, 2, 2));
+        assert_eq!(all.brokers, [1, 3]);
         let some = read("--quick --acks synced --rounds 3 produce").expect("known");
         assert!(some.is_quick && some.wants(Work::Produce) && !some.wants(Work::Latency));
         assert_eq!((some.acks, some.rounds), (vec![Acks::Synced], 3));
+        assert_eq!(read("failover").expect("known").brokers, [3]);
     }
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for line in ["prduce", "--brokers 2", "--rounds 0", "--rounds", "--acks none"] {
+        for line in [
+            "prduce",
+            "--brokers 2",
+            "--rounds 0",
+            "--rounds",
+            "--acks none",
+            "--brokers 1 failover",
+        ] {
             assert!(read(line).is_err(), "{line}");
         }
     }

@@ -26,6 +26,24 @@ const FIGURES: &[Figure] = &[
     Figure("join_ms", "ms to join the group", 0, Better::Less),
     Figure("first_ms", "ms, first start", 0, Better::Less),
     Figure("again_ms", "ms, start again", 0, Better::Less),
+    Figure(
+        "failover_ms",
+        "ms to the next acknowledgement, p50",
+        0,
+        Better::Less,
+    ),
+    Figure(
+        "failover_max_ms",
+        "ms to the next acknowledgement, at most",
+        0,
+        Better::Less,
+    ),
+    Figure(
+        "silence_ms",
+        "ms without an acknowledgement, p50",
+        0,
+        Better::Less,
+    ),
     Figure("average_ms", "ms on average", 3, Better::Less),
     Figure("ack_p50_ms", "ms to the acknowledgement, p50", 3, Better::Less),
     Figure("ack_p99_ms", "ms to the acknowledgement, p99", 3, Better::Less),
@@ -137,8 +155,7 @@ pub(super) fn table(samples: &[Sample]) -> String {
     );
     for row in rows(samples) {
         let Figure(_, title, digits, better) = &FIGURES[row.figure];
-        let value =
-            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
+        let value = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| number(value, *digits));
         let ratio = row
             .ratio()
             .map_or_else(|| "-".to_owned(), |ratio| format!("{} x", shown(ratio)));
@@ -180,6 +197,12 @@ pub(super) fn table(samples: &[Sample]) -> String {
         );
     }
     text
+}
+
+/// Thousandths of something large are noise.
+fn number(value: f64, digits: usize) -> String {
+    let digits = if value < 100.0 { digits } else { digits.min(1) };
+    format!("{value:.digits$}")
 }
 
 /// With as many digits as it takes to see something.

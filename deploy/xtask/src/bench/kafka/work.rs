@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::brokers::{Acks, Kind, Programs};
 use super::cluster::Cluster;
+use super::failover;
 use super::keeper::Keeper;
 use super::options::{Options, Work};
 use super::tools;
@@ -91,22 +92,48 @@ impl Turn<'_> {
         }
         let mut cluster = self.cluster()?;
         cluster.start()?;
-        self.make_topics(&cluster)?;
-        self.produce(&cluster, &WARM)?;
-        let first = self.measured(&cluster, || self.consume(&cluster, &WARM));
+        if self.options.works.iter().any(|work| *work != Work::Failover) {
+            self.usual(&cluster, tell)?;
+        }
+        if self.options.wants(Work::Failover) && self.brokers > 1 {
+            self.failover(&mut cluster, tell);
+        }
+        Ok(())
+    }
+
+    /// What needs no broker to be killed.
+    fn usual(
+        &self,
+        cluster: &Cluster,
+        tell: &mut dyn FnMut(&str, anyhow::Result<Figures>),
+    ) -> anyhow::Result<()> {
+        self.make_topics(cluster)?;
+        self.produce(cluster, &WARM)?;
+        let first = self.measured(cluster, || self.consume(cluster, &WARM));
         if self.options.wants(Work::Consume) {
             tell("the first group of all reads a little", first);
         }
         for load in LOADS {
-            self.load(&cluster, load, tell);
+            self.load(cluster, load, tell);
         }
         if self.options.wants(Work::Latency) {
-            let each = self.measured(&cluster, || self.each(&cluster));
+            let each = self.measured(cluster, || self.each(cluster));
             tell("end to end, one record at a time", each);
-            let paced = self.measured(&cluster, || self.paced(&cluster));
+            let paced = self.measured(cluster, || self.paced(cluster));
             tell("1,000 records of 100 B a second", paced);
         }
-        cluster.stop()
+        Ok(())
+    }
+
+    fn failover(&self, cluster: &mut Cluster, tell: &mut dyn FnMut(&str, anyhow::Result<Figures>)) {
+        let kills = if self.options.is_quick { 2 } else { 6 };
+        match failover::run(self.programs, cluster, &self.topic_properties(), kills) {
+            Ok(failovers) => {
+                tell("leader killed", failovers.leader);
+                tell("leader killed that leads the quorum, too", failovers.both);
+            }
+            Err(why) => tell("leader killed", Err(why)),
+        }
     }
 
     fn load(&self, cluster: &Cluster, load: &Load, tell: &mut dyn FnMut(&str, anyhow::Result<Figures>)) {
@@ -148,8 +175,11 @@ impl Turn<'_> {
     }
 
     fn make_topics(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        let properties = Programs::topic_properties(self.kind, self.acks, self.brokers);
-        let mut args = vec![cluster.bootstrap(), self.brokers.to_string(), properties];
+        let mut args = vec![
+            cluster.bootstrap(),
+            self.brokers.to_string(),
+            self.topic_properties(),
+        ];
         args.extend(
             [&WARM]
                 .into_iter()
@@ -159,6 +189,10 @@ impl Turn<'_> {
         args.extend([EACH, PACED].map(|topic| format!("{topic}:1")));
         self.tool("Topics", &args)?;
         Ok(())
+    }
+
+    fn topic_properties(&self) -> String {
+        Programs::topic_properties(self.kind, self.acks, self.brokers)
     }
 
     fn produce(&self, cluster: &Cluster, load: &Load) -> anyhow::Result<Figures> {
