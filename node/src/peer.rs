@@ -446,8 +446,8 @@ mod tests {
             cluster_id: "lab".to_owned(),
             directory: "mine".to_owned(),
             secret: Secret::new(""),
-            sys: sys.clone(),
             dialer: Dialer::new(sys.net.clone(), Default::default()),
+            sys,
         });
         peers.bind(NodeId(2), "before");
         let heard = |directory, purpose| peers.shared.check_sender(NodeId(2), directory, purpose).is_ok();

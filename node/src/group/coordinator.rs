@@ -448,6 +448,7 @@ fn judge(error: AppendError) -> Result<AppendRefused, Lost> {
         | AppendError::Internal
         | AppendError::NotContiguous { .. }
         | AppendError::Offline { .. }
+        | AppendError::Unread { .. }
         | AppendError::Stopped
         | AppendError::Unacknowledged(_) => Err(Lost::Write(error)),
     }

@@ -398,6 +398,7 @@ fn append_error(error: AppendError) -> ApiError {
         | AppendError::Epoch(_)
         | AppendError::NotEnoughReplicas { .. }
         | AppendError::Offline { .. }
+        | AppendError::Unread { .. }
         | AppendError::Stopped
         | AppendError::Unacknowledged(_) => ApiError::unavailable("NOT_ACKNOWLEDGED", message),
         AppendError::Corrupt { .. }

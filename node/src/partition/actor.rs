@@ -18,7 +18,7 @@ use super::shared::{Live, Reports, Shared};
 use super::state::State;
 use super::transactions::AbortedIndex;
 use super::waiters::Waiters;
-use crate::log::{self, Log, Synced};
+use crate::log::{self, Damaged, Log, Synced};
 use crate::metadata::PartitionState;
 use crate::sys::clock::Clock;
 use crate::sys::mailbox::Mailbox;
@@ -64,9 +64,28 @@ pub(super) struct Actor {
     /// Since when a sync is under way.
     pub(super) sync_asked_at: Option<Instant>,
     /// What is known of the producers lacks what could not be read.
-    pub(super) has_unread: bool,
+    pub(super) unread: Option<Unread>,
     /// Others were told of transactions that are open.
     pub(super) has_shown_open: bool,
+}
+
+/// What could not be read of the producers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unread {
+    /// Behind all of it.
+    until: Offset,
+    /// When somebody was refused for its sake first.
+    refused_at: Option<Instant>,
+}
+
+impl Unread {
+    pub(super) fn of(damaged: &[Damaged]) -> Option<Self> {
+        let until = damaged.iter().map(|damaged| damaged.until).max()?;
+        Some(Self {
+            until,
+            refused_at: None,
+        })
+    }
 }
 
 /// Whether the task goes on.

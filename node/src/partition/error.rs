@@ -68,6 +68,9 @@ pub enum AppendError {
     /// The disk is full. Reads go on; appends do again when space returns.
     #[error("disk full")]
     DiskFull,
+    /// Whether it is the next batch of its producer is not known: it will be, when damage is repaired.
+    #[error("what producer {producer} wrote last is damaged here, and is being repaired")]
+    Unread { producer: ProducerId },
     /// The log could not be written: the partition is offline until the node is restarted.
     #[error("partition is offline: {reason}")]
     Offline { reason: String },

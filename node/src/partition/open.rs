@@ -2,7 +2,7 @@
 //! started. Waits for the disk, so it runs on a blocking thread; the task is started by the caller.
 
 use super::Partition;
-use super::actor::Actor;
+use super::actor::{Actor, Unread};
 use super::command::Command;
 use super::producers::{Producers, end_of};
 use super::request::{PartitionName, Watermarks};
@@ -208,7 +208,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
     let (watermarks, receiver) = watch::channel(state.watermarks());
     let reader = log.reader();
     let shared = shared(&wanted, means, sender, receiver, Some((reader, &state)), None);
-    let has_unread = !unread.is_empty();
+    let in_doubt = Unread::of(&unread);
     for damaged in lost.into_iter().chain(unread) {
         shared.note_damaged(damaged);
     }
@@ -230,7 +230,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         snapshot_at,
         sync_asked_at: None,
         reign_due: None,
-        has_unread,
+        unread: in_doubt,
         has_shown_open: false,
     };
     // Before anybody reads: what is open is not stable.

@@ -342,6 +342,12 @@ impl Producers {
         &mut self.transactions
     }
 
+    /// The offset of the last record of a producer.
+    pub fn last_offset(&self, producer: ProducerId) -> Option<Offset> {
+        let known = self.entries.get(&producer)?;
+        known.batches().last().map(|batch| batch.last_offset)
+    }
+
     /// The offset of the last record below `before` of each producer, as far as it is one of those that are remembered.
     pub fn last_offsets(&self, before: Offset) -> BTreeMap<ProducerId, Offset> {
         let last = |(id, producer): (&ProducerId, &Producer)| {

@@ -55,7 +55,9 @@ pub(super) fn of_append(error: &AppendError) -> ErrorCode {
         AppendError::ReadOnlyMirror { .. } => ErrorCode::POLICY_VIOLATION,
         AppendError::Internal => ErrorCode::INVALID_TOPIC_EXCEPTION,
         AppendError::NotContiguous { .. } => ErrorCode::UNKNOWN_SERVER_ERROR,
-        AppendError::DiskFull | AppendError::Offline { .. } => ErrorCode::KAFKA_STORAGE_ERROR,
+        AppendError::DiskFull | AppendError::Offline { .. } | AppendError::Unread { .. } => {
+            ErrorCode::KAFKA_STORAGE_ERROR
+        }
         AppendError::Unacknowledged(ticket) => of_ticket(ticket),
     }
 }

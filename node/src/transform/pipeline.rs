@@ -705,6 +705,7 @@ fn is_about_records(error: &AppendError) -> bool {
         | AppendError::NotContiguous { .. }
         | AppendError::DiskFull
         | AppendError::Offline { .. }
+        | AppendError::Unread { .. }
         | AppendError::Stopped
         | AppendError::Unacknowledged(_) => false,
     }

@@ -6,7 +6,7 @@ use super::super::open::{self, Rebuilt, append_time_of};
 use super::super::producers::{Producers, end_of};
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
-use super::{Actor, LOST};
+use super::{Actor, LOST, Unread};
 use crate::log::{CopyEpochs, Log, LogReader};
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::BatchView;
@@ -149,7 +149,7 @@ impl Actor {
             high_watermark = marks.high_watermark.value(),
             "truncated to the leader's history"
         );
-        self.has_unread = !rebuilt.unread.is_empty();
+        self.unread = Unread::of(&rebuilt.unread);
         self.know_producers(rebuilt.producers);
         (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, rebuilt.snapshot_at);
         if is_mirror {

@@ -7,7 +7,7 @@ use super::super::open;
 use super::super::producers::Producers;
 use super::super::request::Watermarks;
 use super::super::transactions::AbortedIndex;
-use super::{Actor, LOST, refused};
+use super::{Actor, LOST, Unread, refused};
 use crate::log::{self, Log, Repaired};
 use headwater_protocol::ids::Offset;
 use std::sync::atomic::Ordering;
@@ -86,15 +86,18 @@ impl Actor {
             bytes,
             "log is repaired from another replica"
         );
-        if !self.has_unread {
+        let Some(before) = self.unread else {
             return Ok(());
-        }
+        };
         let now_ms = self.shared.means.clock.unix_ms();
         if let Some(Ok(rebuilt)) = self
             .with_log("rebuild", move |log| open::rebuild(log, now_ms))
             .await
         {
-            self.has_unread = !rebuilt.unread.is_empty();
+            self.unread = Unread::of(&rebuilt.unread).map(|unread| Unread {
+                refused_at: before.refused_at,
+                ..unread
+            });
             self.know_producers(rebuilt.producers);
             self.snapshot_at = rebuilt.snapshot_at;
         }

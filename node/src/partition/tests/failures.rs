@@ -203,3 +203,67 @@ async fn a_log_that_could_not_be_opened_is_tried_again() {
         .await
         .expect("committed");
 }
+
+/// What the producer wrote last is gone from this replica, and others hold it.
+#[tokio::test]
+async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
+    let mut rig = Rig::new().await;
+    let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
+    let append = async |partition: &Partition, batch| {
+        let ticket = partition.append(batch, ALL).await?;
+        ticket.done().await.map_err(AppendError::Unacknowledged)
+    };
+    for sequence in 0..8 {
+        append(&partition, idempotent(sequence * 2, 2))
+            .await
+            .expect("appended");
+    }
+    for from in 0..8 {
+        append(&partition, plain(from, 2)).await.expect("appended");
+    }
+    let state = PartitionState {
+        leader: NodeId(1),
+        leader_epoch: LeaderEpoch(1),
+        replicas: vec![NodeId(1), NodeId(2)],
+        isr: vec![NodeId(1)],
+        ..PartitionState::default()
+    };
+    rig.say(&[Record::Partition {
+        topic: TopicId([1; 16]),
+        index: PartitionIndex(0),
+        state,
+    }])
+    .await;
+    let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
+    let files = rig.disk.list(&folder).expect("it is there");
+    let of_kind = |kind| {
+        files
+            .iter()
+            .map(|file| &file.name)
+            .filter(move |name| name.ends_with(kind))
+    };
+    // The segment with its last batch, at 14.
+    let last = of_kind(".log")
+        .filter(|name| name.as_str() <= "00000000000000000014.log")
+        .max();
+    for name in of_kind(".snapshot").chain(last) {
+        rig.disk.remove_file(&folder.join(name)).expect("removed");
+    }
+    rig.disk.sync_folder(&folder).expect("synced");
+    let rig = rig.crash().await;
+    let partition = rig.get("t");
+    for sequence in [14, 16] {
+        let refused = append(&partition, idempotent(sequence, 2)).await;
+        assert!(
+            matches!(refused, Err(AppendError::Unread { .. })),
+            "{sequence}: {refused:?}"
+        );
+    }
+    append(&partition, plain(0, 1)).await.expect("it repeats nothing");
+    rig.sys.clock.advance(Duration::from_secs(31));
+    let refused = append(&partition, idempotent(16, 2)).await;
+    assert!(
+        matches!(refused, Err(AppendError::OutOfOrderSequence { .. })),
+        "nobody has it: {refused:?}"
+    );
+}
