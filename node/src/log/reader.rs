@@ -149,22 +149,28 @@ impl LogReader {
             .map(|slice| slice.expect("a read that may wait has an answer"))
     }
 
-    /// Shows every batch header from the batch that holds `from` on, and the whole batch where it is a control batch. Waits
-    /// for the device.
+    /// Shows every batch header from the batch that holds `from` on, and the whole batch where it is a control batch. Ends
+    /// where something is damaged or missing, and says how far that reaches. Waits for the device.
     pub fn replay(
         &self,
         from: Offset,
         mut visit: impl FnMut(&BatchHeader, Option<BatchView>),
     ) -> Result<(), ReadError> {
         let _uncut = self.shared.uncut();
-        let end = self.end();
+        let (mut reached, end) = (from, self.end());
+        let whole = |reached, until| match loss(reached, until) {
+            Some(lost) => Err(ReadError::Corrupt(lost)),
+            None => Ok(()),
+        };
         for segment in self.shared.segments.load().iter() {
             let (next, bytes) = (segment.next(), segment.bytes());
             if next <= from {
                 continue;
             }
+            whole(reached, segment.base())?;
             let failed = |cause: io::Error| failed(segment, cause);
             let Some(first) = segment.find(from).map_err(failed)? else {
+                whole(reached, next)?;
                 continue;
             };
             let file = segment.file().map_err(failed)?;
@@ -180,7 +186,9 @@ impl LogReader {
                     false => None,
                 };
                 visit(&placed.header, control);
+                reached = placed.header.next_offset();
             }
+            whole(reached, next)?;
         }
         Ok(())
     }
