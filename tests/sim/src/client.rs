@@ -13,6 +13,7 @@ use headwater::sys::net::simulated::Host;
 use headwater::sys::random::Random;
 use headwater::transport::dialer::Credentials;
 use headwater::transport::{Dialer, Session, Stream, quic};
+use headwater_protocol::kafka::find_coordinator::FindCoordinatorRequest;
 use headwater_protocol::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
 use headwater_protocol::kafka::{Request, decode_response, encode_request};
 use headwater_protocol::primitives::Str;
@@ -45,6 +46,29 @@ impl std::fmt::Display for Partition {
     }
 }
 
+/// What a node coordinates.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Coordinated {
+    Group(String),
+    Transaction(String),
+}
+
+impl Coordinated {
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Group(key) | Self::Transaction(key) => key,
+        }
+    }
+
+    /// As the protocol has it.
+    fn kind(&self) -> i8 {
+        match self {
+            Self::Group(_) => 0,
+            Self::Transaction(_) => 1,
+        }
+    }
+}
+
 pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) random: Random,
@@ -56,6 +80,7 @@ pub(crate) struct Client {
     deadline: Duration,
     wires: BTreeMap<String, Wire>,
     leaders: BTreeMap<Partition, Leader>,
+    coordinators: BTreeMap<Coordinated, String>,
     /// The newest epoch heard of: whoever tells of an older one is behind.
     epochs: BTreeMap<Partition, i32>,
 }
@@ -94,6 +119,7 @@ impl Client {
             bootstrap,
             wires: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
             epochs: BTreeMap::new(),
         }
     }
@@ -201,6 +227,36 @@ impl Client {
     /// What was believed of the partition's leader was wrong.
     pub(crate) fn forget_leader(&mut self, partition: &Partition) {
         self.leaders.remove(partition);
+    }
+
+    /// Where somebody coordinates this, as far as it is known.
+    pub(crate) async fn coordinator(&mut self, what: &Coordinated) -> Option<String> {
+        if let Some(address) = self.coordinators.get(what) {
+            return Some(address.clone());
+        }
+        let request = FindCoordinatorRequest {
+            key: Str::from(what.key()),
+            key_type: what.kind(),
+            ..FindCoordinatorRequest::default()
+        };
+        let answer = self.call(&self.any_node(), &request, 3).await.ok()?;
+        let address = format!("{}:{}", answer.host, answer.port);
+        (answer.error_code == 0).then(|| {
+            self.coordinators.insert(what.clone(), address.clone());
+            address
+        })
+    }
+
+    /// What was believed of the coordinator was wrong.
+    pub(crate) fn forget_coordinator(&mut self, what: &Coordinated) {
+        self.coordinators.remove(what);
+    }
+
+    /// Its process ends: whatever is under way has no answer.
+    pub(crate) fn hang_up(&mut self) {
+        self.wires.clear();
+        self.leaders.clear();
+        self.coordinators.clear();
     }
 
     /// Asks any node for the leaders of a topic.

@@ -73,6 +73,11 @@ fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    for topic in ["transaction.state.log", "offsets.topic"] {
+        let (partitions, replicas) = (scenario.coordinators, scenario.coordinator_replicas);
+        config.insert(format!("{topic}.num.partitions"), partitions.to_string());
+        config.insert(format!("{topic}.replication.factor"), replicas.to_string());
+    }
     if scenario.nodes > 1 {
         let voters: Vec<_> = (1..=scenario.nodes)
             .map(|id| format!("{id}@n{id}:{PORT}"))

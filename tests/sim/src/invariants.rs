@@ -3,6 +3,7 @@
 //!
 //! All are pure: facts go in, a violation comes out or none. They must never ask the cluster anything.
 
+pub(crate) mod copies;
 pub(crate) mod images;
 pub(crate) mod leaders;
 pub(crate) mod levels;
@@ -12,6 +13,7 @@ pub(crate) mod order;
 pub(crate) mod phantom;
 pub(crate) mod place;
 pub(crate) mod replicas;
+pub(crate) mod transactions;
 pub(crate) mod watermarks;
 pub(crate) mod whole;
 
@@ -47,6 +49,8 @@ pub(crate) struct Online {
     pub(crate) place: place::Place,
     pub(crate) order: order::Order,
     pub(crate) monotone: monotone::Monotone,
+    pub(crate) transactions: transactions::Transactions,
+    pub(crate) copies: copies::Copies,
 }
 
 /// Those that look at the nodes from time to time.

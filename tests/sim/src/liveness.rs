@@ -1,6 +1,8 @@
 //! When everything is healed, the cluster must come to rest by itself: everybody runs, producers go on, consumers reach
 //! the end, and the end is what was promised. Each within a bound of virtual time.
 
+mod transactions;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -54,10 +56,12 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
             false => Err(format!("{acks} records were acknowledged")),
         }
     })?;
+    transactions::go_on(world)?;
     Control::set(&world.control.stop_producing);
     until(world, "producers end", |world| {
         none_left(world.control.producing.load(Ordering::Relaxed))
     })?;
+    transactions::end(world)?;
     Control::set(&world.control.stop_consuming);
     until(world, "consumers end", |world| {
         none_left(world.control.consuming.load(Ordering::Relaxed))
@@ -66,6 +70,7 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
         rest::all_level(&world.machines)
     })?;
     judge(world)?;
+    transactions::judge(world)?;
     cluster::compare(&world.machines)
 }
 

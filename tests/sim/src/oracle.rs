@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::client::Partition;
+use crate::invariants::copies::Input;
+use crate::invariants::transactions::{Part, TransactionNumber};
 use crate::invariants::{Online, Violation};
 
 /// One record as its producer knows it: whose it is, and the how-manieth of his in that partition.
@@ -49,7 +51,7 @@ pub(crate) struct History {
     pub(crate) fetched: u64,
     /// Topics that were acknowledged as created.
     pub(crate) topics: BTreeMap<String, i32>,
-    online: Online,
+    pub(crate) online: Online,
     violations: Vec<Violation>,
 }
 
@@ -93,6 +95,76 @@ impl Oracle {
             history.online.monotone.seen(consumer, partition, offset),
         ];
         checks.into_iter().for_each(|checked| history.note(checked));
+    }
+
+    pub(crate) fn begins_transaction(&self, owner: u32) -> TransactionNumber {
+        self.history().online.transactions.begins(owner)
+    }
+
+    /// A producer was told that a transactional id is its own.
+    pub(crate) fn owned_by(&self, owner: u32, producer: i64, epoch: i16) {
+        self.history()
+            .online
+            .transactions
+            .owned_by(owner, producer, epoch);
+    }
+
+    /// Whether somebody newer was told so.
+    pub(crate) fn is_replaced(&self, owner: u32, producer: i64, epoch: i16) -> bool {
+        self.history()
+            .online
+            .transactions
+            .is_replaced(owner, producer, epoch)
+    }
+
+    /// Before it is sent.
+    pub(crate) fn attempted_in_transaction(&self, partition: &Partition, part: Part) {
+        self.history().online.transactions.attempted(partition, part);
+    }
+
+    pub(crate) fn acked_in_transaction(&self, partition: &Partition, first: i64, parts: &[Part]) {
+        let mut history = self.history();
+        for (part, offset) in parts.iter().zip(first..) {
+            history.online.transactions.acked(partition, offset, *part);
+        }
+    }
+
+    /// Before it is asked for.
+    pub(crate) fn commit_is_asked(&self, of: TransactionNumber) {
+        self.history().online.transactions.commit_is_asked(of);
+    }
+
+    /// It was refused for good, and nobody had asked before.
+    pub(crate) fn commit_is_refused(&self, of: TransactionNumber) {
+        let mut history = self.history();
+        let checked = history.online.transactions.commit_is_refused(of);
+        history.note(checked);
+    }
+
+    pub(crate) fn committed(&self, of: TransactionNumber) {
+        let mut history = self.history();
+        let checked = history.online.transactions.committed(of);
+        history.note(checked);
+    }
+
+    /// Somebody who reads what is committed came from one offset to another, and saw this on the way.
+    pub(crate) fn read_committed(
+        &self,
+        partition: &Partition,
+        from: i64,
+        until: i64,
+        seen: &BTreeMap<i64, (Part, Option<Input>)>,
+    ) {
+        let mut history = self.history();
+        let parts = seen.iter().map(|(offset, (part, _))| (*offset, *part)).collect();
+        let checked = history.online.transactions.read(partition, from, until, &parts);
+        history.note(checked);
+        for (offset, (_, input)) in seen {
+            if let Some(input) = input {
+                let checked = history.online.copies.seen(input.clone(), partition, *offset);
+                history.note(checked);
+            }
+        }
     }
 
     /// Something that is wrong in itself.

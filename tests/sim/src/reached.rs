@@ -25,6 +25,7 @@ const LINES: &[(&str, &str)] = &[
     ("partition cannot be opened", "unopened"),
     ("disk full, appends are refused", "refused_full"),
     ("the in-sync set stays", "sets_refused"),
+    ("a transaction is aborted: it takes too long", "timed_out"),
     ("a call of a newer version is refused", NEWER_CALLS),
     (
         "the leader has nothing that follows here any more, this replica begins anew",

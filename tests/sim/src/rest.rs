@@ -57,6 +57,23 @@ pub(crate) fn all_level(machines: &[Machine]) -> Result<(), String> {
     })
 }
 
+/// Whether no transaction is open on any replica: all that is committed to the log may be seen by everybody.
+pub(crate) fn all_stable(machines: &[Machine]) -> Result<(), String> {
+    all_run(machines)?;
+    for Replica {
+        partition,
+        node,
+        marks,
+        ..
+    } in machines.iter().flat_map(replicas_of)
+    {
+        if marks.last_stable < marks.high_watermark {
+            return Err(format!("{partition} on n{node}: {marks:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn is_level(partition: &Partition, state: &PartitionState, copies: &[&Replica]) -> Result<(), String> {
     if copies.len() < state.replicas.len() {
         return Err(format!("{partition}: only {} replicas are open", copies.len()));

@@ -11,6 +11,7 @@ use crate::machine::DiskPace;
 use crate::process::Skew;
 use crate::workload::admin::NewTopic;
 use crate::workload::operate::Duties;
+use crate::workload::transact::Plan;
 
 /// What the command line asks for; the seed decides the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,6 +63,11 @@ pub(crate) struct Scenario {
     /// How long there are faults.
     pub(crate) unrest: Duration,
     pub(crate) duties: Duties,
+    /// None: nobody has a transactional id.
+    pub(crate) transactions: Option<Plan>,
+    /// The partitions and the replicas of the topics that coordinators keep.
+    pub(crate) coordinators: i32,
+    pub(crate) coordinator_replicas: i16,
 }
 
 impl Scenario {
@@ -104,14 +110,45 @@ impl Scenario {
             is_rough_start: random.one_in(4),
             unrest: Duration::from_secs(wishes.seconds.unwrap_or(drawn_seconds)),
             duties: Duties::default(),
+            transactions: None,
+            coordinators: 1,
+            coordinator_replicas: 1,
         };
         // Last: what was drawn before is what it was.
         scenario.duties = Duties::draw(random, nodes, &scenario.topics);
+        // A node that is taken out needs another one to take its place in everything.
+        let replicas_max = match scenario.duties.retire_ms {
+            Some(_) => nodes - 1,
+            None => nodes,
+        };
+        scenario.coordinators = between(1, 3) as i32;
+        scenario.coordinator_replicas = replicas_max.min(3) as i16;
+        scenario.transactions = Plan::draw(random, replicas_max, segment_bytes);
         scenario
     }
 }
 
 impl Scenario {
+    /// The topics that clients make.
+    pub(crate) fn all_topics(&self) -> Vec<NewTopic> {
+        let transactional = self.transactions.iter().flat_map(|plan| &plan.topics);
+        self.topics.iter().chain(transactional).cloned().collect()
+    }
+
+    /// The topics that coordinators keep, once there are any.
+    pub(crate) fn own_topics(&self) -> Vec<NewTopic> {
+        let own = |name: &str| NewTopic {
+            name: name.to_owned(),
+            partitions: self.coordinators,
+            replicas: self.coordinator_replicas,
+            configs: Vec::new(),
+        };
+        match self.transactions {
+            Some(_) => vec![own("__transaction_state"), own("__consumer_offsets")],
+            None => Vec::new(),
+        }
+    }
+
     /// The feature level of the binary that every node begins with.
     pub(crate) fn level(&self) -> Level {
         match self.duties.upgrade_ms {
@@ -139,6 +176,31 @@ impl Duties {
             retire_ms: retire_ms.filter(|_| has_others && has_room && upgrade_ms.is_none()),
             upgrade_ms,
         }
+    }
+}
+
+impl Plan {
+    /// Transactions exist in some of the runs.
+    fn draw(random: &Random, replicas_max: usize, segment_bytes: u64) -> Option<Self> {
+        let between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let exists = random.one_in(2);
+        let topic = |name: &str, partitions: u64| NewTopic {
+            name: name.to_owned(),
+            partitions: partitions as i32,
+            ..topic(random, 0, replicas_max, segment_bytes)
+        };
+        let plan = Self {
+            topics: [topic("written", between(2, 3)), topic("copied", between(1, 2))],
+            writers: between(1, 3) as u32,
+            copiers: between(0, 2) as u32,
+            rivals: between(1, 3) as u32,
+            watchers: between(1, 2) as u32,
+            records_max: between(1, 4),
+            padding_max: between(0, 1_000),
+            pause_ms_max: between(0, 200),
+            timeout_ms_max: between(500, 10_000),
+        };
+        exists.then_some(plan)
     }
 }
 

@@ -7,6 +7,8 @@ pub(crate) mod consume;
 pub(crate) mod operate;
 pub(crate) mod produce;
 pub(crate) mod retire;
+pub(crate) mod transact;
+pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU64, Ordering};
@@ -24,6 +26,7 @@ pub(crate) struct Control {
     /// Clients that have not ended.
     pub(crate) producing: AtomicU64,
     pub(crate) consuming: AtomicU64,
+    pub(crate) transacting: AtomicU64,
     pub(crate) operating: AtomicU64,
     pub(crate) stop_operating: AtomicBool,
     /// The upgrade is so far that no node goes back.

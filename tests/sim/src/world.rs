@@ -27,6 +27,8 @@ use crate::upgrades::Upgrades;
 use crate::workload::consume::Consumer;
 use crate::workload::operate::{Duties, Operator};
 use crate::workload::produce::{Habits, Producer};
+use crate::workload::transact::{Plan, Transactor, Work};
+use crate::workload::watch::Watcher;
 use crate::workload::{Control, admin};
 
 const STEP: Duration = Duration::from_millis(1);
@@ -52,6 +54,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) upgrades: Upgrades,
     operators: Random,
+    transactors: Random,
     regular: Regular,
     reached: Reached,
     pub(crate) summary: Summary,
@@ -64,8 +67,17 @@ impl World {
     pub(crate) fn new(seed: u64, wishes: Wishes, trace: Trace) -> Self {
         let random = Random::seeded(seed);
         // Streams of their own: one more draw in one place changes nothing elsewhere.
-        let [scenario, net, nodes, faults, clients, rot, upgrades, operators] =
-            std::array::from_fn(|_| random.fork());
+        let [
+            scenario,
+            net,
+            nodes,
+            faults,
+            clients,
+            rot,
+            upgrades,
+            operators,
+            transactors,
+        ] = std::array::from_fn(|_| random.fork());
         let scenario = Scenario::draw(&scenario, wishes);
         let fabric = Fabric::paced(net);
         fabric.set_usual_link(scenario.link);
@@ -92,6 +104,7 @@ impl World {
                 trace.clone(),
             ),
             operators,
+            transactors,
             clients: Process::new(&clients, Duration::ZERO, Skew::default()),
             clients_name: "clients".into(),
             world_name: "world".into(),
@@ -119,7 +132,7 @@ impl World {
         let partitions: Vec<Partition> = self.scenario.topics.iter().flat_map(partitions_of).collect();
         let admin = admin::create(
             self.client("admin"),
-            self.scenario.topics.clone(),
+            self.scenario.all_topics(),
             self.oracle.clone(),
             Arc::clone(&self.control),
         );
@@ -149,6 +162,13 @@ impl World {
             };
             self.clients.spawn(consumer.run());
         }
+        self.begin_operators();
+        if let Some(plan) = self.scenario.transactions.clone() {
+            self.begin_transactions(&plan);
+        }
+    }
+
+    fn begin_operators(&self) {
         let Duties {
             move_ms,
             vote_ms,
@@ -171,10 +191,49 @@ impl World {
         }
     }
 
+    fn begin_transactions(&self, plan: &Plan) {
+        let [written, copied] = plan.topics.each_ref().map(partitions_of);
+        let inputs: Vec<Partition> = self
+            .scenario
+            .topics
+            .iter()
+            .take(1)
+            .flat_map(partitions_of)
+            .collect();
+        for owner in 0..plan.writers + plan.copiers {
+            let (work, outputs) = match owner < plan.writers {
+                true => (Work::Write, &written),
+                false => (Work::Copy(inputs.clone()), &copied),
+            };
+            for rival in 0..plan.rivals {
+                let transactor = Transactor {
+                    owner,
+                    client: self.client_by(&format!("x{owner}.{rival}"), &self.transactors),
+                    work: work.clone(),
+                    outputs: outputs.clone(),
+                    plan: plan.clone(),
+                    oracle: self.oracle.clone(),
+                    control: Arc::clone(&self.control),
+                };
+                self.clients.spawn(transactor.run());
+            }
+        }
+        for number in 0..plan.watchers {
+            let watcher = Watcher {
+                client: self.client_by(&format!("w{number}"), &self.transactors),
+                partitions: written.iter().chain(&copied).cloned().collect(),
+                oracle: self.oracle.clone(),
+                control: Arc::clone(&self.control),
+            };
+            self.clients.spawn(watcher.run());
+        }
+    }
+
     fn operator(&self, name: &str) -> Operator {
+        let (made, own) = (self.scenario.all_topics(), self.scenario.own_topics());
         Operator {
             client: self.client_by(name, &self.operators),
-            topics: self.scenario.topics.clone(),
+            topics: made.into_iter().chain(own).collect(),
             nodes: i32::try_from(self.scenario.nodes).unwrap_or(1),
             oracle: self.oracle.clone(),
             control: Arc::clone(&self.control),

@@ -81,9 +81,54 @@ pub(crate) struct Found {
     pub(crate) wrong: Option<Violation>,
 }
 
+/// What a node answered.
+pub(super) enum Asked {
+    Data {
+        data: Box<PartitionData>,
+        is_leader: bool,
+    },
+    /// What was there once is not there any more.
+    Gone(Violation),
+    /// None that helps.
+    Nothing,
+}
+
+/// What consumers see: all that is committed to the log, or of transactions only those that are committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    Uncommitted,
+    Committed,
+}
+
 /// Fetches one partition from `position` on; None when there is no answer, or none that helps.
 pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: i64) -> Option<Found> {
-    let leader = client.leader(partition).await?;
+    match ask(client, partition, position, Isolation::Uncommitted).await {
+        Asked::Data { data, is_leader } => {
+            let high_watermark = data.high_watermark;
+            let mut found = read(partition, position, *data);
+            found.is_end = is_leader && found.next >= high_watermark;
+            Some(found)
+        }
+        Asked::Gone(violation) => Some(Found {
+            records: Vec::new(),
+            next: position,
+            is_end: false,
+            wrong: Some(violation),
+        }),
+        Asked::Nothing => None,
+    }
+}
+
+/// Asks the leader, or now and then another replica, for what lies from `position` on.
+pub(super) async fn ask(
+    client: &mut Client,
+    partition: &Partition,
+    position: i64,
+    isolation: Isolation,
+) -> Asked {
+    let Some(leader) = client.leader(partition).await else {
+        return Asked::Nothing;
+    };
     let any = client.random.below(leader.replicas.len().max(1) as u64) as usize;
     let replica = leader
         .replicas
@@ -95,6 +140,7 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         max_wait_ms: i32::try_from(client.random.below(300)).unwrap_or(0),
         min_bytes: 1,
         max_bytes: 1 << 20,
+        isolation_level: i8::from(isolation == Isolation::Committed),
         session_epoch: -1,
         topics: vec![FetchTopic {
             topic: Str::from(partition.topic.as_str()),
@@ -113,32 +159,33 @@ pub(crate) async fn fetch(client: &mut Client, partition: &Partition, position: 
         }],
         ..FetchRequest::default()
     };
-    let mut answer = client.call(asked, &request, 12).await.ok()?;
-    let data = answer.responses.pop()?.partitions.pop()?;
+    let Ok(mut answer) = client.call(asked, &request, 12).await else {
+        return Asked::Nothing;
+    };
+    let Some(data) = answer
+        .responses
+        .pop()
+        .and_then(|mut topic| topic.partitions.pop())
+    else {
+        return Asked::Nothing;
+    };
     let code = ErrorCode(data.error_code);
     client.trace.detail_line(format_args!(
         "{} fetch {partition} from {position}: {code:?}, high watermark {}",
         client.name, data.high_watermark
     ));
     match code {
-        ErrorCode::NONE => {
-            let high_watermark = data.high_watermark;
-            let mut found = read(partition, position, data);
-            found.is_end = is_leader && found.next >= high_watermark;
-            Some(found)
-        }
+        ErrorCode::NONE => Asked::Data {
+            data: Box::new(data),
+            is_leader,
+        },
         // Nothing is ever removed here: what could be read once must be there. A replica out of sync may lack it.
         ErrorCode::OFFSET_OUT_OF_RANGE if position > 0 && is_leader => {
             let what =
                 format!("{partition}: offset {position} was reached by a consumer and is out of range now");
-            Some(Found {
-                records: Vec::new(),
-                next: position,
-                is_end: false,
-                wrong: Some(Violation::new("committed data stays", what)),
-            })
+            Asked::Gone(Violation::new("committed data stays", what))
         }
-        _ => None,
+        _ => Asked::Nothing,
     }
 }
 
