@@ -141,7 +141,17 @@ impl Client {
         request: &R,
         version: i16,
     ) -> Result<R::Response, NoAnswer> {
-        let deadline = self.deadline;
+        self.call_within(self.deadline, address, request, version).await
+    }
+
+    /// As `call`, where an answer takes its time.
+    pub(crate) async fn call_within<R: Request>(
+        &mut self,
+        deadline: Duration,
+        address: &str,
+        request: &R,
+        version: i16,
+    ) -> Result<R::Response, NoAnswer> {
         let asked = tokio::time::timeout(deadline, self.ask(address, request, version)).await;
         let answer = asked.unwrap_or_else(|_| Err(NoAnswer("too late".to_owned())));
         if answer.is_err() {

@@ -73,6 +73,12 @@ fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    if let Some(plan) = scenario.members {
+        let least = plan.session_ms.to_string();
+        config.insert("group.min.session.timeout.ms".to_owned(), least);
+        let first = plan.first_ms.to_string();
+        config.insert("group.initial.rebalance.delay.ms".to_owned(), first);
+    }
     for topic in ["transaction.state.log", "offsets.topic"] {
         let (partitions, replicas) = (scenario.coordinators, scenario.coordinator_replicas);
         config.insert(format!("{topic}.num.partitions"), partitions.to_string());

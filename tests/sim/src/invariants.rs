@@ -4,6 +4,7 @@
 //! All are pure: facts go in, a violation comes out or none. They must never ask the cluster anything.
 
 pub(crate) mod copies;
+pub(crate) mod groups;
 pub(crate) mod images;
 pub(crate) mod leaders;
 pub(crate) mod levels;
@@ -51,6 +52,7 @@ pub(crate) struct Online {
     pub(crate) monotone: monotone::Monotone,
     pub(crate) transactions: transactions::Transactions,
     pub(crate) copies: copies::Copies,
+    pub(crate) groups: groups::Groups,
 }
 
 /// Those that look at the nodes from time to time.

@@ -1,6 +1,7 @@
 //! When everything is healed, the cluster must come to rest by itself: everybody runs, producers go on, consumers reach
 //! the end, and the end is what was promised. Each within a bound of virtual time.
 
+mod groups;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
         .end(world.now, &mut world.machines, &mut world.summary);
     world.upgrades.end(world.now);
     Control::set(&world.control.stop_operating);
+    Control::set(&world.control.calm);
     until(world, "every node runs", |world| rest::all_run(&world.machines))?;
     until(world, "operators end", |world| {
         none_left(world.control.operating.load(Ordering::Relaxed))
@@ -62,6 +64,7 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
         none_left(world.control.producing.load(Ordering::Relaxed))
     })?;
     transactions::end(world)?;
+    groups::reach_the_end(world)?;
     Control::set(&world.control.stop_consuming);
     until(world, "consumers end", |world| {
         none_left(world.control.consuming.load(Ordering::Relaxed))
@@ -71,6 +74,7 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     })?;
     judge(world)?;
     transactions::judge(world)?;
+    groups::judge(world)?;
     cluster::compare(&world.machines)
 }
 

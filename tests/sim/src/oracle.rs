@@ -167,6 +167,37 @@ impl Oracle {
         }
     }
 
+    /// A member of a group was told which partitions it has.
+    pub(crate) fn assigned(&self, group: &str, generation: i32, member: &str, partitions: &[Partition]) {
+        let mut history = self.history();
+        let groups = &mut history.online.groups;
+        let checked = groups.assigned(group, generation, member, partitions);
+        history.note(checked);
+    }
+
+    /// Before it is sent.
+    pub(crate) fn commits(&self, group: &str, partition: &Partition, offset: i64) {
+        self.history().online.groups.commits(group, partition, offset);
+    }
+
+    pub(crate) fn committed_offset(&self, group: &str, partition: &Partition, offset: i64) {
+        self.history().online.groups.committed(group, partition, offset);
+    }
+
+    /// A member of a generation, or whoever looks at the end, was told what is committed.
+    pub(crate) fn told(&self, group: &str, generation: Option<i32>, partition: &Partition, offset: i64) {
+        let mut history = self.history();
+        let checked = history.online.groups.told(group, generation, partition, offset);
+        history.note(checked);
+    }
+
+    /// A member has dealt with everything from one offset to another.
+    pub(crate) fn consumed(&self, group: &str, partition: &Partition, from: i64, until: i64) {
+        let mut history = self.history();
+        let checked = history.online.groups.consumed(group, partition, from, until);
+        history.note(checked);
+    }
+
     /// Something that is wrong in itself.
     pub(crate) fn wrong(&self, violation: Violation) {
         self.history().note(Err(violation));

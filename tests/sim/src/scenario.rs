@@ -11,7 +11,7 @@ use crate::machine::DiskPace;
 use crate::process::Skew;
 use crate::workload::admin::NewTopic;
 use crate::workload::operate::Duties;
-use crate::workload::transact::Plan;
+use crate::workload::{member, transact};
 
 /// What the command line asks for; the seed decides the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +64,9 @@ pub(crate) struct Scenario {
     pub(crate) unrest: Duration,
     pub(crate) duties: Duties,
     /// None: nobody has a transactional id.
-    pub(crate) transactions: Option<Plan>,
+    pub(crate) transactions: Option<transact::Plan>,
+    /// None: there are no members of groups.
+    pub(crate) members: Option<member::Plan>,
     /// The partitions and the replicas of the topics that coordinators keep.
     pub(crate) coordinators: i32,
     pub(crate) coordinator_replicas: i16,
@@ -111,6 +113,7 @@ impl Scenario {
             unrest: Duration::from_secs(wishes.seconds.unwrap_or(drawn_seconds)),
             duties: Duties::default(),
             transactions: None,
+            members: None,
             coordinators: 1,
             coordinator_replicas: 1,
         };
@@ -123,7 +126,8 @@ impl Scenario {
         };
         scenario.coordinators = between(1, 3) as i32;
         scenario.coordinator_replicas = replicas_max.min(3) as i16;
-        scenario.transactions = Plan::draw(random, replicas_max, segment_bytes);
+        scenario.transactions = transact::Plan::draw(random, replicas_max, segment_bytes);
+        scenario.members = member::Plan::draw(random);
         scenario
     }
 }
@@ -143,10 +147,10 @@ impl Scenario {
             replicas: self.coordinator_replicas,
             configs: Vec::new(),
         };
-        match self.transactions {
-            Some(_) => vec![own("__transaction_state"), own("__consumer_offsets")],
-            None => Vec::new(),
-        }
+        let transactions = self.transactions.as_ref().map(|_| own("__transaction_state"));
+        let has_groups = self.transactions.is_some() || self.members.is_some();
+        let offsets = has_groups.then(|| own("__consumer_offsets"));
+        transactions.into_iter().chain(offsets).collect()
     }
 
     /// The feature level of the binary that every node begins with.
@@ -179,7 +183,7 @@ impl Duties {
     }
 }
 
-impl Plan {
+impl transact::Plan {
     /// Transactions exist in some of the runs.
     fn draw(random: &Random, replicas_max: usize, segment_bytes: u64) -> Option<Self> {
         let between = |low: u64, high: u64| low + random.below(high - low + 1);
@@ -199,6 +203,24 @@ impl Plan {
             padding_max: between(0, 1_000),
             pause_ms_max: between(0, 200),
             timeout_ms_max: between(500, 10_000),
+        };
+        exists.then_some(plan)
+    }
+}
+
+impl member::Plan {
+    /// Groups exist in some of the runs.
+    fn draw(random: &Random) -> Option<Self> {
+        let between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let exists = random.one_in(2);
+        let plan = Self {
+            groups: between(1, 2) as u32,
+            members: between(1, 4) as u32,
+            session_ms: between(500, 4_000),
+            rebalance_ms: between(500, 4_000),
+            life_ms: between(4_000, 25_000),
+            pause_ms_max: between(0, 100),
+            first_ms: between(0, 500),
         };
         exists.then_some(plan)
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod consume;
+pub(crate) mod member;
 pub(crate) mod operate;
 pub(crate) mod produce;
 pub(crate) mod retire;
@@ -21,6 +22,8 @@ use self::retire::Stage;
 pub(crate) struct Control {
     /// Topics are there: the others may begin.
     pub(crate) ready: AtomicBool,
+    /// Everything is healed: clients are left alone, too.
+    pub(crate) calm: AtomicBool,
     pub(crate) stop_producing: AtomicBool,
     pub(crate) stop_consuming: AtomicBool,
     /// Clients that have not ended.

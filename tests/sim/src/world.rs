@@ -25,9 +25,10 @@ use crate::summary::Summary;
 use crate::trace::{Detail, Trace};
 use crate::upgrades::Upgrades;
 use crate::workload::consume::Consumer;
+use crate::workload::member::{self, Member};
 use crate::workload::operate::{Duties, Operator};
 use crate::workload::produce::{Habits, Producer};
-use crate::workload::transact::{Plan, Transactor, Work};
+use crate::workload::transact::{self, Transactor, Work};
 use crate::workload::watch::Watcher;
 use crate::workload::{Control, admin};
 
@@ -55,6 +56,7 @@ pub(crate) struct World {
     pub(crate) upgrades: Upgrades,
     operators: Random,
     transactors: Random,
+    members: Random,
     regular: Regular,
     reached: Reached,
     pub(crate) summary: Summary,
@@ -77,6 +79,7 @@ impl World {
             upgrades,
             operators,
             transactors,
+            members,
         ] = std::array::from_fn(|_| random.fork());
         let scenario = Scenario::draw(&scenario, wishes);
         let fabric = Fabric::paced(net);
@@ -105,6 +108,7 @@ impl World {
             ),
             operators,
             transactors,
+            members,
             clients: Process::new(&clients, Duration::ZERO, Skew::default()),
             clients_name: "clients".into(),
             world_name: "world".into(),
@@ -166,6 +170,25 @@ impl World {
         if let Some(plan) = self.scenario.transactions.clone() {
             self.begin_transactions(&plan);
         }
+        if let Some(plan) = self.scenario.members {
+            self.begin_members(plan);
+        }
+    }
+
+    fn begin_members(&self, plan: member::Plan) {
+        for group in 0..plan.groups {
+            for number in 0..plan.members {
+                let member = Member {
+                    group: member::name_of(group),
+                    client: self.client_by(&format!("m{group}.{number}"), &self.members),
+                    partitions: self.scenario.topics.iter().flat_map(partitions_of).collect(),
+                    plan,
+                    oracle: self.oracle.clone(),
+                    control: Arc::clone(&self.control),
+                };
+                self.clients.spawn(member.run());
+            }
+        }
     }
 
     fn begin_operators(&self) {
@@ -191,7 +214,7 @@ impl World {
         }
     }
 
-    fn begin_transactions(&self, plan: &Plan) {
+    fn begin_transactions(&self, plan: &transact::Plan) {
         let [written, copied] = plan.topics.each_ref().map(partitions_of);
         let inputs: Vec<Partition> = self
             .scenario

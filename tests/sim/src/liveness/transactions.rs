@@ -75,7 +75,7 @@ pub(super) fn judge(world: &mut World) -> Result<(), Violation> {
         .collect();
     for owner in plan.writers..plan.writers + plan.copiers {
         for input in &inputs {
-            let committed = committed(world, owner, input)?;
+            let committed = committed(world, &group_of(owner), input)?;
             let history = world.oracle.history();
             history.online.copies.judge(owner, input.index, committed)?;
         }
@@ -83,14 +83,14 @@ pub(super) fn judge(world: &mut World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What a copier's group has committed.
-fn committed(world: &mut World, owner: u32, input: &Partition) -> Result<i64, Violation> {
+/// What a group has committed of a partition.
+pub(super) fn committed(world: &mut World, group: &str, of: &Partition) -> Result<i64, Violation> {
     let found: Arc<Mutex<Option<i64>>> = Arc::default();
-    let (mut client, result) = (world.client("judge of copies"), Arc::clone(&found));
-    let (what, input) = (Coordinated::Group(group_of(owner)), input.clone());
+    let (mut client, result) = (world.client("judge of offsets"), Arc::clone(&found));
+    let (what, of) = (Coordinated::Group(group.to_owned()), of.clone());
     world.clients.spawn(async move {
         loop {
-            let committed = copy::committed(&mut client, &what, &input).await;
+            let committed = copy::committed(&mut client, &what, &of).await;
             if committed.is_some() {
                 if let Ok(mut result) = result.lock() {
                     *result = committed;
