@@ -6,6 +6,7 @@
 pub(crate) mod copies;
 pub(crate) mod groups;
 pub(crate) mod images;
+pub(crate) mod keys;
 pub(crate) mod leaders;
 pub(crate) mod levels;
 pub(crate) mod lost;
@@ -53,6 +54,7 @@ pub(crate) struct Online {
     pub(crate) transactions: transactions::Transactions,
     pub(crate) copies: copies::Copies,
     pub(crate) groups: groups::Groups,
+    pub(crate) keys: keys::Keys,
 }
 
 /// Those that look at the nodes from time to time.

@@ -5,7 +5,7 @@ mod groups;
 mod transactions;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -75,7 +75,26 @@ pub(crate) fn converge(world: &mut World) -> Result<(), Violation> {
     judge(world)?;
     transactions::judge(world)?;
     groups::judge(world)?;
+    keys(world)?;
     cluster::compare(&world.machines)
+}
+
+/// Goes through the compacted topic once more, now that nobody writes.
+fn keys(world: &mut World) -> Result<(), Violation> {
+    let Some(plan) = world.scenario.kept.clone() else {
+        return Ok(());
+    };
+    let reader = world.reader("judge of keys", &plan);
+    let is_read = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&is_read);
+    world.clients.spawn(async move {
+        reader.judge().await;
+        Control::set(&done);
+    });
+    until(world, "every key is read", |_| match Control::is_set(&is_read) {
+        true => Ok(()),
+        false => Err("not all were read".to_owned()),
+    })
 }
 
 /// Damages what is on disk, while everybody goes on reading and writing, and waits until it is whole again.

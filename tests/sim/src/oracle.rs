@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::client::Partition;
 use crate::invariants::copies::Input;
+use crate::invariants::keys::{Key, Pass, Version};
 use crate::invariants::transactions::{Part, TransactionNumber};
 use crate::invariants::{Online, Violation};
 
@@ -195,6 +196,38 @@ impl Oracle {
     pub(crate) fn consumed(&self, group: &str, partition: &Partition, from: i64, until: i64) {
         let mut history = self.history();
         let checked = history.online.groups.consumed(group, partition, from, until);
+        history.note(checked);
+    }
+
+    /// Before it is sent.
+    pub(crate) fn tried_key(&self, partition: &Partition, key: Key, version: Version) {
+        self.history().online.keys.tried(partition, key, version);
+    }
+
+    pub(crate) fn acked_keys(&self, partition: &Partition, first: i64, records: &[(Key, Version)]) {
+        let mut history = self.history();
+        for ((key, version), offset) in records.iter().zip(first..) {
+            history.online.keys.acked(partition, offset, *key, *version);
+        }
+    }
+
+    pub(crate) fn sees_key(&self, pass: &mut Pass, offset: i64, key: Key, version: Version) {
+        let mut history = self.history();
+        let checked = history.online.keys.sees(pass, offset, key, version);
+        history.note(checked);
+    }
+
+    /// Somebody has read a compacted partition from the front to this end, maybe too late for some tombstones.
+    pub(crate) fn ends_pass(&self, pass: &Pass, end: i64, may_miss: bool) {
+        let mut history = self.history();
+        let checked = history.online.keys.ends(pass, end, may_miss);
+        history.note(checked);
+    }
+
+    /// This is where a compacted partition ends, now that nobody writes.
+    pub(crate) fn keys_end(&self, partition: &Partition, end: i64) {
+        let mut history = self.history();
+        let checked = history.online.keys.judge(partition, end);
         history.note(checked);
     }
 

@@ -20,6 +20,7 @@ const LINES: &[(&str, &str)] = &[
     ("truncated to the leader's history", "truncations"),
     ("torn tail cut off", "torn"),
     ("log is damaged", "damaged"),
+    ("log is compacted", "compacted"),
     ("log is repaired from another replica", "repaired"),
     ("partition is offline", "offline"),
     ("partition cannot be opened", "unopened"),

@@ -13,6 +13,7 @@ use headwater::sys::random::Random;
 use crate::machine::Machine;
 use crate::summary::Summary;
 use crate::trace::Trace;
+use crate::workload::keep;
 
 /// Of one log, about as many segments are damaged at most.
 const STRUCK_MAX: u64 = 8;
@@ -148,6 +149,10 @@ fn folders(machines: &[Machine]) -> BTreeMap<PathBuf, Vec<(usize, i64)>> {
         let Some(core) = machine.core() else { continue };
         for partition in core.registry.list() {
             let (name, marks) = (partition.name(), *partition.watermarks().borrow());
+            // What is compacted anew is not what it was.
+            if &*name.topic == keep::TOPIC {
+                continue;
+            }
             let folder = Path::new("topics").join(format!("{}-{}", name.topic_id, name.index));
             let Ok(known) = partition.recovery_point() else {
                 continue;

@@ -11,7 +11,7 @@ use crate::machine::DiskPace;
 use crate::process::Skew;
 use crate::workload::admin::NewTopic;
 use crate::workload::operate::Duties;
-use crate::workload::{member, transact};
+use crate::workload::{keep, member, transact};
 
 /// What the command line asks for; the seed decides the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +67,8 @@ pub(crate) struct Scenario {
     pub(crate) transactions: Option<transact::Plan>,
     /// None: there are no members of groups.
     pub(crate) members: Option<member::Plan>,
+    /// None: no topic of clients is compacted.
+    pub(crate) kept: Option<keep::Plan>,
     /// The partitions and the replicas of the topics that coordinators keep.
     pub(crate) coordinators: i32,
     pub(crate) coordinator_replicas: i16,
@@ -114,6 +116,7 @@ impl Scenario {
             duties: Duties::default(),
             transactions: None,
             members: None,
+            kept: None,
             coordinators: 1,
             coordinator_replicas: 1,
         };
@@ -128,6 +131,7 @@ impl Scenario {
         scenario.coordinator_replicas = replicas_max.min(3) as i16;
         scenario.transactions = transact::Plan::draw(random, replicas_max, segment_bytes);
         scenario.members = member::Plan::draw(random);
+        scenario.kept = keep::Plan::draw(random, replicas_max, segment_bytes);
         scenario
     }
 }
@@ -136,7 +140,9 @@ impl Scenario {
     /// The topics that clients make.
     pub(crate) fn all_topics(&self) -> Vec<NewTopic> {
         let transactional = self.transactions.iter().flat_map(|plan| &plan.topics);
-        self.topics.iter().chain(transactional).cloned().collect()
+        let kept = self.kept.iter().map(|plan| &plan.topic);
+        let all = self.topics.iter().chain(transactional).chain(kept);
+        all.cloned().collect()
     }
 
     /// The topics that coordinators keep, once there are any.
@@ -221,6 +227,42 @@ impl member::Plan {
             life_ms: between(4_000, 25_000),
             pause_ms_max: between(0, 100),
             first_ms: between(0, 500),
+        };
+        exists.then_some(plan)
+    }
+}
+
+impl keep::Plan {
+    /// A compacted topic exists in some of the runs.
+    fn draw(random: &Random, replicas_max: usize, segment_bytes: u64) -> Option<Self> {
+        let between = |low: u64, high: u64| low + random.below(high - low + 1);
+        let exists = random.one_in(3);
+        let mut topic = NewTopic {
+            name: keep::TOPIC.to_owned(),
+            ..topic(random, 0, replicas_max, segment_bytes.min(16 * 1024))
+        };
+        // A replica that lags behind for longer may keep what was deleted, as in Kafka: tombstones go soon where there is one.
+        let soon_ms = between(0, 2_000);
+        let tombstones_ms = match replicas_max {
+            1 => soon_ms,
+            _ => 600_000,
+        };
+        let dirty = between(1, 60);
+        topic.configs.extend([
+            ("cleanup.policy", "compact".to_owned()),
+            ("min.cleanable.dirty.ratio", format!("0.{dirty:02}")),
+            ("delete.retention.ms", tombstones_ms.to_string()),
+        ]);
+        let plan = Self {
+            topic,
+            writers: between(1, 3) as u32,
+            keys: between(1, 40) as u32,
+            readers: between(1, 2) as u32,
+            records_max: between(1, 20),
+            padding_max: between(0, 1_000),
+            pause_ms_max: between(0, 60),
+            tombstones_ms,
+            rest_ms: between(50, 1_500),
         };
         exists.then_some(plan)
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod consume;
+pub(crate) mod keep;
 pub(crate) mod member;
 pub(crate) mod operate;
 pub(crate) mod produce;

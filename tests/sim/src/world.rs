@@ -25,6 +25,7 @@ use crate::summary::Summary;
 use crate::trace::{Detail, Trace};
 use crate::upgrades::Upgrades;
 use crate::workload::consume::Consumer;
+use crate::workload::keep::{self, Reader, Writer};
 use crate::workload::member::{self, Member};
 use crate::workload::operate::{Duties, Operator};
 use crate::workload::produce::{Habits, Producer};
@@ -57,6 +58,7 @@ pub(crate) struct World {
     operators: Random,
     transactors: Random,
     members: Random,
+    keepers: Random,
     regular: Regular,
     reached: Reached,
     pub(crate) summary: Summary,
@@ -80,6 +82,7 @@ impl World {
             operators,
             transactors,
             members,
+            keepers,
         ] = std::array::from_fn(|_| random.fork());
         let scenario = Scenario::draw(&scenario, wishes);
         let fabric = Fabric::paced(net);
@@ -109,6 +112,7 @@ impl World {
             operators,
             transactors,
             members,
+            keepers,
             clients: Process::new(&clients, Duration::ZERO, Skew::default()),
             clients_name: "clients".into(),
             world_name: "world".into(),
@@ -172,6 +176,38 @@ impl World {
         }
         if let Some(plan) = self.scenario.members {
             self.begin_members(plan);
+        }
+        if let Some(plan) = self.scenario.kept.clone() {
+            self.begin_keeping(&plan);
+        }
+    }
+
+    fn begin_keeping(&self, plan: &keep::Plan) {
+        let partitions = partitions_of(&plan.topic);
+        for number in 0..plan.writers {
+            let writer = Writer {
+                number,
+                client: self.client_by(&format!("k{number}"), &self.keepers),
+                partitions: partitions.clone(),
+                plan: plan.clone(),
+                oracle: self.oracle.clone(),
+                control: Arc::clone(&self.control),
+            };
+            self.clients.spawn(writer.run());
+        }
+        for number in 0..plan.readers {
+            self.clients.spawn(self.reader(&format!("r{number}"), plan).run());
+        }
+    }
+
+    /// Who goes through the compacted topic.
+    pub(crate) fn reader(&self, name: &str, plan: &keep::Plan) -> Reader {
+        Reader {
+            client: self.client_by(name, &self.keepers),
+            partitions: partitions_of(&plan.topic),
+            tombstones: Duration::from_millis(plan.tombstones_ms),
+            oracle: self.oracle.clone(),
+            control: Arc::clone(&self.control),
         }
     }
 

@@ -60,7 +60,10 @@ impl Producer {
         while !Control::is_set(&self.control.ready) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let Some(id) = self.identity().await else { return };
+        let is_over = |control: &Control| Control::is_set(&control.stop_producing);
+        let Some(id) = identity(&mut self.client, &self.control, is_over).await else {
+            return;
+        };
         let mut next: BTreeMap<Partition, Next> = BTreeMap::new();
         let mut sent = 0;
         while !self.is_over() {
@@ -110,28 +113,6 @@ impl Producer {
         Control::is_set(&self.control.stop_producing)
     }
 
-    /// None when the run is over.
-    async fn identity(&mut self) -> Option<ProducerId> {
-        let request = InitProducerIdRequest {
-            transactional_id: None,
-            transaction_timeout_ms: 60_000,
-            producer_id: -1,
-            producer_epoch: -1,
-            ..InitProducerIdRequest::default()
-        };
-        while !self.is_over() {
-            let address = self.client.any_node();
-            match self.client.call(&address, &request, 4).await {
-                Ok(answer) if answer.error_code == 0 => return Some(ProducerId(answer.producer_id)),
-                Ok(answer) => self.note(format_args!("identity: {:?}", ErrorCode(answer.error_code))),
-                Err(error) => self.note(format_args!("identity: {error}")),
-            }
-            self.control.retried();
-            self.client.pause_ms(200).await;
-        }
-        None
-    }
-
     fn batch(&self, marks: &[Mark], producer: ProducerStamp) -> Bytes {
         let mut builder = BatchBuilder::new(BatchOptions {
             producer,
@@ -177,44 +158,16 @@ impl Producer {
         batch: Bytes,
         stamp: ProducerStamp,
     ) -> Verdict {
-        let request = ProduceRequest {
-            transactional_id: None,
-            acks: -1,
-            timeout_ms: 2_000,
-            topic_data: vec![TopicProduceData {
-                name: Str::from(partition.topic.as_str()),
-                partition_data: vec![PartitionProduceData {
-                    index: partition.index,
-                    records: Some(Records::from(batch)),
-                    ..PartitionProduceData::default()
-                }],
-                ..TopicProduceData::default()
-            }],
-            ..ProduceRequest::default()
-        };
-        let answer = match self.client.call(address, &request, 9).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.note(format_args!("produce {partition}: {error}"));
-                return Verdict::Again;
-            }
-        };
-        let Some(answer) = answer
-            .responses
-            .first()
-            .and_then(|topic| topic.partition_responses.first())
-        else {
+        let answer = send(&mut self.client, address, partition, batch, None).await;
+        let Some((code, at)) = answer else {
             return Verdict::Again;
         };
-        let code = ErrorCode(answer.error_code);
-        let (sequence, at) = (stamp.base_sequence, answer.base_offset);
+        let sequence = stamp.base_sequence;
         self.note(format_args!(
             "produce {partition} sequence {sequence}: {code:?} at {at}"
         ));
         match code {
-            ErrorCode::NONE => Verdict::Acked {
-                first: answer.base_offset,
-            },
+            ErrorCode::NONE => Verdict::Acked { first: at },
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
             | ErrorCode::UNKNOWN_PRODUCER_ID
             | ErrorCode::INVALID_PRODUCER_EPOCH => {
@@ -228,4 +181,80 @@ impl Producer {
             _ => Verdict::Again,
         }
     }
+}
+
+/// An id for an idempotent producer. None when the run is over.
+pub(super) async fn identity(
+    client: &mut Client,
+    control: &Control,
+    is_over: impl Fn(&Control) -> bool,
+) -> Option<ProducerId> {
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..InitProducerIdRequest::default()
+    };
+    while !is_over(control) {
+        let address = client.any_node();
+        let what = match client.call(&address, &request, 4).await {
+            Ok(answer) if answer.error_code == 0 => return Some(ProducerId(answer.producer_id)),
+            Ok(answer) => format!("{:?}", ErrorCode(answer.error_code)),
+            Err(error) => error.to_string(),
+        };
+        let name = &client.name;
+        client.trace.detail_line(format_args!("{name} identity: {what}"));
+        control.retried();
+        client.pause_ms(200).await;
+    }
+    None
+}
+
+/// A transactional id, and the version of the request that says how a partition becomes part of the transaction.
+pub(super) struct InTransaction {
+    pub(super) id: String,
+    pub(super) version: i16,
+}
+
+/// Sends one batch, once, with `acks=all`; answers with what came of it and where it begins.
+pub(super) async fn send(
+    client: &mut Client,
+    address: &str,
+    partition: &Partition,
+    batch: Bytes,
+    transaction: Option<InTransaction>,
+) -> Option<(ErrorCode, i64)> {
+    let request = ProduceRequest {
+        transactional_id: transaction.as_ref().map(|of| Str::from(of.id.as_str())),
+        acks: -1,
+        timeout_ms: 2_000,
+        topic_data: vec![TopicProduceData {
+            name: Str::from(partition.topic.as_str()),
+            partition_data: vec![PartitionProduceData {
+                index: partition.index,
+                records: Some(Records::from(batch)),
+                ..PartitionProduceData::default()
+            }],
+            ..TopicProduceData::default()
+        }],
+        ..ProduceRequest::default()
+    };
+    let version = transaction.map_or(9, |of| of.version);
+    let answer = match client.call(address, &request, version).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let name = &client.name;
+            client
+                .trace
+                .detail_line(format_args!("{name} produce {partition}: {error}"));
+            return None;
+        }
+    };
+    let mut answers = answer
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses);
+    let answer = answers.next()?;
+    Some((ErrorCode(answer.error_code), answer.base_offset))
 }
