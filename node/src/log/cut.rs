@@ -25,7 +25,7 @@ impl Log {
             // Another history won: an epoch of ours without a record must not be taken for a part of it.
             let cut = self.epochs.cut(start, end);
             self.shared.epochs.store(self.epochs.history());
-            cut.map_err(|cause| shared.flush.break_by("cut of epochs", cause))?;
+            cut.map_err(|cause| ChangeError::of(self.refuse("cut of epochs", 0, cause)))?;
             return Ok(end);
         }
         if offset < start {
@@ -41,13 +41,16 @@ impl Log {
         shared.flush.now()?;
         let _cutting = shared.cutting.write().unwrap_or_else(PoisonError::into_inner);
         let _pause = shared.flush.pause();
-        let done = self.cut_end(offset);
+        let segments = shared.segments.load_full();
+        let begun = self.begin_cut(&segments, offset);
+        let (last, position) = begun.map_err(|cause| ChangeError::of(self.refuse("truncation", 0, cause)))?;
+        let done = self.cut_end(&segments, last, position);
         done.map_err(|cause| shared.flush.break_by("truncation", cause).into())
     }
 
-    fn cut_end(&mut self, offset: Offset) -> io::Result<Offset> {
-        let shared = &self.shared;
-        let segments = shared.segments.load_full();
+    /// Writes down that nothing behind `offset` counts as checked. Takes nothing away yet: where there is no room, the log stays as
+    /// it is. Answers with the segment that will be the last, and where it will end.
+    fn begin_cut(&mut self, segments: &[Arc<Segment>], offset: Offset) -> io::Result<(usize, u64)> {
         let last = segments
             .partition_point(|segment| segment.base() <= offset)
             .saturating_sub(1);
@@ -57,9 +60,14 @@ impl Log {
             Some(placed) => placed.position,
             None => segment.bytes(),
         };
-        lower_checkpoint(&shared.flush, segment, position)?;
+        lower_checkpoint(&self.shared.flush, segment, position)?;
         self.lower_clean(segment.base())?;
+        Ok((last, position))
+    }
+
+    fn cut_end(&mut self, segments: &[Arc<Segment>], last: usize, position: u64) -> io::Result<Offset> {
         let shared = &self.shared;
+        let segment = &segments[last];
         for later in segments[last + 1..].iter().rev() {
             later.remove()?;
         }

@@ -288,7 +288,10 @@ impl RaftLogStorage<Types> for Store {
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.blocking("truncate entries", ErrorVerb::Delete, move |inner| {
             let done = inner.log().truncate_to(offset(log_id.index));
-            done.map(drop).map_err(io::Error::other)
+            done.map(drop).map_err(|error| match error {
+                log::ChangeError::Full => io::ErrorKind::StorageFull.into(),
+                error => io::Error::other(error),
+            })
         })
         .await
     }

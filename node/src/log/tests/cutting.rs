@@ -238,3 +238,20 @@ fn a_removed_log_leaves_nothing() {
     assert!(bench.disk.list(Path::new("topics")).unwrap().is_empty());
     assert_eq!(bench.log().end(), Offset(0));
 }
+
+#[test]
+fn a_truncation_without_room_changes_nothing_and_may_be_tried_again() {
+    let (bench, mut log) = filled(config(), 4);
+    log.begin_epoch(LeaderEpoch(9)).unwrap();
+    log.flush_now().unwrap();
+    let end = log.end();
+    bench.disk.set_capacity(0);
+    let refused = log.truncate_to(end);
+    assert!(matches!(refused, Err(ChangeError::Full)), "{refused:?}");
+    let latest = |log: &Log| log.reader().epochs().latest();
+    assert_eq!(latest(&log), LeaderEpoch(9));
+    bench.disk.set_capacity(u64::MAX);
+    assert_eq!(log.truncate_to(end).unwrap(), end);
+    assert_eq!(latest(&log), LeaderEpoch(1), "the one without a record is gone");
+    log.append(vec![batch_at(9_000, &[100])], LeaderEpoch(2)).unwrap();
+}

@@ -7,7 +7,7 @@ use super::super::producers::{Producers, end_of};
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
 use super::{Actor, LOST, Unread};
-use crate::log::{CopyEpochs, Log, LogReader};
+use crate::log::{ChangeError, CopyEpochs, Log, LogReader};
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::BatchView;
 use std::sync::atomic::Ordering;
@@ -130,16 +130,22 @@ impl Actor {
             return Err(ReplicaError::Offline { reason });
         }
         let (to, now_ms) = (to.max(marks.log_start), self.shared.means.clock.unix_ms());
-        let cut = move |log: &mut Log| -> Result<(Offset, Rebuilt), String> {
-            let end = log.truncate_to(to).map_err(|error| error.to_string())?;
-            Ok((end, open::rebuild(log, now_ms)?))
+        let offline = |reason: String| ReplicaError::Offline { reason };
+        let cut = move |log: &mut Log| -> Result<(Offset, Rebuilt), ReplicaError> {
+            let end = log.truncate_to(to).map_err(|error| match error {
+                ChangeError::Full => ReplicaError::DiskFull,
+                error => offline(error.to_string()),
+            })?;
+            Ok((end, open::rebuild(log, now_ms).map_err(offline)?))
         };
         let done = self.with_log("truncate", cut).await;
-        let (end, rebuilt) = match done.unwrap_or_else(|| Err(LOST.to_owned())) {
+        let (end, rebuilt) = match done.unwrap_or_else(|| Err(offline(LOST.to_owned()))) {
             Ok(done) => done,
-            Err(reason) => {
-                self.go_offline(reason.clone());
-                return Err(ReplicaError::Offline { reason });
+            Err(error) => {
+                if let ReplicaError::Offline { reason } = &error {
+                    self.go_offline(reason.clone());
+                }
+                return Err(error);
             }
         };
         tracing::info!(
