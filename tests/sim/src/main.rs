@@ -44,7 +44,8 @@ headwater-sim replay --seed S                        the same with its story
 headwater-sim swarm  --seeds N [--seed FIRST]        N seeds, a line each, the failed ones at the end
                      --until-found                   ends with the first that failed
 headwater-sim meta   --seeds N [--seed FIRST]        each seed twice, compared line by line
-  all: [--nodes N] [--seconds S]                     instead of what the seed says";
+  all: [--nodes N] [--seconds S]                     instead of what the seed says
+       [--services]                                  also clients of transactions, groups and a compacted topic";
 
 #[derive(Default)]
 struct Arguments {
@@ -89,6 +90,7 @@ fn read(words: &[String]) -> Option<Arguments> {
             "--seeds" => arguments.seeds = number()?,
             "--nodes" => arguments.wishes.nodes = Some(usize::try_from(number()?).ok()?),
             "--seconds" => arguments.wishes.seconds = Some(number()?),
+            "--services" => arguments.wishes.has_services = true,
             "--story" => arguments.detail = Some(Detail::Story),
             "--until-found" => arguments.end = End::Found,
             "--full" => arguments.detail = Some(Detail::Full),
@@ -105,7 +107,9 @@ impl Wishes {
         let seconds = self
             .seconds
             .map(|seconds| ["--seconds".to_owned(), seconds.to_string()]);
-        [nodes, seconds].into_iter().flatten().flatten().collect()
+        let services = self.has_services.then(|| "--services".to_owned());
+        let numbers = [nodes, seconds].into_iter().flatten().flatten();
+        numbers.chain(services).collect()
     }
 }
 

@@ -221,19 +221,18 @@ async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
     for from in 0..8 {
         append(&partition, plain(from, 2)).await.expect("appended");
     }
-    let state = PartitionState {
-        leader: NodeId(1),
-        leader_epoch: LeaderEpoch(1),
-        replicas: vec![NodeId(1), NodeId(2)],
-        isr: vec![NodeId(1)],
-        ..PartitionState::default()
-    };
-    rig.say(&[Record::Partition {
+    let reign = |epoch| Record::Partition {
         topic: TopicId([1; 16]),
         index: PartitionIndex(0),
-        state,
-    }])
-    .await;
+        state: PartitionState {
+            leader: NodeId(1),
+            leader_epoch: LeaderEpoch(epoch),
+            replicas: vec![NodeId(1), NodeId(2)],
+            isr: vec![NodeId(1)],
+            ..PartitionState::default()
+        },
+    };
+    rig.say(&[reign(1)]).await;
     let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
     let files = rig.disk.list(&folder).expect("it is there");
     let of_kind = |kind| {
@@ -250,7 +249,8 @@ async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
         rig.disk.remove_file(&folder.join(name)).expect("removed");
     }
     rig.disk.sync_folder(&folder).expect("synced");
-    let rig = rig.crash().await;
+    let mut rig = rig.crash().await;
+    rig.say(&[reign(2)]).await;
     let partition = rig.get("t");
     for sequence in [14, 16] {
         let refused = append(&partition, idempotent(sequence, 2)).await;
