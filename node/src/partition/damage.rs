@@ -42,7 +42,7 @@ impl Partition {
 
     /// Whether somebody else holds what is damaged here.
     pub fn can_be_repaired(&self) -> bool {
-        self.shared.live.load().leadership.replicas.len() > 1
+        self.shared.has_others()
     }
 
     /// Begins the repair of what is damaged. What is appended to is closed first. Changes nothing else.
@@ -99,6 +99,11 @@ impl Partition {
 impl Shared {
     fn key(&self) -> (TopicId, PartitionIndex) {
         (self.name.topic_id, self.name.index)
+    }
+
+    /// Whether other nodes hold the partition, too.
+    pub(super) fn has_others(&self) -> bool {
+        self.live.load().leadership.replicas.len() > 1
     }
 
     /// Takes note of what a read has met: damage is to be repaired, and a device that fails is not trusted any more.

@@ -184,13 +184,13 @@ impl Actor {
     /// Whether all that the producer of a batch wrote before is known. Where damage hides it, a batch could be taken for one
     /// that is missing before it, or one that repeats another for a new one.
     fn check_readable(&mut self, batch: &BatchHeader) -> Result<(), AppendError> {
-        let has_others = self.shared.live.load().leadership.replicas.len() > 1;
         let Some(unread) = &mut self.unread else {
             return Ok(());
         };
         let producer = batch.producer_id;
         let counts = batch.is_idempotent() && batch.base_sequence >= 0;
-        if !has_others || !counts || self.producers.last_offset(producer) >= Some(unread.until) {
+        let is_known = self.producers.last_offset(producer) >= Some(unread.until);
+        if !counts || is_known || !self.shared.has_others() {
             return Ok(());
         }
         let now = self.shared.means.clock.now();
