@@ -3,26 +3,27 @@
 //! Beginning and answering are apart so that many produces of one connection are in flight. A produce whose answer
 //! nobody waits for is appended all the same.
 
+mod waiting;
+
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_protocol::ids::PartitionIndex;
+use headwater_protocol::ids::{PartitionIndex, TopicId};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use headwater_protocol::primitives::Str;
+use headwater_protocol::primitives::{Str, Uuid};
 use headwater_protocol::record::BatchHeader;
-
-mod waiting;
 
 use self::waiting::{Place, Waiting};
 use super::{addresses, transactions};
-use crate::metadata::Node;
+use crate::metadata::{self, Image, Node};
 use crate::partition::{Acks, AppendError, AppendOptions, Appended, Origin, Partition, Verified};
 use crate::server::dispatch::{self, Answer, Fault};
 use crate::server::errors;
@@ -365,6 +366,15 @@ fn failed(context: &Context, index: i32, error: &AppendError) -> PartitionProduc
     response
 }
 
+/// A topic as a client names it: by its id, or by its name where the id is zero.
+fn topic_of<'a>(image: &'a Image, name: &Str, id: TopicId) -> Option<&'a Arc<metadata::Topic>> {
+    if id == TopicId::from(Uuid::ZERO) {
+        image.topic(name)
+    } else {
+        image.topic_by_id(id)
+    }
+}
+
 /// Names the leaders of partitions that were asked here in vain, and where they are (KIP-951).
 fn name_leaders(context: &Context, response: &mut ProduceResponse) {
     let partitions = response
@@ -380,11 +390,7 @@ fn name_leaders(context: &Context, response: &mut ProduceResponse) {
     let image = context.services().view.image();
     let mut nodes = BTreeSet::new();
     for topic in &mut response.responses {
-        let known = if topic.topic_id.is_zero() {
-            image.topic(&topic.name)
-        } else {
-            image.topic_by_id(topic.topic_id.into())
-        };
+        let known = topic_of(&image, &topic.name, topic.topic_id.into());
         for partition in &mut topic.partition_responses {
             let state = known.and_then(|known| known.partition(PartitionIndex(partition.index)));
             let (true, Some(state)) = (errors::is_elsewhere(ErrorCode(partition.error_code)), state) else {

@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use headwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
-use headwater_protocol::primitives::{Str, Uuid};
+use headwater_protocol::primitives::Str;
 
-use crate::metadata::PartitionState;
+use super::topic_of;
 use crate::partition::{AppendError, Appended, Pending};
 use crate::server::Services;
 use crate::server::request::Context;
@@ -36,18 +36,6 @@ pub(super) struct Place<'a> {
     /// Zero where the client went by the name.
     pub(super) topic_id: TopicId,
     pub(super) index: PartitionIndex,
-}
-
-impl Place<'_> {
-    fn state(self, services: &Services) -> Option<PartitionState> {
-        let image = services.view.image();
-        let topic = if self.topic_id == TopicId::from(Uuid::ZERO) {
-            image.topic(self.topic)
-        } else {
-            image.topic_by_id(self.topic_id)
-        };
-        topic?.partition(self.index).cloned()
-    }
 }
 
 impl Waiting {
@@ -101,12 +89,8 @@ fn leads_still(
             tracing::debug!(%error, "a batch is not refused: it is not known who leads");
             return false;
         }
-        let place = Place {
-            topic: &topic,
-            topic_id,
-            index,
-        };
-        let state = place.state(&services);
+        let image = services.view.image();
+        let state = topic_of(&image, &topic, topic_id).and_then(|topic| topic.partition(index));
         state.is_some_and(|state| state.leader == services.node_id() && state.leader_epoch == epoch)
     }
 }
