@@ -213,7 +213,7 @@ impl Faults {
 
     /// A node that takes too long to stop is killed, as a supervisor does.
     fn cut_short(&mut self, now: Duration, index: usize, machines: &mut [Machine], summary: &mut Summary) {
-        if matches!(machines[index].status(), Status::Running(_)) {
+        if machines[index].is_running() {
             summary.count("cut_short");
             machines[index].crash(Crash::Process);
             self.boot_soon(now, index);
@@ -288,7 +288,7 @@ impl Faults {
 
     /// Asks a node to stop in order, if it runs; it is started again.
     pub(crate) fn stop_one(&mut self, now: Duration, index: usize, machines: &mut [Machine]) {
-        if matches!(machines[index].status(), Status::Running(_)) {
+        if machines[index].is_running() {
             machines[index].stop();
             let late = Repair::Stopped(index, machines[index].lives());
             self.repairs.push((now + Duration::from_secs(20), late));

@@ -199,6 +199,15 @@ impl Machine {
         }
     }
 
+    /// Whether its node has started, and not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        let status = self.life.as_ref().map(|life| &life.status);
+        status.is_some_and(|status| {
+            let status = status.lock().unwrap_or_else(PoisonError::into_inner);
+            matches!(*status, Status::Running(_))
+        })
+    }
+
     /// What a running node shows of itself.
     pub(crate) fn core(&self) -> Option<Core> {
         match self.status() {

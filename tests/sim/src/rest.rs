@@ -12,7 +12,7 @@ use crate::machine::{Machine, Status};
 /// Whether every node runs and serves everything it has.
 pub(crate) fn all_run(machines: &[Machine]) -> Result<(), String> {
     for machine in machines {
-        if !matches!(machine.status(), Status::Running(_)) {
+        if !machine.is_running() {
             return Err(format!("{} does not run", machine.name));
         }
         if let Some(replica) = replicas_of(machine).iter().find(|replica| replica.is_offline) {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::faults::Faults;
-use crate::machine::{Machine, Status};
+use crate::machine::Machine;
 use crate::summary::Summary;
 use crate::workload::Control;
 use crate::workload::retire::Stage;
@@ -20,8 +20,8 @@ pub(crate) fn tick(
     summary: &mut Summary,
 ) {
     let index = |node: i32| usize::try_from(node - 1).expect("nodes are counted from 1");
-    let running = |machine: &&Machine| matches!(machine.status(), Status::Running(_));
-    control.set_running(machines.iter().filter(running).map(|machine| machine.id));
+    let running = machines.iter().filter(|machine| machine.is_running());
+    control.set_running(running.map(|machine| machine.id));
     match control.stage() {
         Stage::Member | Stage::Emptied(_) | Stage::Gone(_) => {}
         Stage::Leaving(node) => {

@@ -84,11 +84,13 @@ impl Upgrades {
             // From the last way back on: at first he is refused, as long as there are older nodes.
             Control::set(&self.control.may_finalize);
         }
-        self.is_founded |= machines.iter().any(is_running);
+        self.is_founded |= machines.iter().any(Machine::is_running);
         if !self.is_founded {
             return;
         }
-        if self.next.is_none_or(|next| now < next) || (self.is_over && !machines.iter().all(is_running)) {
+        if self.next.is_none_or(|next| now < next)
+            || (self.is_over && !machines.iter().all(Machine::is_running))
+        {
             return;
         }
         let pause = match self.is_over {
@@ -126,7 +128,7 @@ impl Upgrades {
     /// Whether a node that is to be older again does not run as such yet: the controller takes it for a newer one.
     fn is_on_its_way_back(&mut self, machines: &[Machine]) -> bool {
         let back = self.back.map(|index| &machines[index]);
-        let is_so = back.is_some_and(|machine| machine.level() > Level::FIRST || !is_running(machine));
+        let is_so = back.is_some_and(|machine| machine.level() > Level::FIRST || !machine.is_running());
         if !is_so {
             self.back = None;
         }
@@ -149,8 +151,4 @@ impl Upgrades {
         machines[index].set_next_level(level);
         faults.stop_one(now, index, machines);
     }
-}
-
-fn is_running(machine: &Machine) -> bool {
-    matches!(machine.status(), Status::Running(_))
 }
