@@ -4,6 +4,7 @@
 //! unanswered call may have done.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -122,6 +123,11 @@ impl Client {
             coordinators: BTreeMap::new(),
             epochs: BTreeMap::new(),
         }
+    }
+
+    /// What it does, for who wants to know everything.
+    pub(crate) fn note(&self, what: fmt::Arguments<'_>) {
+        self.trace.detail_line(format_args!("{} {what}", self.name));
     }
 
     pub(crate) async fn pause_ms(&self, ms_max: u64) {

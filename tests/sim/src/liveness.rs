@@ -5,8 +5,8 @@ mod groups;
 mod transactions;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::client::Partition;
@@ -85,16 +85,7 @@ fn keys(world: &mut World) -> Result<(), Violation> {
         return Ok(());
     };
     let reader = world.reader("judge of keys", &plan);
-    let is_read = Arc::new(AtomicBool::new(false));
-    let done = Arc::clone(&is_read);
-    world.clients.spawn(async move {
-        reader.judge().await;
-        Control::set(&done);
-    });
-    until(world, "every key is read", |_| match Control::is_set(&is_read) {
-        true => Ok(()),
-        false => Err("not all were read".to_owned()),
-    })
+    answered(world, "every key is read", "not all were read", reader.judge())
 }
 
 /// Damages what is on disk, while everybody goes on reading and writing, and waits until it is whole again.
@@ -142,14 +133,38 @@ fn until(
     }
 }
 
+/// Lets a client work until it has an answer, and waits for that.
+fn answered<T: Send + 'static>(
+    world: &mut World,
+    what: &str,
+    not_yet: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Violation> {
+    let found: Arc<Mutex<Option<T>>> = Arc::default();
+    let told = Arc::clone(&found);
+    world.clients.spawn(async move {
+        let answer = work.await;
+        *locked(&told) = Some(answer);
+    });
+    until(world, what, |_| match locked(&found).is_some() {
+        true => Ok(()),
+        false => Err(not_yet.to_owned()),
+    })?;
+    let answer = locked(&found).take();
+    Ok(answer.expect("nobody else takes it"))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 type Content = BTreeMap<Partition, BTreeMap<i64, Mark>>;
 
 /// Reads everything from front to end and compares it with what was acknowledged.
 fn judge(world: &mut World) -> Result<(), Violation> {
     let partitions: Vec<Partition> = world.scenario.topics.iter().flat_map(partitions_of).collect();
-    let found: Arc<Mutex<Option<Content>>> = Arc::default();
-    let (mut client, oracle, result) = (world.client("judge"), world.oracle.clone(), Arc::clone(&found));
-    world.clients.spawn(async move {
+    let (mut client, oracle) = (world.client("judge"), world.oracle.clone());
+    let read = async move {
         let mut content = Content::new();
         for partition in partitions {
             let mut records = BTreeMap::new();
@@ -171,20 +186,9 @@ fn judge(world: &mut World) -> Result<(), Violation> {
             }
             content.insert(partition, records);
         }
-        if let Ok(mut result) = result.lock() {
-            *result = Some(content);
-        }
-    });
-    let is_read = |_: &World| match found.lock().is_ok_and(|found| found.is_some()) {
-        true => Ok(()),
-        false => Err("not all was read".to_owned()),
+        content
     };
-    until(world, "everything is read", is_read)?;
-    let content = found
-        .lock()
-        .ok()
-        .and_then(|mut found| found.take())
-        .unwrap_or_default();
+    let content = answered(world, "everything is read", "not all was read", read)?;
     let nothing = BTreeMap::new();
     let history = world.oracle.history();
     for (partition, acked) in &history.acked {

@@ -15,6 +15,7 @@ pub(crate) mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use self::retire::Stage;
 
@@ -56,6 +57,13 @@ impl Control {
 
     pub(crate) fn set(switch: &AtomicBool) {
         switch.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns when all topics are made.
+    pub(crate) async fn until_ready(&self) {
+        while !Self::is_set(&self.ready) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn stage(&self) -> Stage {

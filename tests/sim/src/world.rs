@@ -252,13 +252,7 @@ impl World {
 
     fn begin_transactions(&self, plan: &transact::Plan) {
         let [written, copied] = plan.topics.each_ref().map(partitions_of);
-        let inputs: Vec<Partition> = self
-            .scenario
-            .topics
-            .iter()
-            .take(1)
-            .flat_map(partitions_of)
-            .collect();
+        let inputs = self.copied_partitions();
         for owner in 0..plan.writers + plan.copiers {
             let (work, outputs) = match owner < plan.writers {
                 true => (Work::Write, &written),
@@ -286,6 +280,12 @@ impl World {
             };
             self.clients.spawn(watcher.run());
         }
+    }
+
+    /// What transactions copy from.
+    pub(crate) fn copied_partitions(&self) -> Vec<Partition> {
+        let first = self.scenario.topics.iter().take(1);
+        first.flat_map(partitions_of).collect()
     }
 
     fn operator(&self, name: &str) -> Operator {

@@ -2,9 +2,8 @@
 //! what was promised.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
-use super::{none_left, until};
+use super::{answered, none_left, until};
 use crate::client::{Coordinated, Partition};
 use crate::invariants::Violation;
 use crate::rest;
@@ -47,32 +46,11 @@ pub(super) fn judge(world: &mut World) -> Result<(), Violation> {
         return Ok(());
     };
     let partitions: Vec<Partition> = plan.topics.iter().flat_map(partitions_of).collect();
-    let is_read = Arc::new(Mutex::new(false));
-    let (client, oracle, done) = (
-        world.client("judge of transactions"),
-        world.oracle.clone(),
-        Arc::clone(&is_read),
-    );
-    world.clients.spawn(async move {
-        watch::read_all(client, oracle, partitions).await;
-        if let Ok(mut done) = done.lock() {
-            *done = true;
-        }
-    });
-    until(world, "everything committed is read", |_| {
-        match is_read.lock().is_ok_and(|is_read| *is_read) {
-            true => Ok(()),
-            false => Err("not all was read".to_owned()),
-        }
-    })?;
+    let client = world.client("judge of transactions");
+    let read = watch::read_all(client, world.oracle.clone(), partitions);
+    answered(world, "everything committed is read", "not all was read", read)?;
     world.oracle.history().online.transactions.judge()?;
-    let inputs: Vec<Partition> = world
-        .scenario
-        .topics
-        .iter()
-        .take(1)
-        .flat_map(partitions_of)
-        .collect();
+    let inputs = world.copied_partitions();
     for owner in plan.writers..plan.writers + plan.copiers {
         for input in &inputs {
             let committed = committed(world, &group_of(owner), input)?;
@@ -85,24 +63,15 @@ pub(super) fn judge(world: &mut World) -> Result<(), Violation> {
 
 /// What a group has committed of a partition.
 pub(super) fn committed(world: &mut World, group: &str, of: &Partition) -> Result<i64, Violation> {
-    let found: Arc<Mutex<Option<i64>>> = Arc::default();
-    let (mut client, result) = (world.client("judge of offsets"), Arc::clone(&found));
+    let mut client = world.client("judge of offsets");
     let (what, of) = (Coordinated::Group(group.to_owned()), of.clone());
-    world.clients.spawn(async move {
+    let ask = async move {
         loop {
-            let committed = copy::committed(&mut client, &what, &of).await;
-            if committed.is_some() {
-                if let Ok(mut result) = result.lock() {
-                    *result = committed;
-                }
-                return;
+            match copy::committed(&mut client, &what, &of).await {
+                Some(offset) => return offset,
+                None => client.pause_ms(100).await,
             }
-            client.pause_ms(100).await;
         }
-    });
-    let answer = || found.lock().ok().and_then(|found| *found);
-    until(world, "a committed offset is told", |_| {
-        answer().map(drop).ok_or_else(|| "nobody tells it".to_owned())
-    })?;
-    Ok(answer().unwrap_or(-1))
+    };
+    answered(world, "a committed offset is told", "nobody tells it", ask)
 }

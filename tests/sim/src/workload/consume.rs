@@ -30,9 +30,7 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.consuming);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         let mut positions: BTreeMap<Partition, i64> = BTreeMap::new();
         while !Control::is_set(&self.control.stop_consuming) {
             let index = self.client.random.below(self.partitions.len() as u64) as usize;
@@ -170,9 +168,9 @@ pub(super) async fn ask(
         return Asked::Nothing;
     };
     let code = ErrorCode(data.error_code);
-    client.trace.detail_line(format_args!(
-        "{} fetch {partition} from {position}: {code:?}, high watermark {}",
-        client.name, data.high_watermark
+    client.note(format_args!(
+        "fetch {partition} from {position}: {code:?}, high watermark {}",
+        data.high_watermark
     ));
     match code {
         ErrorCode::NONE => Asked::Data {

@@ -58,9 +58,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.producing);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         let is_over = |control: &Control| Control::is_set(&control.stop_producing);
         let Some(id) = produce::identity(&mut self.client, &self.control, is_over).await else {
             return;
@@ -167,9 +165,7 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.consuming);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         let is_over = |control: &Control| Control::is_set(&control.stop_consuming);
         while !is_over(&self.control) {
             let place = self.client.random.below(self.partitions.len() as u64) as usize;

@@ -74,9 +74,7 @@ pub(crate) fn name_of(group: u32) -> String {
 impl Member {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.consuming);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         while !self.is_over() {
             self.client.pause_ms(AWAY_MS).await;
             let drawn = 1 + self.client.random.below(self.plan.life_ms);
@@ -97,12 +95,6 @@ impl Member {
 
     fn coordinated(&self) -> Coordinated {
         Coordinated::Group(self.group.clone())
-    }
-
-    fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.client
-            .trace
-            .detail_line(format_args!("{} {what}", self.client.name));
     }
 
     async fn again(&mut self) -> Result<(), Stop> {

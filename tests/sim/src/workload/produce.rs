@@ -57,9 +57,7 @@ enum Verdict {
 impl Producer {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.producing);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         let is_over = |control: &Control| Control::is_set(&control.stop_producing);
         let Some(id) = identity(&mut self.client, &self.control, is_over).await else {
             return;
@@ -103,37 +101,17 @@ impl Producer {
         }
     }
 
-    fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.client
-            .trace
-            .detail_line(format_args!("{} {what}", self.client.name));
-    }
-
     fn is_over(&self) -> bool {
         Control::is_set(&self.control.stop_producing)
     }
 
     fn batch(&self, marks: &[Mark], producer: ProducerStamp) -> Bytes {
-        let mut builder = BatchBuilder::new(BatchOptions {
+        let options = BatchOptions {
             producer,
             ..BatchOptions::PLAIN
-        });
-        for mark in marks {
-            let padding = self.client.random.below(self.habits.padding_max + 1) as usize;
-            let mut value = format!("{mark}/");
-            // Writing to a string cannot fail.
-            let _ = write!(value, "{:x<padding$}", "");
-            let record = NewRecord {
-                timestamp_ms: EPOCH_MS + i64::from(mark.number),
-                value: Some(value.as_bytes()),
-                ..NewRecord::default()
-            };
-            builder.append(&record).expect("a small record fits");
-        }
-        builder
-            .build()
-            .expect("it can be built")
-            .expect("it is not empty")
+        };
+        let values = marks.iter().map(|mark| (mark.number, format!("{mark}/")));
+        padded_batch(&self.client, options, self.habits.padding_max, values)
     }
 
     /// Sends until it is acknowledged; answers with the first offset. None when the run is over.
@@ -163,7 +141,7 @@ impl Producer {
             return Verdict::Again;
         };
         let sequence = stamp.base_sequence;
-        self.note(format_args!(
+        self.client.note(format_args!(
             "produce {partition} sequence {sequence}: {code:?} at {at}"
         ));
         match code {
@@ -181,6 +159,31 @@ impl Producer {
             _ => Verdict::Again,
         }
     }
+}
+
+/// A batch of records with these numbers as their times, whose values begin so and are filled up at random.
+pub(super) fn padded_batch(
+    client: &Client,
+    options: BatchOptions,
+    padding_max: u64,
+    records: impl Iterator<Item = (u32, String)>,
+) -> Bytes {
+    let mut builder = BatchBuilder::new(options);
+    for (number, mut value) in records {
+        let padding = client.random.below(padding_max + 1) as usize;
+        // Writing to a string cannot fail.
+        let _ = write!(value, "{:x<padding$}", "");
+        let record = NewRecord {
+            timestamp_ms: EPOCH_MS + i64::from(number),
+            value: Some(value.as_bytes()),
+            ..NewRecord::default()
+        };
+        builder.append(&record).expect("a small record fits");
+    }
+    builder
+        .build()
+        .expect("it can be built")
+        .expect("it is not empty")
 }
 
 /// An id for an idempotent producer. None when the run is over.
@@ -203,8 +206,7 @@ pub(super) async fn identity(
             Ok(answer) => format!("{:?}", ErrorCode(answer.error_code)),
             Err(error) => error.to_string(),
         };
-        let name = &client.name;
-        client.trace.detail_line(format_args!("{name} identity: {what}"));
+        client.note(format_args!("identity: {what}"));
         control.retried();
         client.pause_ms(200).await;
     }
@@ -244,10 +246,7 @@ pub(super) async fn send(
     let answer = match client.call(address, &request, version).await {
         Ok(answer) => answer,
         Err(error) => {
-            let name = &client.name;
-            client
-                .trace
-                .detail_line(format_args!("{name} produce {partition}: {error}"));
+            client.note(format_args!("produce {partition}: {error}"));
             return None;
         }
     };

@@ -118,9 +118,7 @@ pub(crate) fn group_of(owner: u32) -> String {
 impl Transactor {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.transacting);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         while !self.is_over() {
             self.client.pause_ms(AWAY_MS).await;
             let life = Duration::from_millis(1 + self.client.random.below(LIFE_MS));
@@ -135,12 +133,6 @@ impl Transactor {
 
     fn is_over(&self) -> bool {
         Control::is_set(&self.control.stop_producing)
-    }
-
-    fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.client
-            .trace
-            .detail_line(format_args!("{} {what}", self.client.name));
     }
 
     /// Before something is tried again.

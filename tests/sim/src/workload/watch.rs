@@ -29,9 +29,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     pub(crate) async fn run(mut self) {
         let _alive = Alive::new(&self.control, |control| &control.consuming);
-        while !Control::is_set(&self.control.ready) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.control.until_ready().await;
         let mut positions: BTreeMap<Partition, i64> = BTreeMap::new();
         while !Control::is_set(&self.control.stop_consuming) {
             let index = self.client.random.below(self.partitions.len() as u64) as usize;

@@ -39,7 +39,7 @@ impl Member {
             .call_within(patience, &address, request, version)
             .await;
         if let Err(error) = &answer {
-            self.note(format_args!("asks {what:?}: {error}"));
+            self.client.note(format_args!("asks {what:?}: {error}"));
             self.client.forget_coordinator(&what);
         }
         answer.ok()
@@ -47,7 +47,7 @@ impl Member {
 
     /// What an error of the coordinator means; none: it is asked again.
     fn heed(&mut self, code: ErrorCode) -> Result<(), Stop> {
-        self.note(format_args!("asks {}: {code:?}", self.group));
+        self.client.note(format_args!("asks {}: {code:?}", self.group));
         match code {
             ErrorCode::REBALANCE_IN_PROGRESS => Err(Stop::Rebalance),
             ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => Err(Stop::Unknown),
@@ -118,7 +118,7 @@ impl Member {
                 match ErrorCode(answer.error_code) {
                     ErrorCode::NONE => {
                         let share = self.share_of(&answer.assignment);
-                        self.note(format_args!(
+                        self.client.note(format_args!(
                             "is {member} in generation {generation} of {group}: {} partitions",
                             share.len()
                         ));

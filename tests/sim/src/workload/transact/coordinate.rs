@@ -45,7 +45,7 @@ impl Transactor {
         match self.client.call(&address, request, version).await {
             Ok(answer) => Asked::Answer(answer),
             Err(error) => {
-                self.note(format_args!("asks {what:?}: {error}"));
+                self.client.note(format_args!("asks {what:?}: {error}"));
                 self.client.forget_coordinator(what);
                 Asked::Unanswered
             }
@@ -75,7 +75,8 @@ impl Transactor {
             if let Asked::Answer(answer) = self.ask(&what, &request, 4).await {
                 let (id, epoch) = (answer.producer_id, answer.producer_epoch);
                 let code = ErrorCode(answer.error_code);
-                self.note(format_args!("takes {what:?} over: {code:?} as {id}/{epoch}"));
+                self.client
+                    .note(format_args!("takes {what:?} over: {code:?} as {id}/{epoch}"));
                 match code {
                     ErrorCode::NONE => {
                         self.oracle.owned_by(self.owner, id, epoch);
@@ -142,7 +143,8 @@ impl Transactor {
     /// What a refusal by a coordinator means: to stop, or to ask again.
     pub(super) fn heed(&mut self, code: ErrorCode, tenure: &Tenure, what: &Coordinated) -> Result<(), Stop> {
         let Producer { id, epoch } = tenure.producer;
-        self.note(format_args!("asks {what:?} as {id}/{epoch}: {code:?}"));
+        self.client
+            .note(format_args!("asks {what:?} as {id}/{epoch}: {code:?}"));
         match code {
             ErrorCode::PRODUCER_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH => Err(Stop::Replaced),
             ErrorCode::INVALID_TXN_STATE => Err(Stop::Undone),
@@ -226,7 +228,7 @@ impl Transactor {
         };
         let (code, commit) = (ErrorCode(answer.error_code), request.committed);
         let (id, epoch) = (request.producer_id, request.producer_epoch);
-        self.note(format_args!(
+        self.client.note(format_args!(
             "ends {of} as {id}/{epoch}, commit {commit}: {code:?}"
         ));
         match code {

@@ -182,9 +182,9 @@ pub(crate) async fn committed(client: &mut Client, what: &Coordinated, of: &Part
         client.forget_coordinator(what);
         return None;
     };
-    client.trace.detail_line(format_args!(
-        "{} hears that {what:?} committed {of}: {}",
-        client.name, found.committed_offset
+    client.note(format_args!(
+        "hears that {what:?} committed {of}: {}",
+        found.committed_offset
     ));
     Some(found.committed_offset)
 }

@@ -1,19 +1,15 @@
 //! Writing to several partitions in one transaction.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use headwater_protocol::ids::{ProducerEpoch, ProducerId};
 use headwater_protocol::kafka::ErrorCode;
-use headwater_protocol::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use headwater_protocol::primitives::{Records, Str};
-use headwater_protocol::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
+use headwater_protocol::record::{BatchOptions, ProducerStamp};
 
+use super::super::produce::{self, InTransaction};
 use super::{Flow, Producer, Stop, Tenure, Transactor, Written, id_of};
 use crate::client::Partition;
 use crate::invariants::Violation;
 use crate::invariants::transactions::{Part, TransactionNumber};
-use crate::machine::EPOCH_MS;
 
 /// What an answer means to a batch.
 enum Verdict {
@@ -90,13 +86,13 @@ impl Transactor {
             }
             self.again().await?;
         }
-        self.note(format_args!("gives up a batch for {partition}"));
+        self.client.note(format_args!("gives up a batch for {partition}"));
         tenure.is_doubtful = true;
         Err(Stop::Undone)
     }
 
     fn batch(&self, producer: Producer, base_sequence: i32, parts: &[(Part, String)]) -> Bytes {
-        let mut builder = BatchBuilder::new(BatchOptions {
+        let options = BatchOptions {
             producer: ProducerStamp {
                 id: ProducerId(producer.id),
                 epoch: ProducerEpoch(producer.epoch),
@@ -104,23 +100,10 @@ impl Transactor {
             },
             transactional: true,
             ..BatchOptions::PLAIN
-        });
-        for (part, behind) in parts {
-            let padding = self.client.random.below(self.plan.padding_max + 1) as usize;
-            let mut value = format!("{part}/{behind}/");
-            // Writing to a string cannot fail.
-            let _ = write!(value, "{:x<padding$}", "");
-            let record = NewRecord {
-                timestamp_ms: EPOCH_MS + i64::from(part.of.number),
-                value: Some(value.as_bytes()),
-                ..NewRecord::default()
-            };
-            builder.append(&record).expect("a small record fits");
-        }
-        builder
-            .build()
-            .expect("it can be built")
-            .expect("it is not empty")
+        };
+        let value = |(part, behind): &(Part, String)| (part.of.number, format!("{part}/{behind}/"));
+        let values = parts.iter().map(value);
+        produce::padded_batch(&self.client, options, self.plan.padding_max, values)
     }
 
     async fn send(
@@ -130,42 +113,19 @@ impl Transactor {
         partition: &Partition,
         batch: Bytes,
     ) -> Verdict {
-        let request = ProduceRequest {
-            transactional_id: Some(Str::from(id_of(self.owner).as_str())),
-            acks: -1,
-            timeout_ms: 2_000,
-            topic_data: vec![TopicProduceData {
-                name: Str::from(partition.topic.as_str()),
-                partition_data: vec![PartitionProduceData {
-                    index: partition.index,
-                    records: Some(Records::from(batch)),
-                    ..PartitionProduceData::default()
-                }],
-                ..TopicProduceData::default()
-            }],
-            ..ProduceRequest::default()
+        let transaction = InTransaction {
+            id: id_of(self.owner),
+            version: match tenure.flow {
+                Flow::Client => 9,
+                Flow::Leader => 12,
+            },
         };
-        let version = match tenure.flow {
-            Flow::Client => 9,
-            Flow::Leader => 12,
-        };
-        let answer = match self.client.call(address, &request, version).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.note(format_args!("produce {partition}: {error}"));
-                return Verdict::Again;
-            }
-        };
-        let mut answers = answer
-            .responses
-            .iter()
-            .flat_map(|topic| &topic.partition_responses);
-        let Some(answer) = answers.next() else {
+        let sent = produce::send(&mut self.client, address, partition, batch, Some(transaction));
+        let Some((code, at)) = sent.await else {
             return Verdict::Again;
         };
-        let (code, at) = (ErrorCode(answer.error_code), answer.base_offset);
         let Producer { id, epoch } = tenure.producer;
-        self.note(format_args!(
+        self.client.note(format_args!(
             "produce {partition} as {id}/{epoch}: {code:?} at {at}"
         ));
         self.judge_produce(tenure, partition, code, at)
