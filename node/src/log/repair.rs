@@ -255,6 +255,8 @@ impl Log {
             return Ok(false);
         };
         self.lower_clean(from).map_err(broken)?;
+        // They may tell of what was wrong there.
+        self.snapshots.cut(shared.start(), from).map_err(broken)?;
         let disk = &shared.logs.disk;
         put_in_place(disk, &shared.folder, from).map_err(broken)?;
         let segment = Segment::existing(disk, &shared.folder, from, following.base(), repaired.bytes);

@@ -250,7 +250,10 @@ impl Actor {
     /// What is known of the producers is all new.
     fn know_producers(&mut self, producers: Producers) {
         self.producers = producers;
-        self.shared.transactions().aborted = AbortedIndex::default();
+        // At once: a reader between the two would take what was aborted for committed.
+        let mut aborted = AbortedIndex::default();
+        aborted.extend(self.producers.transactions_mut().take_aborted());
+        self.shared.transactions().aborted = aborted;
     }
 
     /// Shows which transactions are open and which were aborted, and finds the last stable offset.

@@ -12,6 +12,7 @@ mod transactions;
 use super::registry::Options;
 use super::*;
 use crate::config::BrokerConfig;
+use crate::log::Damaged;
 use crate::metadata::{Image, MirrorSource, PartitionState, Publisher, Record, View};
 use crate::sys::Sys;
 use crate::sys::disk::Disk;
@@ -20,7 +21,7 @@ use crate::sys::random::Random;
 use crate::sys::task::{Blocking, Tasks};
 use crate::telemetry::{Health, Metrics};
 use headwater_protocol::ids::{NodeId, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
-use headwater_protocol::record::{BatchBuilder, BatchOptions, Batches, NewRecord, ProducerStamp};
+use headwater_protocol::record::{BatchBuilder, BatchOptions, BatchView, Batches, NewRecord, ProducerStamp};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -106,6 +107,13 @@ impl Rig {
             health,
             metrics,
         }
+    }
+
+    /// Stops, and starts again.
+    async fn restart(self) -> Self {
+        assert_eq!(self.registry.stop(Duration::from_secs(1)).await, 0);
+        let Self { disk, image, .. } = self;
+        Self::boot(disk, image).await
     }
 
     /// The power goes, and comes back.
@@ -218,6 +226,10 @@ fn values(from: usize, count: usize) -> Vec<String> {
 
 fn plain(from: usize, count: usize) -> Bytes {
     batch(BatchOptions::PLAIN, &values(from, count))
+}
+
+fn last_stable(partition: &Partition) -> i64 {
+    partition.watermarks().borrow().last_stable.value()
 }
 
 fn idempotent(sequence: i32, count: usize) -> Bytes {

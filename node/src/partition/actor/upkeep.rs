@@ -71,7 +71,8 @@ impl Actor {
         Ok(())
     }
 
-    /// Puts a repaired segment where it belongs. What could not be read of the producers before is read now.
+    /// Puts a repaired segment where it belongs. What is known of the producers is read anew: of a damaged segment there may
+    /// have been nothing to read, or something wrong.
     pub(super) async fn adopt(&mut self, repaired: Repaired) -> Result<(), LookupError> {
         let (from, until, bytes) = (repaired.from(), repaired.until, repaired.bytes);
         if !self.change("repair", move |log| log.adopt(repaired)).await? {
@@ -86,20 +87,16 @@ impl Actor {
             bytes,
             "log is repaired from another replica"
         );
-        let Some(before) = self.unread else {
-            return Ok(());
-        };
         let now_ms = self.shared.means.clock.unix_ms();
         if let Some(Ok(rebuilt)) = self
             .with_log("rebuild", move |log| open::rebuild(log, now_ms))
             .await
         {
-            self.unread = Unread::of(&rebuilt.unread).map(|unread| Unread {
-                refused_at: before.refused_at,
-                ..unread
-            });
+            let refused_at = self.unread.and_then(|before| before.refused_at);
+            self.unread = Unread::of(&rebuilt.unread).map(|unread| Unread { refused_at, ..unread });
             self.know_producers(rebuilt.producers);
             self.snapshot_at = rebuilt.snapshot_at;
+            self.publish();
         }
         Ok(())
     }

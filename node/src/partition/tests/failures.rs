@@ -267,3 +267,55 @@ async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
         "nobody has it: {refused:?}"
     );
 }
+
+/// A start believes the header of a batch that was synced before, and its bits may have rotten since.
+#[tokio::test]
+async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
+    let mut rig = Rig::new().await;
+    let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
+    for sequence in 0..16 {
+        let ticket = partition.append(idempotent(sequence, 1), ALL).await;
+        let done = ticket.expect("appended").done().await;
+        done.expect("committed");
+    }
+    let whole = partition.read(request(0)).await.expect("it can be read");
+    let whole: Vec<BatchView> = Batches::new(whole.contiguous())
+        .map(|batch| batch.expect("whole"))
+        .collect();
+    let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
+    for file in rig.disk.list(&folder).expect("it is there") {
+        if file.name.ends_with(".snapshot") {
+            rig.disk.remove_file(&folder.join(file.name)).expect("removed");
+        }
+    }
+    rig.disk.sync_folder(&folder).expect("synced");
+    let first = folder.join("00000000000000000000.log");
+    let (attributes_at, transactional) = (22, 0x10);
+    let content = rig.disk.content(&first).expect("it is there");
+    let rotten = content[attributes_at] | transactional;
+    rig.disk.corrupt(&first, attributes_at, &[rotten]);
+    rig = rig.crash().await;
+    assert_eq!(last_stable(&rig.get("t")), 0);
+    // What a stop writes down of the producers is wrong, too.
+    rig = rig.restart().await;
+    assert_eq!(last_stable(&rig.get("t")), 0);
+
+    let partition = rig.get("t");
+    let damaged = Damaged {
+        from: Offset::ZERO,
+        until: Offset(16),
+        position: 0,
+        reason: "its bits have rotten".to_owned(),
+    };
+    let (mut repair, until) = partition.begin_repair(&damaged).await.expect("begun");
+    let lost = whole.into_iter().take_while(|batch| batch.base_offset() < until);
+    repair.append(lost.collect()).expect("they fit");
+    let repaired = repair.finish().expect("it is whole");
+    partition
+        .adopt_repair(repaired)
+        .await
+        .expect("it is put in place");
+    assert_eq!(last_stable(&partition), 16);
+    let rig = rig.restart().await;
+    assert_eq!(last_stable(&rig.get("t")), 16);
+}

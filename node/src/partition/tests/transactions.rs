@@ -46,10 +46,6 @@ async fn send(partition: &Partition, producer: i64, epoch: i16, sequence: i32, c
     sent.await.expect("appended");
 }
 
-fn last_stable(partition: &Partition) -> i64 {
-    partition.watermarks().borrow().last_stable.value()
-}
-
 async fn committed(partition: &Partition, from: i64, max_bytes: usize) -> ReadOutcome {
     let request = ReadRequest {
         isolation: Isolation::Committed,
