@@ -40,9 +40,10 @@ use headwater_protocol::kafka::add_partitions_to_txn::{
 use headwater_protocol::primitives::Str;
 use markers::Markers;
 use post::TransactionPost;
-use state::Settings;
+use state::{Answer, Settings};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// The longest transactional id: a string of the protocol.
 const ID_BYTES_MAX: usize = 32_000;
@@ -138,28 +139,31 @@ impl Transactions {
     /// A producer begins under a transactional id, and fences whoever had it before.
     pub async fn begin(&self, begin: Begin) -> Result<Producer, TransactionError> {
         check_id(&begin.id)?;
-        let handle = self.handle(&begin.id)?;
-        handle.ask(|reply| Letter::Begin(begin, reply)).await?
+        let id = Arc::clone(&begin.id);
+        self.ask(&id, |reply| Letter::Begin(begin, reply)).await
     }
 
     /// Adds partitions to a transaction that is coordinated here.
     pub async fn add(&self, add: Add) -> Result<(), TransactionError> {
-        let handle = self.handle(&add.id)?;
-        handle.ask(|reply| Letter::Add(add, reply)).await?.map(drop)
+        let id = Arc::clone(&add.id);
+        self.ask(&id, |reply| Letter::Add(add, reply)).await.map(drop)
     }
 
     /// Ends a transaction; returns when that is decided and kept. Its producer goes on as what is returned.
     pub async fn end(&self, end: End) -> Result<Producer, TransactionError> {
-        let handle = self.handle(&end.id)?;
-        handle.ask(|reply| Letter::End(end, reply)).await?
+        let id = Arc::clone(&end.id);
+        self.ask(&id, |reply| Letter::End(end, reply)).await
     }
 
     /// As `add`, wherever the transaction is coordinated: for whoever is about to write one partition of it.
     pub async fn add_anywhere(&self, add: Add) -> Result<(), TransactionError> {
         let coordinators = &self.coordinators;
         if coordinators.partition_of(&add.id).is_none() {
-            // Nobody ever began a transaction.
-            return Err(TransactionError::UnknownProducer);
+            // Nobody ever began a transaction, or this node has not heard of it.
+            return Err(match coordinators.is_unused().await {
+                Ok(true) => TransactionError::UnknownProducer,
+                Ok(false) | Err(Unavailable) => TransactionError::NotAvailable,
+            });
         }
         let leader = coordinators.leader_of(&add.id);
         let leader = leader.ok_or(TransactionError::NotAvailable)?;
@@ -211,9 +215,44 @@ impl Transactions {
         (found, complete)
     }
 
+    async fn ask(
+        &self,
+        id: &str,
+        letter: impl FnOnce(oneshot::Sender<Answer>) -> Letter,
+    ) -> Result<Producer, TransactionError> {
+        let handle = self.handle(id)?;
+        let answer = handle.ask(letter).await?;
+        if let Answer::Remembered(result) = answer
+            && is_final(&result)
+            && !self.coordinators.is_in_office(id, &handle).await
+        {
+            return Err(TransactionError::NotCoordinator);
+        }
+        answer.result()
+    }
+
     fn handle(&self, id: &str) -> Result<Handle, TransactionError> {
         let handle = self.coordinators.get(id);
         handle.ok_or(TransactionError::NotCoordinator)
+    }
+}
+
+/// Whether who is told that does not ask again.
+fn is_final(result: &Result<Producer, TransactionError>) -> bool {
+    match result {
+        Ok(_)
+        | Err(
+            TransactionError::Fenced | TransactionError::UnknownProducer | TransactionError::InvalidState,
+        ) => true,
+        Err(
+            TransactionError::NotCoordinator
+            | TransactionError::Loading
+            | TransactionError::NotAvailable
+            | TransactionError::Concurrent
+            | TransactionError::InvalidId
+            | TransactionError::InvalidTimeout
+            | TransactionError::NeedsProducerId,
+        ) => false,
     }
 }
 

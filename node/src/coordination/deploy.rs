@@ -41,6 +41,9 @@ pub trait Post: Send + Sync + 'static {
     /// Whether it has read what it keeps.
     fn is_open(handle: &Self::Handle) -> bool;
 
+    /// The epoch of the partition in which it coordinates.
+    fn epoch(handle: &Self::Handle) -> LeaderEpoch;
+
     /// Topics were deleted.
     fn topics_removed(&self, _handle: &Self::Handle, _names: &[Arc<str>]) {}
 }
@@ -121,6 +124,31 @@ impl<P: Post> Deployment<P> {
     /// The coordinator of a key, if it runs here.
     pub fn get(&self, key: &str) -> Option<P::Handle> {
         self.handles.load().get(&self.partition_of(key)?).cloned()
+    }
+
+    /// Whether the coordinator of a key is that still, by all that was decided before this was asked: one that was cut off does not
+    /// hear that another has taken over, and what it remembers may be untrue. No, where the quorum does not answer.
+    pub async fn is_in_office(&self, key: &str, handle: &P::Handle) -> bool {
+        let Means {
+            me, view, controller, ..
+        } = &self.means;
+        if let Err(error) = controller.up_to_date().await {
+            tracing::debug!(%error, topic = P::TOPIC, "a coordinator does not know whether it is that still");
+            return false;
+        }
+        let Some(topic) = view.topic(P::TOPIC) else {
+            return false;
+        };
+        let index = partition_of(key, topic.partitions.len());
+        let state = topic.partition(index);
+        state.is_some_and(|state| state.leader == *me && state.leader_epoch == P::epoch(handle))
+    }
+
+    /// Whether there is no such topic, by all that was decided before this was asked.
+    pub async fn is_unused(&self) -> Result<bool, Unavailable> {
+        let Means { view, controller, .. } = &self.means;
+        controller.up_to_date().await.map_err(|_| Unavailable)?;
+        Ok(view.topic(P::TOPIC).is_none())
     }
 
     /// Ends all coordinators. What they were asked and have not answered is answered by nobody.

@@ -145,7 +145,7 @@ impl Coordinator {
             is_rewrite_due: false,
             rewrite_from: Some(0),
         };
-        (coordinator, Handle::new(sender, status))
+        (coordinator, Handle::new(epoch, sender, status))
     }
 
     /// Returns when the reign is over, or when the log has to be read anew. May be dropped at any await.

@@ -44,6 +44,10 @@ impl Post for GroupPost {
         handle.is_open()
     }
 
+    fn epoch(handle: &Handle) -> LeaderEpoch {
+        handle.epoch()
+    }
+
     /// What was committed of a topic that is gone is of no use.
     fn topics_removed(&self, handle: &Handle, names: &[Arc<str>]) {
         handle.forget_topics(&names.iter().cloned().collect());

@@ -6,8 +6,8 @@
 
 use super::error::{NotNow, TransactionError};
 use super::markers::Markers;
-use super::request::{Add, Begin, Description, End, Producer, TransactionalId};
-use super::state::{CallId, Decided, Effect, Now, Settings, State, WriteId};
+use super::request::{Add, Begin, Description, End, TransactionalId};
+use super::state::{Answer, CallId, Decided, Effect, Now, Settings, State, WriteId};
 use super::store::{Record, Replay};
 use crate::coordination::{Entry, Log, Unread, each_record};
 use crate::partition::{AppendError, Partition};
@@ -27,7 +27,7 @@ const LETTERS_MAX: usize = 256;
 /// Writes on their way; while there are as many nothing new is begun.
 const WRITES_MAX: usize = 1024;
 
-type Reply = oneshot::Sender<Result<Producer, TransactionError>>;
+type Reply = oneshot::Sender<Answer>;
 
 /// One request. Whoever asked may be gone when it is answered.
 pub(super) enum Letter {
@@ -48,11 +48,17 @@ struct Status {
 /// The way to a coordinator. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Handle {
+    epoch: LeaderEpoch,
     letters: Sender<Letter>,
     status: Arc<Status>,
 }
 
 impl Handle {
+    /// That of the partition in which it coordinates.
+    pub(super) fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
     /// Whether it has read its transactions.
     pub(super) fn is_open(&self) -> bool {
         self.status.is_open.load(Ordering::Acquire)
@@ -130,6 +136,7 @@ impl Coordinator {
             marking: FuturesUnordered::new(),
         };
         let handle = Handle {
+            epoch,
             letters: sender,
             status,
         };

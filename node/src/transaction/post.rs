@@ -37,4 +37,8 @@ impl Post for TransactionPost {
     fn is_open(handle: &Handle) -> bool {
         handle.is_open()
     }
+
+    fn epoch(handle: &Handle) -> LeaderEpoch {
+        handle.epoch()
+    }
 }

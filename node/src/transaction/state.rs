@@ -50,12 +50,30 @@ pub(crate) struct Decided {
     pub(crate) partitions: BTreeSet<TopicPartition>,
 }
 
+/// What somebody is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is in the log.
+    Kept(Producer),
+    /// By what is remembered: true for as long as nobody else coordinates.
+    Remembered(Result<Producer, TransactionError>),
+}
+
+impl Answer {
+    pub(crate) fn result(self) -> Result<Producer, TransactionError> {
+        match self {
+            Self::Kept(producer) => Ok(producer),
+            Self::Remembered(result) => result,
+        }
+    }
+}
+
 /// What the state wants done. Writes are appended in the order in which they come out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Answer {
         call: CallId,
-        answer: Result<Producer, TransactionError>,
+        answer: Answer,
     },
     Write {
         write: WriteId,
@@ -259,8 +277,11 @@ impl State {
             Err(NotNow) => {}
         }
         if let Some((call, producer)) = asked {
-            let refused = |NotNow| TransactionError::NotAvailable;
-            self.answer(call, result.map(|()| producer).map_err(refused));
+            let answer = match result {
+                Ok(()) => Answer::Kept(producer),
+                Err(NotNow) => Answer::Remembered(Err(TransactionError::NotAvailable)),
+            };
+            self.effects.push(Effect::Answer { call, answer });
         }
         match result {
             Ok(()) => self.expect(&id, now),
@@ -279,6 +300,7 @@ impl State {
     }
 
     fn answer(&mut self, call: CallId, answer: Result<Producer, TransactionError>) {
+        let answer = Answer::Remembered(answer);
         self.effects.push(Effect::Answer { call, answer });
     }
 
@@ -306,6 +328,10 @@ impl Entry {
 impl Kept {
     /// Whether it is this producer that has the transactional id.
     fn check(&self, producer: Producer) -> Result<(), TransactionError> {
+        if self.next == Some(producer.id) {
+            // It will have it, as soon as the transaction of before is done with.
+            return Err(TransactionError::Concurrent);
+        }
         if self.producer.id != producer.id {
             return Err(TransactionError::UnknownProducer);
         }

@@ -8,6 +8,7 @@ use crate::group::request::{
 };
 use crate::group::state::Answer;
 use crate::sys::mailbox::Sender;
+use headwater_protocol::ids::LeaderEpoch;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -132,13 +133,23 @@ impl Status {
 /// The way to a coordinator. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::group) struct Handle {
+    epoch: LeaderEpoch,
     letters: Sender<Letter>,
     status: Arc<Status>,
 }
 
 impl Handle {
-    pub(super) fn new(letters: Sender<Letter>, status: Arc<Status>) -> Self {
-        Self { letters, status }
+    pub(super) fn new(epoch: LeaderEpoch, letters: Sender<Letter>, status: Arc<Status>) -> Self {
+        Self {
+            epoch,
+            letters,
+            status,
+        }
+    }
+
+    /// That of the partition in which it coordinates.
+    pub(in crate::group) fn epoch(&self) -> LeaderEpoch {
+        self.epoch
     }
 
     /// Whether it has read its groups.

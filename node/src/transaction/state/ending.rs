@@ -42,6 +42,10 @@ impl State {
             Stage::Ongoing if is_retry => Err(TransactionError::Fenced),
             Stage::Ongoing => self.prepared(now, end, kept),
             Stage::PrepareCommit | Stage::PrepareAbort if is_same => Err(TransactionError::Concurrent),
+            // It speaks of the next transaction by an epoch that this one has given it, before this one is done with.
+            Stage::PrepareCommit | Stage::PrepareAbort if kept.bumps_epoch && !is_retry => {
+                Err(TransactionError::Concurrent)
+            }
             Stage::CompleteCommit | Stage::CompleteAbort if is_same && (is_retry || !end.bumps_epoch) => {
                 Ok(Verdict::Ended(kept.producer))
             }

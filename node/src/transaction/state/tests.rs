@@ -56,7 +56,7 @@ impl Lab {
             match effect {
                 Effect::Answer { call, answer } => {
                     assert!(
-                        self.answers.insert(call, answer).is_none(),
+                        self.answers.insert(call, answer.result()).is_none(),
                         "{call:?} is answered once"
                     );
                 }
@@ -234,6 +234,11 @@ fn each_transaction_of_the_new_flow_has_an_epoch_of_its_own() {
     assert_eq!(next, producer(7, 1));
     assert_eq!(lab.marks[0].producer, next, "the marker fences the epoch before");
     assert_eq!(lab.end(first, true, true), Err(TransactionError::Concurrent));
+    assert_eq!(
+        lab.end(next, false, true),
+        Err(TransactionError::Concurrent),
+        "the next one has to wait, however it ends"
+    );
     lab.mark();
     assert_eq!(lab.end(first, true, true), Ok(next), "its answer was lost");
     assert_eq!(lab.add(first, &[0], false), Err(TransactionError::Fenced));
@@ -295,6 +300,8 @@ fn epochs_that_are_used_up_are_followed_by_another_id() {
     lab.settle();
     assert_eq!(lab.answers[&call], Ok(producer(9, 0)));
     assert_eq!(lab.marks[0].producer, producer(7, i16::MAX));
+    let early = lab.add(producer(9, 0), &[0], false);
+    assert_eq!(early, Err(TransactionError::Concurrent));
     lab.mark();
     assert_eq!(
         lab.end(last, true, true),
