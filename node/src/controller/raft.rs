@@ -3,6 +3,7 @@
 //! It is a narrow door (`Quorum`): submit records, know who leads, change who votes. What is behind it can be exchanged
 //! for another Raft without anybody noticing. It owns `metadata/`. It never judges a record.
 
+mod alone;
 mod machine;
 mod network;
 mod newcomer;
@@ -24,6 +25,7 @@ use openraft::{BasicNode, ChangeMembers, Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use self::alone::Alone;
 use self::machine::Machine;
 use self::network::Network;
 use self::newcomer::Newcomer;
@@ -230,6 +232,7 @@ pub(super) struct Quorum {
     peers: Peers,
     newer: Newer,
     newcomer: Newcomer,
+    alone: Alone,
     /// Its end was asked for.
     is_stopping: Arc<AtomicBool>,
 }
@@ -261,7 +264,10 @@ impl Quorum {
         let config = config
             .validate()
             .map_err(|error| OpenError::Raft(error.to_string()))?;
-        let (newer, newcomer) = (Newer::default(), store.newcomer());
+        if !store.alone().is() {
+            store.forget_that_it_led(me);
+        }
+        let (newer, newcomer, alone) = (Newer::default(), store.newcomer(), store.alone());
         let machine = Machine::new(sys, publisher, snapshot, supported, newer.clone());
         let raft = Raft::new(me, Arc::new(config), Network::new(peers.clone()), store, machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -271,6 +277,7 @@ impl Quorum {
             peers,
             newer,
             newcomer,
+            alone,
             is_stopping: Arc::default(),
         })
     }
@@ -282,6 +289,9 @@ impl Quorum {
             .into_iter()
             .map(|(id, address)| (id, BasicNode::new(address)))
             .collect();
+        if voters.len() == 1 && self.newcomer.is_one() {
+            self.alone.begin().await?;
+        }
         self.newcomer.end().await?;
         self.raft.runtime_config().elect(true);
         match self.raft.initialize(voters).await {

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::alone::Alone;
 use super::newcomer::Newcomer;
 use super::room::Room;
 use super::{Entry, LogId, OpenError, StorageError, Types, Vote, index, offset};
@@ -52,6 +53,7 @@ struct Inner {
     tasks: Tasks,
     room: Room,
     newcomer: Newcomer,
+    alone: Alone,
     /// The last entry that was let go of.
     purged: Mutex<Option<LogId>>,
     vote: Mutex<Option<Vote>>,
@@ -99,6 +101,7 @@ impl Store {
         purged = purged.filter(|_| log.end() > Offset::ZERO);
         let has_nothing = log.end() == Offset::ZERO && vote.is_none();
         let newcomer = Newcomer::open(&disk, &tasks, has_nothing)?;
+        let alone = Alone::open(&disk, &tasks)?;
         let reader = log.reader();
         Ok(Self {
             inner: Arc::new(Inner {
@@ -108,6 +111,7 @@ impl Store {
                 clock: sys.clock.clone(),
                 room: Room::new(sys.clock.clone(), &tasks),
                 newcomer,
+                alone,
                 tasks,
                 purged: Mutex::new(purged),
                 vote: Mutex::new(vote),
@@ -122,6 +126,20 @@ impl Store {
 
     pub(super) fn newcomer(&self) -> Newcomer {
         self.inner.newcomer.clone()
+    }
+
+    pub(super) fn alone(&self) -> Alone {
+        self.inner.alone.clone()
+    }
+
+    /// If this node led when it ended, it stands for election again. That it voted for itself stays.
+    pub(super) fn forget_that_it_led(&self, me: NodeId) {
+        let mut vote = lock(&self.inner.vote);
+        if let Some(vote) = vote.as_mut()
+            && vote.leader_id().node_id == me
+        {
+            vote.committed = false;
+        }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -264,8 +282,11 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let shared = self.inner.alone.write(&entries).await;
+        shared.map_err(|error| failed(ErrorVerb::Write, &error))?;
         let now_ms = self.inner.clock.unix_ms();
-        let batches: Vec<BatchView> = entries.into_iter().map(|entry| encode(&entry, now_ms)).collect();
+        let batches: Vec<BatchView> = entries.iter().map(|entry| encode(entry, now_ms)).collect();
         let written = self.write(batches).await;
         let (end, mut synced) = written.map_err(|error| failed(ErrorVerb::Write, &error))?;
         let tasks = self.inner.tasks.clone();

@@ -1,4 +1,4 @@
-//! What a node that has nothing does with the log of a cluster that it was in before.
+//! What a node that has nothing does with the log of a cluster that it was in before, and a leader that starts again.
 
 use std::time::Duration;
 
@@ -83,4 +83,39 @@ async fn a_newcomer_is_not_elected_by_a_configuration_of_the_past() {
     append(&node, Some(id(1, 2)), vec![voter(TERM, 3, LEADER)]).await;
     assert!(is_voted_for(&node).await, "it has all that was committed");
     sys.tasks.cancel();
+}
+
+/// Returns in which term it leads.
+async fn lead_again(sys: &Sys, change: impl AsyncFnOnce(&Quorum)) -> u64 {
+    let options = Options::alone("lab", BrokerConfig::new(BTreeMap::new()), sys);
+    let (node, _) = controller::start(options).await.unwrap();
+    let mut watch = node.quorum.watch();
+    while watch.state().leader != Some(NodeId(1)) {
+        assert!(watch.changed().await, "it runs");
+    }
+    change(&node.quorum).await;
+    let term = node.quorum.state().term;
+    sys.tasks
+        .stop(&sys.clock, Duration::from_secs(1))
+        .await
+        .expect("every task watches its token");
+    term
+}
+
+#[tokio::test]
+async fn a_leader_that_starts_again_is_elected_anew_once_others_hold_its_log() {
+    let disk = Sys::simulated(1).disk;
+    let sys = || Sys {
+        disk: Arc::clone(&disk),
+        ..Sys::simulated(1)
+    };
+    let nothing = async |_: &Quorum| {};
+    let first = lead_again(&sys(), nothing).await;
+    let observed = async |quorum: &Quorum| quorum.add_observer(NodeId(2), "n:1").await.expect("added");
+    assert_eq!(
+        lead_again(&sys(), observed).await,
+        first,
+        "nobody else has anything"
+    );
+    assert_eq!(lead_again(&sys(), nothing).await, first + 1);
 }
