@@ -217,15 +217,19 @@ impl Repair {
 
 impl Log {
     /// Begins a new segment if the one that is appended to begins at `from`: what is repaired is not appended to. Returns
-    /// where the segment at `from` ends.
-    pub fn close_segment(&mut self, from: Offset) -> Result<Option<Offset>, ChangeError> {
+    /// where the segment at `from` ends or, if it is missing, how far it can reach: to what follows, to `until` at most.
+    pub fn close_segment(&mut self, from: Offset, until: Offset) -> Result<Offset, ChangeError> {
         if self.active.segment.base() == from && self.active.segment.bytes() > 0 {
             let end = self.end();
             self.roll(end, 0).map_err(ChangeError::of)?;
         }
         let segments = self.shared.segments.load();
-        let found = segments.iter().find(|segment| segment.base() == from);
-        Ok(found.map(|segment| segment.next()))
+        let at = segments.partition_point(|segment| segment.base() < from);
+        Ok(match segments.get(at) {
+            Some(segment) if segment.base() == from => segment.next(),
+            Some(following) => until.min(following.base()),
+            None => until,
+        })
     }
 
     /// Puts a repaired segment where it belongs, durably. False: the log does not reach there any more, or something is
@@ -255,8 +259,6 @@ impl Log {
             return Ok(false);
         };
         self.lower_clean(from).map_err(broken)?;
-        // They may tell of what was wrong there.
-        self.snapshots.cut(shared.start(), from).map_err(broken)?;
         let disk = &shared.logs.disk;
         put_in_place(disk, &shared.folder, from).map_err(broken)?;
         let segment = Segment::existing(disk, &shared.folder, from, following.base(), repaired.bytes);

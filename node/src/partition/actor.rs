@@ -143,8 +143,8 @@ impl Actor {
                     Err(error) => drop(reply.send(Err(error))),
                 },
                 Command::DiskFailed { reason } => self.go_offline(reason),
-                Command::CloseSegment { from, reply } => {
-                    let closed = self.change("close segment", move |log| log.close_segment(from));
+                Command::CloseSegment { from, until, reply } => {
+                    let closed = self.change("close segment", move |log| log.close_segment(from, until));
                     let _ = reply.send(closed.await);
                 }
                 Command::Adopt(adopt) => {

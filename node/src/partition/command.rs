@@ -52,10 +52,11 @@ pub(super) enum Command {
     DiskFailed {
         reason: String,
     },
-    /// Begins a new segment where the one at `from` is appended to; answers where that one ends, if it is there.
+    /// Begins a new segment where the one at `from` is appended to; answers where that one ends, or can end if it is missing.
     CloseSegment {
         from: Offset,
-        reply: oneshot::Sender<Result<Option<Offset>, LookupError>>,
+        until: Offset,
+        reply: oneshot::Sender<Result<Offset, LookupError>>,
     },
     /// Puts a repaired segment where it belongs.
     Adopt(Box<Adopt>),

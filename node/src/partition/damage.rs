@@ -47,11 +47,10 @@ impl Partition {
 
     /// Begins the repair of what is damaged. What is appended to is closed first. Changes nothing else.
     pub async fn begin_repair(&self, damaged: &Damaged) -> Result<(Repair, Offset), HealError> {
-        let from = damaged.from;
+        let (from, until) = (damaged.from, damaged.until);
         let (reply, answer) = oneshot::channel();
-        self.tell(Command::CloseSegment { from, reply }).await?;
-        let end = answer.await.map_err(|_| Unavailable::Stopped)??;
-        let until = end.unwrap_or(damaged.until);
+        self.tell(Command::CloseSegment { from, until, reply }).await?;
+        let until = answer.await.map_err(|_| Unavailable::Stopped)??;
         let damaged = Damaged {
             until,
             ..damaged.clone()

@@ -63,9 +63,9 @@ fn batches(reader: &LogReader, from: Offset, until: Offset) -> Vec<BatchView> {
 /// Repairs what is damaged from another replica.
 fn repair(log: &mut Log, good: &LogReader, damaged: &Damaged) -> Result<bool, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let end = log.close_segment(damaged.from).map_err(|error| text(&error))?;
+    let until = log.close_segment(damaged.from, damaged.until);
     let damaged = Damaged {
-        until: end.unwrap_or(damaged.until),
+        until: until.map_err(|error| text(&error))?,
         ..damaged.clone()
     };
     let reader = log.reader();
@@ -204,6 +204,33 @@ fn a_lying_index_is_made_anew() {
         assert_eq!(bench.disk.content(&path).unwrap(), whole);
         assert_eq!(content(&log), content(&good));
     }
+}
+
+/// What is known of the damage then is more than is missing still.
+#[test]
+fn of_two_segments_that_are_missing_the_later_one_may_be_repaired_first() {
+    let (bench, log, _other, good) = replicas();
+    let all = bases(&log);
+    log.close().unwrap();
+    for base in &all[1..3] {
+        bench.disk.remove_file(&file(*base, folder::Part::Log)).unwrap();
+    }
+    let Opened { mut log, .. } = bench.open();
+    for from in [all[2], all[1]] {
+        let damaged = Damaged {
+            from,
+            until: all[3],
+            position: 0,
+            reason: "the records are missing".to_owned(),
+        };
+        assert_eq!(
+            repair(&mut log, &good.reader(), &damaged),
+            Ok(true),
+            "from {from}"
+        );
+    }
+    assert_eq!(content(&log), content(&good));
+    assert_eq!(scrub(&log).0, []);
 }
 
 #[test]
