@@ -461,6 +461,12 @@ impl Log {
         self.snapshots.latest(self.end())
     }
 
+    /// Forgets the snapshots behind `offset`: they may tell of what was wrong there.
+    pub fn forget_snapshots(&mut self, offset: Offset) -> Result<(), ChangeError> {
+        let forgotten = self.snapshots.cut(self.start(), offset);
+        Ok(forgotten.map_err(|cause| self.shared.flush.break_by("forget snapshots", cause))?)
+    }
+
     /// Makes everything durable and the next start instant. Waits for the device.
     pub fn close(self) -> Result<(), Arc<Broken>> {
         if self.is_untouched {

@@ -150,10 +150,12 @@ impl LogReader {
     }
 
     /// Shows every batch header from the batch that holds `from` on, and the whole batch where it is a control batch. Ends
-    /// where something is damaged or missing, and says how far that reaches. Waits for the device.
+    /// where something is damaged or missing, and says how far that reaches. In the segments that begin before
+    /// `checked_until` no header is believed that its batch's checksum does not bear out. Waits for the device.
     pub fn replay(
         &self,
         from: Offset,
+        checked_until: Offset,
         mut visit: impl FnMut(&BatchHeader, Option<BatchView>),
     ) -> Result<(), ReadError> {
         let _uncut = self.shared.uncut();
@@ -175,7 +177,11 @@ impl LogReader {
             };
             let file = segment.file().map_err(failed)?;
             let at = first.header.base_offset;
-            let mut scan = Scan::new(&**file, Trust::Header, first.position, bytes, at);
+            let trust = match segment.base() < checked_until {
+                true => Trust::Checksum,
+                false => Trust::Header,
+            };
+            let mut scan = Scan::new(&**file, trust, first.position, bytes, at);
             while let Some(found) = scan.next().map_err(failed)? {
                 let placed = found.map_err(|damage| corrupt(segment, damage))?;
                 if placed.header.next_offset() > end {

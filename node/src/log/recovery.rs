@@ -103,11 +103,7 @@ impl Opening<'_> {
         let disk = &self.logs.disk;
         let mut found = self.look()?;
         if !found.repaired.is_empty() {
-            let snapshots = found.snapshots.clone();
-            let mut snapshots = Snapshots::new(Arc::clone(disk), self.folder, snapshots);
             for base in &found.repaired {
-                let forgotten = snapshots.cut(Offset::ZERO, *base);
-                forgotten.map_err(|cause| self.failed("remove snapshots from", cause))?;
                 let placed = repair::put_in_place(disk, self.folder, *base);
                 placed.map_err(|cause| self.failed("put a repaired segment into", cause))?;
             }

@@ -6,6 +6,7 @@
 
 mod append;
 mod follow;
+mod grounds;
 mod role;
 mod upkeep;
 
@@ -16,12 +17,12 @@ use super::producers::Producers;
 use super::request::Watermarks;
 use super::shared::{Live, Reports, Shared};
 use super::state::State;
-use super::transactions::AbortedIndex;
 use super::waiters::Waiters;
-use crate::log::{self, Damaged, Log, Synced};
+use crate::log::{self, Log, Synced};
 use crate::metadata::PartitionState;
 use crate::sys::clock::Clock;
 use crate::sys::mailbox::Mailbox;
+pub(super) use grounds::Grounds;
 use headwater_protocol::ids::Offset;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,29 +64,10 @@ pub(super) struct Actor {
     pub(super) snapshot_at: Offset,
     /// Since when a sync is under way.
     pub(super) sync_asked_at: Option<Instant>,
-    /// What is known of the producers lacks what could not be read.
-    pub(super) unread: Option<Unread>,
+    /// What is known of the producers is of this.
+    pub(super) grounds: Grounds,
     /// Others were told of transactions that are open.
     pub(super) has_shown_open: bool,
-}
-
-/// What could not be read of the producers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Unread {
-    /// Behind all of it.
-    until: Offset,
-    /// When somebody was refused for its sake first.
-    refused_at: Option<Instant>,
-}
-
-impl Unread {
-    pub(super) fn of(damaged: &[Damaged]) -> Option<Self> {
-        let until = damaged.iter().map(|damaged| damaged.until).max()?;
-        Some(Self {
-            until,
-            refused_at: None,
-        })
-    }
 }
 
 /// Whether the task goes on.
@@ -245,15 +227,6 @@ impl Actor {
                 }
             }
         }
-    }
-
-    /// What is known of the producers is all new.
-    fn know_producers(&mut self, producers: Producers) {
-        self.producers = producers;
-        // At once: a reader between the two would take what was aborted for committed.
-        let mut aborted = AbortedIndex::default();
-        aborted.extend(self.producers.transactions_mut().take_aborted());
-        self.shared.transactions().aborted = aborted;
     }
 
     /// Shows which transactions are open and which were aborted, and finds the last stable offset.

@@ -118,6 +118,11 @@ impl Shared {
         }
     }
 
+    /// Whether anything is damaged here, as far as it was read.
+    pub(super) fn has_damage(&self) -> bool {
+        self.means.damaged.borrow().contains_key(&self.key())
+    }
+
     pub(super) fn note_damaged(&self, damaged: Damaged) {
         if self.watermarks.has_changed().is_err() {
             // The partition has ended, and its files may be on their way out.

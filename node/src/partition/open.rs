@@ -2,7 +2,7 @@
 //! started. Waits for the disk, so it runs on a blocking thread; the task is started by the caller.
 
 use super::Partition;
-use super::actor::{Actor, Unread};
+use super::actor::{Actor, Grounds};
 use super::command::Command;
 use super::producers::{Producers, end_of};
 use super::request::{PartitionName, Watermarks};
@@ -115,7 +115,7 @@ fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, S
         let begun = begin_reign(&mut log, *leader_epoch, replicas.len() > 1);
         begun.map_err(|error| error.to_string())?;
     }
-    let rebuilt = rebuild(&mut log, means.clock.unix_ms())?;
+    let rebuilt = rebuild(&mut log, Offset::ZERO, means.clock.unix_ms())?;
     Ok(Recovered {
         log,
         synced,
@@ -137,8 +137,8 @@ pub(super) fn begin_reign(
 }
 
 /// Puts together what the partition knew of its producers: the newest good snapshot, and what came after it. Damage on the
-/// way is passed over.
-pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<Rebuilt, String> {
+/// way is passed over. Headers are believed without a check from `checked_until` on.
+pub(super) fn rebuild(log: &mut Log, checked_until: Offset, now_ms: i64) -> Result<Rebuilt, String> {
     let snapshot = log.latest_snapshot().map_err(|error| error.to_string())?;
     let (mut producers, from) = match snapshot {
         Some((offset, content)) => match Producers::decode(&content) {
@@ -152,7 +152,7 @@ pub(super) fn rebuild(log: &mut Log, now_ms: i64) -> Result<Rebuilt, String> {
     };
     let (mut at, mut unread) = (from, Vec::new());
     while at < log.end() {
-        let replayed = log.reader().replay(at, |header, control| {
+        let replayed = log.reader().replay(at, checked_until, |header, control| {
             if header.base_offset >= at {
                 // When it was really heard of is not stored; its own time is the next best, and never later than now.
                 let seen_ms = header.max_timestamp.min(now_ms);
@@ -199,6 +199,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         state,
         lost,
     } = recovered;
+    let grounds = Grounds::of(&rebuilt, log.end());
     let Rebuilt {
         producers,
         snapshot_at,
@@ -208,7 +209,6 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
     let (watermarks, receiver) = watch::channel(state.watermarks());
     let reader = log.reader();
     let shared = shared(&wanted, means, sender, receiver, Some((reader, &state)), None);
-    let in_doubt = Unread::of(&unread);
     for damaged in lost.into_iter().chain(unread) {
         shared.note_damaged(damaged);
     }
@@ -230,7 +230,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         snapshot_at,
         sync_asked_at: None,
         reign_due: None,
-        unread: in_doubt,
+        grounds,
         has_shown_open: false,
     };
     // Before anybody reads: what is open is not stable.

@@ -342,6 +342,17 @@ impl Producers {
         &mut self.transactions
     }
 
+    /// Takes over what `known` has learnt from `since` on of those who wrote there. It is right even where the log is damaged.
+    pub fn keep_learnt(&mut self, known: &Self, since: Offset) {
+        for (id, producer) in &known.entries {
+            let last = producer.batches().last();
+            let is_learnt = last.is_some_and(|last| last.last_offset >= since);
+            if is_learnt && self.entries.get(id).and_then(|found| found.batches().last()) != last {
+                self.entries.insert(*id, *producer);
+            }
+        }
+    }
+
     /// The offset of the last record of a producer.
     pub fn last_offset(&self, producer: ProducerId) -> Option<Offset> {
         let known = self.entries.get(&producer)?;

@@ -182,7 +182,7 @@ fn the_last_batch_of_a_producer_stays_without_its_records() {
     assert_eq!((newest.offset, newest.timestamp_ms), (Offset(9), 1_002));
     let mut seen = Vec::new();
     log.reader()
-        .replay(Offset(0), |header, _| {
+        .replay(Offset(0), Offset::ZERO, |header, _| {
             seen.push((header.producer_id, header.last_sequence()))
         })
         .unwrap();

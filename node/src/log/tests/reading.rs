@@ -302,7 +302,7 @@ fn headers_are_shown_again_from_any_batch_on() {
             let visit = |header: &BatchHeader, _| {
                 seen.push((header.base_offset.value(), header.next_offset().value()))
             };
-            log.reader().replay(Offset(from), visit).unwrap();
+            log.reader().replay(Offset(from), Offset::ZERO, visit).unwrap();
             let wanted: Vec<_> = expected
                 .iter()
                 .filter(|(_, next)| *next > from)

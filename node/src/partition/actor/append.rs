@@ -10,7 +10,7 @@ use crate::log::{self, CopyEpochs, Log};
 use crate::sys::mailbox::Mailbox;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::{BatchHeader, BatchView, EndTransaction};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How much is written at once, unless a single append is larger.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -18,9 +18,6 @@ const GROUP_APPENDS_MAX: usize = 256;
 /// A group from this size on is written on another thread: copying it takes longer than the way there and back, and
 /// what comes next is read and checked meanwhile.
 const ASIDE_BYTES: usize = 256 << 10;
-
-/// How long a producer waits for the repair of what it wrote before. Others that hold it are there in a moment.
-const REPAIR: Duration = Duration::from_secs(30);
 
 /// Appends that are judged and go to the log together.
 #[derive(Default)]
@@ -179,27 +176,6 @@ impl Actor {
         }
         let last = Offset(group.next.value() - 1);
         Ok((self.appended(base, last, admitted.append_time_ms), records))
-    }
-
-    /// Whether all that the producer of a batch wrote before is known. Where damage hides it, a batch could be taken for one
-    /// that is missing before it, or one that repeats another for a new one.
-    fn check_readable(&mut self, batch: &BatchHeader) -> Result<(), AppendError> {
-        let Some(unread) = &mut self.unread else {
-            return Ok(());
-        };
-        let producer = batch.producer_id;
-        let counts = batch.is_idempotent() && batch.base_sequence >= 0;
-        let is_known = self.producers.last_offset(producer) >= Some(unread.until);
-        if !counts || is_known || !self.shared.has_others() {
-            return Ok(());
-        }
-        let now = self.shared.means.clock.now();
-        let since = *unread.refused_at.get_or_insert(now);
-        if now.saturating_duration_since(since) < REPAIR {
-            return Err(AppendError::Unread { producer });
-        }
-        // Nobody seems to have it any more.
-        Ok(())
     }
 
     fn judge_copied(

@@ -3,10 +3,10 @@
 use super::super::command::{FollowReply, Replicate};
 use super::super::error::ReplicaError;
 use super::super::open::{self, Rebuilt, append_time_of};
-use super::super::producers::{Producers, end_of};
+use super::super::producers::end_of;
 use super::super::request::{LeaderMarks, Position};
 use super::super::state::Role;
-use super::{Actor, LOST, Unread};
+use super::{Actor, LOST};
 use crate::log::{ChangeError, CopyEpochs, Log, LogReader};
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::record::BatchView;
@@ -136,7 +136,7 @@ impl Actor {
                 ChangeError::Full => ReplicaError::DiskFull,
                 error => offline(error.to_string()),
             })?;
-            Ok((end, open::rebuild(log, now_ms).map_err(offline)?))
+            Ok((end, open::rebuild(log, Offset::ZERO, now_ms).map_err(offline)?))
         };
         let done = self.with_log("truncate", cut).await;
         let (end, rebuilt) = match done.unwrap_or_else(|| Err(offline(LOST.to_owned()))) {
@@ -155,9 +155,8 @@ impl Actor {
             high_watermark = marks.high_watermark.value(),
             "truncated to the leader's history"
         );
-        self.unread = Unread::of(&rebuilt.unread);
-        self.know_producers(rebuilt.producers);
-        (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, rebuilt.snapshot_at);
+        self.read_producers(rebuilt, end);
+        (self.unsaved_bytes, self.unsynced_bytes) = (0, 0);
         if is_mirror {
             self.state.cut_off(end);
             self.store_high_watermark();
@@ -192,8 +191,8 @@ impl Actor {
         restarted.map_err(|error| ReplicaError::Offline {
             reason: error.to_string(),
         })?;
-        self.know_producers(Producers::default());
-        (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, at);
+        self.forget_producers(at);
+        (self.unsaved_bytes, self.unsynced_bytes) = (0, 0);
         self.state.restarted(at, self.shared.means.clock.now());
         self.publish();
         Ok(())

@@ -3,11 +3,9 @@
 
 use super::super::command::Replace;
 use super::super::error::{AppendError, LookupError, TicketError, Unavailable};
-use super::super::open;
-use super::super::producers::Producers;
 use super::super::request::Watermarks;
 use super::super::transactions::AbortedIndex;
-use super::{Actor, LOST, Unread, refused};
+use super::{Actor, LOST, refused};
 use crate::log::{self, Log, Repaired};
 use headwater_protocol::ids::Offset;
 use std::sync::atomic::Ordering;
@@ -60,8 +58,8 @@ impl Actor {
             });
         }
         self.change("restart", move |log| log.restart_at(offset)).await?;
-        self.know_producers(Producers::default());
-        (self.unsaved_bytes, self.unsynced_bytes, self.snapshot_at) = (0, 0, offset);
+        self.forget_producers(offset);
+        (self.unsaved_bytes, self.unsynced_bytes) = (0, 0);
         self.fail_waiters(&TicketError::NotLeader);
         self.state.restarted(offset, self.shared.means.clock.now());
         // The history went with the records: the reign goes on in a new one.
@@ -71,11 +69,17 @@ impl Actor {
         Ok(())
     }
 
-    /// Puts a repaired segment where it belongs. What is known of the producers is read anew: of a damaged segment there may
-    /// have been nothing to read, or something wrong.
+    /// Puts a repaired segment where it belongs.
     pub(super) async fn adopt(&mut self, repaired: Repaired) -> Result<(), LookupError> {
         let (from, until, bytes) = (repaired.from(), repaired.until, repaired.bytes);
-        if !self.change("repair", move |log| log.adopt(repaired)).await? {
+        let is_believed = self.grounds.rest_on(from, until);
+        let adopt = move |log: &mut Log| {
+            if is_believed {
+                log.forget_snapshots(from)?;
+            }
+            log.adopt(repaired)
+        };
+        if !self.change("repair", adopt).await? {
             return Err(LookupError::Refused("the log does not reach there any more"));
         }
         self.shared.note_repaired(from, until);
@@ -87,17 +91,10 @@ impl Actor {
             bytes,
             "log is repaired from another replica"
         );
-        let now_ms = self.shared.means.clock.unix_ms();
-        if let Some(Ok(rebuilt)) = self
-            .with_log("rebuild", move |log| open::rebuild(log, now_ms))
-            .await
-        {
-            let refused_at = self.unread.and_then(|before| before.refused_at);
-            self.unread = Unread::of(&rebuilt.unread).map(|unread| Unread { refused_at, ..unread });
-            self.know_producers(rebuilt.producers);
-            self.snapshot_at = rebuilt.snapshot_at;
-            self.publish();
+        if is_believed {
+            self.grounds.doubt();
         }
+        self.read_again().await;
         Ok(())
     }
 
@@ -231,11 +228,11 @@ impl Actor {
 
     pub(super) fn save_producers(&mut self) {
         let end = self.state.watermarks().log_end;
-        let Some(log) = &mut self.log else { return };
         self.unsaved_bytes = 0;
-        if end == self.snapshot_at {
+        if end == self.snapshot_at || self.awaits_repair() {
             return;
         }
+        let Some(log) = &mut self.log else { return };
         self.snapshot_at = end;
         let content = {
             let mut shown = self.shared.transactions();
