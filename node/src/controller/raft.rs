@@ -25,7 +25,6 @@ use openraft::{BasicNode, ChangeMembers, Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use self::alone::Alone;
 use self::machine::Machine;
 use self::network::Network;
 use self::newcomer::Newcomer;
@@ -231,8 +230,8 @@ pub(super) struct Quorum {
     raft: Raft,
     peers: Peers,
     newer: Newer,
+    store: Store,
     newcomer: Newcomer,
-    alone: Alone,
     /// Its end was asked for.
     is_stopping: Arc<AtomicBool>,
 }
@@ -267,17 +266,18 @@ impl Quorum {
         if !store.alone().is() {
             store.forget_that_it_led(me);
         }
-        let (newer, newcomer, alone) = (Newer::default(), store.newcomer(), store.alone());
+        let (newer, newcomer) = (Newer::default(), store.newcomer());
         let machine = Machine::new(sys, publisher, snapshot, supported, newer.clone());
-        let raft = Raft::new(me, Arc::new(config), Network::new(peers.clone()), store, machine).await;
+        let network = Network::new(peers.clone());
+        let raft = Raft::new(me, Arc::new(config), network, store.clone(), machine).await;
         let raft = raft.map_err(|error| OpenError::Raft(error.to_string()))?;
         Ok(Self {
             me,
             raft,
             peers,
             newer,
+            store,
             newcomer,
-            alone,
             is_stopping: Arc::default(),
         })
     }
@@ -290,7 +290,7 @@ impl Quorum {
             .map(|(id, address)| (id, BasicNode::new(address)))
             .collect();
         if voters.len() == 1 && self.newcomer.is_one() {
-            self.alone.begin().await?;
+            self.store.alone().begin().await?;
         }
         self.newcomer.end().await?;
         self.raft.runtime_config().elect(true);
@@ -404,7 +404,7 @@ impl Quorum {
     /// Answers what another member sent.
     pub(super) async fn answer(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         match kind {
-            Kind::Raft => network::answer(&self.raft, body, &self.newer, &self.newcomer).await,
+            Kind::Raft => network::answer(&self.raft, &self.store, self.me, &self.newer, body).await,
             Kind::Snapshot => network::answer_snapshot(&self.raft, body).await,
             Kind::Control => Err("no call of the quorum".to_owned()),
         }

@@ -13,12 +13,14 @@ use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, OptionalSend, Snapshot, SnapshotMeta};
+use openraft::storage::RaftLogStorage;
+use openraft::{BasicNode, OptionalSend, RaftLogReader, Snapshot, SnapshotMeta};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::newcomer::{self, Newcomer};
+use super::newcomer;
 use super::newer::Newer;
+use super::storage::Store;
 use super::{Raft, Types, Vote};
 use crate::metadata::record::newer_in;
 use crate::peer::{CallError, Kind, Peers};
@@ -180,13 +182,67 @@ impl RaftNetwork<Types> for Member {
     }
 }
 
+/// A request for a vote as openraft is to judge it.
+///
+/// Whoever has the entry that takes its vote away is not asked for its vote by those who have it, too. But one that has not can need
+/// the votes of those before: then nobody would ever lead (the quorum's last members had lost power at once, and those that
+/// stay had missed the entry). The entry, and all behind it, is committed by those who vote according to it, and by
+/// nobody else; so for the others it counts nothing in the comparison of logs. Raft's author has such a node stand for
+/// election itself (Ongaro's thesis, 4.2.2), which openraft does not do.
+async fn as_judged(
+    raft: &Raft,
+    store: &Store,
+    me: NodeId,
+    request: VoteRequest<NodeId>,
+) -> Result<VoteRequest<NodeId>, String> {
+    let open = raft.with_raft_state(move |state| {
+        let effective = state.membership_state.effective();
+        let votes = effective.voter_ids().any(|voter| voter == me);
+        effective
+            .log_id()
+            .filter(|log_id| !votes && state.committed < Some(*log_id))
+    });
+    let Some(takes_away) = open.await.map_err(|error| error.to_string())? else {
+        return Ok(request);
+    };
+    let mut store = store.clone();
+    let held = store.get_log_state().await.map_err(|error| error.to_string())?;
+    let before = match takes_away.index.checked_sub(1) {
+        None => None,
+        Some(index)
+            if held
+                .last_purged_log_id
+                .is_some_and(|purged| purged.index == index) =>
+        {
+            held.last_purged_log_id
+        }
+        Some(index) => {
+            let entries = store.try_get_log_entries(index..=index).await;
+            let entries = entries.map_err(|error| error.to_string())?;
+            let Some(entry) = entries.first() else {
+                return Ok(request);
+            };
+            Some(entry.log_id)
+        }
+    };
+    Ok(VoteRequest {
+        last_log_id: match request.last_log_id >= before {
+            true => request.last_log_id.max(held.last_log_id),
+            false => request.last_log_id,
+        },
+        ..request
+    })
+}
+
 /// Answers a vote or entries. Reports entries that only a newer node can read; sees when a newcomer is none any more.
 pub(super) async fn answer(
     raft: &Raft,
-    body: Bytes,
+    store: &Store,
+    me: NodeId,
     newer: &Newer,
-    newcomer: &Newcomer,
+    body: Bytes,
 ) -> Result<Bytes, String> {
+    let newcomer = store.newcomer();
     let request: Request = serde_json::from_slice(&body).map_err(|error| match newer_in(&body) {
         Some(found) => {
             newer.report(&found);
@@ -209,7 +265,10 @@ pub(super) async fn answer(
         }
         Request::Append(rpc) => written(&raft.append_entries(rpc).await),
         Request::Vote(_) if newcomer.is_one() => Err("a newcomer has no vote yet".to_owned()),
-        Request::Vote(rpc) => written(&raft.vote(rpc).await),
+        Request::Vote(rpc) => {
+            let rpc = as_judged(raft, store, me, rpc).await?;
+            written(&raft.vote(rpc).await)
+        }
     }
 }
 

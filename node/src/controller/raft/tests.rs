@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::{CommittedLeaderId, EntryPayload};
 
 use super::network::Request;
@@ -118,4 +118,53 @@ async fn a_leader_that_starts_again_is_elected_anew_once_others_hold_its_log() {
         "nobody else has anything"
     );
     assert_eq!(lead_again(&sys(), nothing).await, first + 1);
+}
+
+/// The quorum shrinks to nodes 2 and 3, and node 1 is the only one that has heard of it when all of them stop.
+#[tokio::test]
+async fn who_was_taken_out_votes_for_those_that_stay_and_missed_it() {
+    let nodes = || [1, 2, 3].map(|id| (NodeId(id), BasicNode::new("n:1")));
+    let all = BTreeSet::from([1, 2, 3].map(NodeId));
+    let rest = BTreeSet::from([2, 3].map(NodeId));
+    let members = |index, configs: Vec<BTreeSet<NodeId>>| Entry {
+        log_id: id(TERM, index),
+        payload: EntryPayload::Membership(openraft::Membership::new(configs, BTreeMap::from(nodes()))),
+    };
+    let sys = Sys::simulated(1);
+    let options = Options {
+        voters: BTreeMap::new(),
+        ..Options::alone("lab", BrokerConfig::new(BTreeMap::new()), &sys)
+    };
+    let (node, _) = controller::start(options).await.unwrap();
+    let entries = vec![
+        members(0, vec![all.clone()]),
+        members(1, vec![all.clone()]),
+        members(2, vec![all, rest.clone()]),
+        members(3, vec![rest]),
+    ];
+    let request = AppendEntriesRequest {
+        vote: Vote::new_committed(TERM, LEADER),
+        prev_log_id: None,
+        entries,
+        leader_commit: Some(id(TERM, 2)),
+    };
+    ask(&node, Request::Append(request)).await.unwrap();
+    let is_given = async |term, last| {
+        let request = VoteRequest {
+            vote: Vote::new(term, NodeId(3)),
+            last_log_id: Some(last),
+        };
+        let answer = ask(&node, Request::Vote(request)).await.unwrap();
+        let answer: Result<VoteResponse<NodeId>, RaftError<NodeId>> =
+            serde_json::from_slice(&answer).unwrap();
+        answer.unwrap().vote_granted
+    };
+    // Nobody is voted for while the leader may be there; no event tells that this is over.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(
+        !is_given(TERM + 1, id(TERM, 1)).await,
+        "that is less than was committed"
+    );
+    assert!(is_given(TERM + 2, id(TERM, 2)).await);
+    sys.tasks.cancel();
 }
