@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The task that tells the controller that this node is there.
 const HEARTBEAT: &str = "heartbeat";
+/// How long a node waits for its own registration before it registers again; a while longer than a controller is looked for.
+const REGISTERING: Duration = Duration::from_secs(40);
 /// How long a node that asks for its leave waits between two questions.
 const LEAVING: Duration = Duration::from_millis(50);
 /// How soon the controller is told again what it could not be told.
@@ -103,7 +105,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// is no controller.
 pub(super) async fn register(core: &Core, node: Node) -> Result<Node, ProposeError> {
     loop {
-        match core.controller.propose(Change::RegisterNode(node.clone())).await {
+        let registering = core.controller.propose(Change::RegisterNode(node.clone()));
+        let Ok(registered) = core.sys.clock.timeout(REGISTERING, registering).await else {
+            // An operator may have unregistered it meanwhile: then nobody tells it of anything.
+            tracing::warn!("the registration has not come back to this node, it registers again");
+            continue;
+        };
+        match registered {
             Ok(applied) => {
                 return match applied.outcome {
                     Outcome::Node(node) => Ok(node),
