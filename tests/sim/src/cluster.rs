@@ -79,6 +79,10 @@ fn config(scenario: &Scenario, id: i32) -> BTreeMap<String, String> {
         config.insert("group.min.session.timeout.ms".to_owned(), least);
         let first = plan.first_ms.to_string();
         config.insert("group.initial.rebalance.delay.ms".to_owned(), first);
+        let silent = plan.session_ms.to_string();
+        config.insert("group.consumer.session.timeout.ms".to_owned(), silent);
+        let beat = (plan.session_ms / 4).to_string();
+        config.insert("group.consumer.heartbeat.interval.ms".to_owned(), beat);
     }
     if let Some(plan) = &scenario.kept {
         let rest = plan.rest_ms.to_string();

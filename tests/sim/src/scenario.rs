@@ -223,8 +223,10 @@ impl member::Plan {
     fn draw(random: &Random) -> Option<Self> {
         let between = |low: u64, high: u64| low + random.below(high - low + 1);
         let exists = random.one_in(2);
+        let groups = between(1, 2) as u32;
         let plan = Self {
-            groups: between(1, 2) as u32,
+            groups,
+            reconciled: between(0, u64::from(groups)) as u32,
             members: between(1, 4) as u32,
             session_ms: between(500, 4_000),
             rebalance_ms: between(500, 4_000),

@@ -47,6 +47,7 @@ const COUNTERS: &[&str] = &[
     "pauses",
     "power",
     "reads",
+    "reconciled",
     "records",
     "refused_full",
     "repaired",

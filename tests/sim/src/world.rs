@@ -212,11 +212,12 @@ impl World {
     }
 
     fn begin_members(&self, plan: member::Plan) {
-        for group in 0..plan.groups {
+        for (group, protocol) in plan.groups() {
             for number in 0..plan.members {
                 let member = Member {
-                    group: member::name_of(group),
-                    client: self.client_by(&format!("m{group}.{number}"), &self.members),
+                    client: self.client_by(&format!("{group}.{number}"), &self.members),
+                    group: group.clone(),
+                    protocol,
                     partitions: self.scenario.topics.iter().flat_map(partitions_of).collect(),
                     plan,
                     oracle: self.oracle.clone(),

@@ -5,7 +5,6 @@ use super::until;
 use crate::client::Partition;
 use crate::cluster::replicas_of;
 use crate::invariants::Violation;
-use crate::workload::member;
 use crate::world::{World, partitions_of};
 
 /// Nobody writes any more: every group comes to the end of what there is.
@@ -38,10 +37,10 @@ pub(super) fn judge(world: &mut World) -> Result<(), Violation> {
 
 /// Every group with every partition it consumes.
 fn shares(world: &World) -> Vec<(String, Partition)> {
-    let groups = world.scenario.members.map_or(0, |plan| plan.groups);
+    let groups = world.scenario.members.into_iter().flat_map(|plan| plan.groups());
     let partitions: Vec<Partition> = world.scenario.topics.iter().flat_map(partitions_of).collect();
-    let shares = (0..groups).flat_map(|group| {
-        let share = |partition: &Partition| (member::name_of(group), partition.clone());
+    let shares = groups.flat_map(|(group, _)| {
+        let share = |partition: &Partition| (group.clone(), partition.clone());
         partitions.iter().map(share).collect::<Vec<_>>()
     });
     shares.collect()

@@ -1,9 +1,10 @@
-//! Members of a group by the classic protocol: they join, divide partitions among them, consume, commit, and die or leave.
+//! Members of a group, by the classic protocol or the consumer protocol: they join, share partitions, consume, commit, and die or leave.
 //!
 //! A commit that has no answer may come late, and would then move an offset back; in another generation it is refused. So a
 //! member with such a commit commits nothing else, and leaves.
 
 mod coordinate;
+mod reconcile;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const CALM_FETCHES: u32 = 20;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) groups: u32,
+    /// So many of them use the consumer protocol (KIP-848).
+    pub(crate) reconciled: u32,
     /// Of each group.
     pub(crate) members: u32,
     pub(crate) session_ms: u64,
@@ -39,12 +42,20 @@ pub(crate) struct Plan {
 
 pub(crate) struct Member {
     pub(crate) group: String,
+    pub(crate) protocol: Protocol,
     pub(crate) client: Client,
     /// What the group consumes.
     pub(crate) partitions: Vec<Partition>,
     pub(crate) plan: Plan,
     pub(crate) oracle: Oracle,
     pub(crate) control: Arc<Control>,
+}
+
+/// Who divides the partitions: the first of the members, or the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Classic,
+    Consumer,
 }
 
 /// A member's place in one generation.
@@ -66,9 +77,15 @@ enum Stop {
     Doubtful,
 }
 
-/// The name of a group.
-pub(crate) fn name_of(group: u32) -> String {
-    format!("m{group}")
+impl Plan {
+    /// The groups by their names.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (String, Protocol)> + use<> {
+        let reconciled = self.reconciled;
+        (0..self.groups).map(move |group| match group < reconciled {
+            true => (format!("r{group}"), Protocol::Consumer),
+            false => (format!("m{group}"), Protocol::Classic),
+        })
+    }
 }
 
 impl Member {
@@ -106,8 +123,15 @@ impl Member {
         Ok(())
     }
 
-    /// From joining to being unknown.
     async fn live(&mut self) {
+        match self.protocol {
+            Protocol::Classic => self.live_by_generations().await,
+            Protocol::Consumer => self.live_by_heartbeats().await,
+        }
+    }
+
+    /// From joining to being unknown.
+    async fn live_by_generations(&mut self) {
         let mut member = String::new();
         loop {
             let stop = match self.join(&mut member).await {

@@ -21,12 +21,12 @@ use crate::client::Partition;
 use crate::workload::transact::copy::committed;
 
 /// Beside the time that a group gives its members to join.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 const PROTOCOL: &str = "in turn";
 
 impl Member {
     /// Asks the coordinator once. None: nobody answers.
-    async fn ask<R: Request>(
+    pub(super) async fn ask<R: Request>(
         &mut self,
         request: &R,
         version: i16,
@@ -46,11 +46,13 @@ impl Member {
     }
 
     /// What an error of the coordinator means; none: it is asked again.
-    fn heed(&mut self, code: ErrorCode) -> Result<(), Stop> {
+    pub(super) fn heed(&mut self, code: ErrorCode) -> Result<(), Stop> {
         self.client.note(format_args!("asks {}: {code:?}", self.group));
         match code {
-            ErrorCode::REBALANCE_IN_PROGRESS => Err(Stop::Rebalance),
-            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => Err(Stop::Unknown),
+            ErrorCode::REBALANCE_IN_PROGRESS | ErrorCode::STALE_MEMBER_EPOCH => Err(Stop::Rebalance),
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION | ErrorCode::FENCED_MEMBER_EPOCH => {
+                Err(Stop::Unknown)
+            }
             ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => Ok(()),
             _ => {
                 let what = self.coordinated();
@@ -160,17 +162,23 @@ impl Member {
 
     /// Where to go on.
     pub(super) async fn position(&mut self, place: &Place, partition: &Partition) -> Result<i64, Stop> {
-        let what = self.coordinated();
         loop {
-            if let Some(offset) = committed(&mut self.client, &what, partition).await {
-                self.oracle
-                    .told(&self.group, Some(place.generation), partition, offset);
-                return Ok(offset.max(0));
+            if let Some(position) = self.position_once(place, partition).await {
+                return Ok(position);
             }
             // As long as it is one of the group.
             self.beat(place).await?;
             self.again().await?;
         }
+    }
+
+    /// None: nobody tells.
+    pub(super) async fn position_once(&mut self, place: &Place, partition: &Partition) -> Option<i64> {
+        let what = self.coordinated();
+        let offset = committed(&mut self.client, &what, partition).await?;
+        self.oracle
+            .told(&self.group, Some(place.generation), partition, offset);
+        Some(offset.max(0))
     }
 
     pub(super) async fn beat(&mut self, place: &Place) -> Result<(), Stop> {
@@ -201,7 +209,7 @@ impl Member {
         }
         let mut is_doubtful = false;
         loop {
-            match self.ask(&request, 7, PATIENCE).await {
+            match self.ask(&request, 9, PATIENCE).await {
                 Some(answer) => {
                     let answers = answer.topics.iter().flat_map(|topic| &topic.partitions);
                     let refused = answers
