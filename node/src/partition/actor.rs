@@ -112,7 +112,12 @@ impl Actor {
         let mut waiting = Some(command);
         while let Some(command) = waiting.take() {
             match command {
-                Command::Append(append) => waiting = self.append_group(*append, mailbox).await,
+                Command::Append(append) => {
+                    waiting = self.append_group(*append, mailbox).await;
+                    if self.grounds.is_check_due() {
+                        self.read_again().await;
+                    }
+                }
                 Command::Configure(configure) => self.configure(*configure).await,
                 Command::Follow { epoch, reply } => self.follow(epoch, reply),
                 Command::Replicate(replicate) => self.replicate(*replicate).await,

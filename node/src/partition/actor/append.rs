@@ -151,7 +151,7 @@ impl Actor {
                 base_offset,
                 last_offset,
                 append_time_ms,
-            } = self.producers.check(&first)?
+            } = self.check_sequence(&first)?
         {
             let mut appended = self.appended(
                 base_offset,

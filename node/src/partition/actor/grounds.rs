@@ -3,7 +3,7 @@
 
 use super::super::error::AppendError;
 use super::super::open::{self, Rebuilt};
-use super::super::producers::Producers;
+use super::super::producers::{Producers, SequenceError, Verdict};
 use super::super::transactions::AbortedIndex;
 use super::Actor;
 use crate::log::Damaged;
@@ -24,8 +24,12 @@ pub(in crate::partition) struct Grounds {
     refused_at: Option<Instant>,
     /// What was read by its headers alone, which may have been spoilt.
     believed: Range<Offset>,
+    /// What is known of those who wrote last before this rests on such headers.
+    unchecked: Option<Offset>,
     /// Some of that was repaired since, and has not been read again.
     in_doubt: bool,
+    /// Somebody was refused by what nobody has checked.
+    check_due: bool,
 }
 
 impl Grounds {
@@ -34,7 +38,9 @@ impl Grounds {
             unread_until: until(&rebuilt.unread),
             refused_at: None,
             believed: rebuilt.snapshot_at..end,
+            unchecked: (rebuilt.snapshot_at < end).then_some(end),
             in_doubt: false,
+            check_due: false,
         }
     }
 
@@ -44,7 +50,9 @@ impl Grounds {
             unread_until: None,
             refused_at: None,
             believed: at..at,
+            unchecked: None,
             in_doubt: false,
+            check_due: false,
         }
     }
 
@@ -55,6 +63,10 @@ impl Grounds {
 
     pub(super) fn doubt(&mut self) {
         self.in_doubt = true;
+    }
+
+    pub(super) fn is_check_due(&self) -> bool {
+        self.check_due
     }
 }
 
@@ -95,10 +107,12 @@ impl Actor {
         (unread_until.is_some() || in_doubt || self.shared.has_damage()) && self.shared.has_others()
     }
 
-    /// After a repair: reads the log again for what could not be read of the producers before, or was read wrongly.
+    /// After a repair, or before it is said what may be wrong: reads the log again for what could not be read of the producers
+    /// before, or was read unchecked.
     pub(super) async fn read_again(&mut self) {
         let lacks = self.grounds.unread_until.is_some();
-        if !lacks && !self.grounds.in_doubt {
+        let is_check = std::mem::take(&mut self.grounds.check_due);
+        if !lacks && !self.grounds.in_doubt && !is_check {
             return;
         }
         let now_ms = self.shared.means.clock.unix_ms();
@@ -108,8 +122,12 @@ impl Actor {
         // What was written later is known, whatever has become of it since.
         rebuilt.unread.retain(|damaged| damaged.from < learnt_from);
         let is_whole = rebuilt.unread.is_empty();
+        for damaged in &rebuilt.unread {
+            self.shared.note_damaged(damaged.clone());
+        }
         if !is_whole && !lacks {
-            // More is known than can be read at the moment. There will be another repair.
+            // More is known than can be read at the moment, but not for certain. There will be another repair.
+            self.grounds.unread_until = Some(learnt_from);
             return;
         }
         rebuilt.producers.keep_learnt(&self.producers, learnt_from);
@@ -121,7 +139,9 @@ impl Actor {
                 true => learnt_from..end,
                 false => self.grounds.believed.clone(),
             },
+            unchecked: None,
             in_doubt: self.grounds.in_doubt && !is_whole,
+            check_due: false,
         };
         self.snapshot_at = rebuilt.snapshot_at;
         self.know_producers(rebuilt.producers);
@@ -137,15 +157,34 @@ impl Actor {
         let producer = batch.producer_id;
         let counts = batch.is_idempotent() && batch.base_sequence >= 0;
         let is_known = self.producers.last_offset(producer) >= Some(until);
-        if !counts || is_known || !self.shared.has_others() {
-            return Ok(());
+        match counts && !is_known && self.may_wait() {
+            true => Err(AppendError::Unread { producer }),
+            false => Ok(()),
+        }
+    }
+
+    /// Judges a batch by what its producer wrote before. Headers that nobody has checked refuse nothing: they are checked first.
+    pub(super) fn check_sequence(&mut self, batch: &BatchHeader) -> Result<Verdict, AppendError> {
+        let judged = self.producers.check(batch);
+        let Err(SequenceError::OutOfOrder { producer, .. }) = judged else {
+            return Ok(judged?);
+        };
+        let last = self.producers.last_offset(producer);
+        let is_unchecked = self.grounds.unchecked.is_some_and(|until| last < Some(until));
+        if is_unchecked && self.may_wait() {
+            self.grounds.check_due = true;
+            return Err(AppendError::Unread { producer });
+        }
+        Ok(judged?)
+    }
+
+    /// Whether a producer may be asked to wait for a repair. No, where nobody else has what is damaged, or seems to.
+    fn may_wait(&mut self) -> bool {
+        if !self.shared.has_others() {
+            return false;
         }
         let now = self.shared.means.clock.now();
         let since = *self.grounds.refused_at.get_or_insert(now);
-        if now.saturating_duration_since(since) < REPAIR {
-            return Err(AppendError::Unread { producer });
-        }
-        // Nobody seems to have it any more.
-        Ok(())
+        now.saturating_duration_since(since) < REPAIR
     }
 }

@@ -204,24 +204,9 @@ async fn a_log_that_could_not_be_opened_is_tried_again() {
         .expect("committed");
 }
 
-/// What the producer wrote last is gone from this replica, and others hold it.
-#[tokio::test]
-async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
-    let mut rig = Rig::new().await;
-    let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
-    let append = async |partition: &Partition, batch| {
-        let ticket = partition.append(batch, ALL).await?;
-        ticket.done().await.map_err(AppendError::Unacknowledged)
-    };
-    for sequence in 0..8 {
-        append(&partition, idempotent(sequence * 2, 2))
-            .await
-            .expect("appended");
-    }
-    for from in 0..8 {
-        append(&partition, plain(from, 2)).await.expect("appended");
-    }
-    let reign = |epoch| Record::Partition {
+/// Node 1 leads, and node 2 holds a replica, too.
+fn reign(epoch: i32) -> Record {
+    Record::Partition {
         topic: TopicId([1; 16]),
         index: PartitionIndex(0),
         state: PartitionState {
@@ -231,7 +216,40 @@ async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
             isr: vec![NodeId(1)],
             ..PartitionState::default()
         },
-    };
+    }
+}
+
+async fn append_whole(partition: &Partition, batch: Bytes) -> Result<(), AppendError> {
+    let ticket = partition.append(batch, ALL).await?;
+    ticket.done().await.map(drop).map_err(AppendError::Unacknowledged)
+}
+
+fn snapshots(disk: &MemoryDisk, folder: &Path) -> Vec<String> {
+    let files = disk.list(folder).expect("it is there");
+    let names = files.into_iter().map(|file| file.name);
+    names.filter(|name| name.ends_with(".snapshot")).collect()
+}
+
+fn remove_snapshots(disk: &MemoryDisk, folder: &Path) {
+    for name in snapshots(disk, folder) {
+        disk.remove_file(&folder.join(name)).expect("removed");
+    }
+    disk.sync_folder(folder).expect("synced");
+}
+
+/// What the producer wrote last is gone from this replica, and others hold it.
+#[tokio::test]
+async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
+    let mut rig = Rig::new().await;
+    let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
+    for sequence in 0..8 {
+        append_whole(&partition, idempotent(sequence * 2, 2))
+            .await
+            .expect("appended");
+    }
+    for from in 0..8 {
+        append_whole(&partition, plain(from, 2)).await.expect("appended");
+    }
     rig.say(&[reign(1)]).await;
     let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
     let files = rig.disk.list(&folder).expect("it is there");
@@ -253,15 +271,17 @@ async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
     rig.say(&[reign(2)]).await;
     let partition = rig.get("t");
     for sequence in [14, 16] {
-        let refused = append(&partition, idempotent(sequence, 2)).await;
+        let refused = append_whole(&partition, idempotent(sequence, 2)).await;
         assert!(
             matches!(refused, Err(AppendError::Unread { .. })),
             "{sequence}: {refused:?}"
         );
     }
-    append(&partition, plain(0, 1)).await.expect("it repeats nothing");
+    append_whole(&partition, plain(0, 1))
+        .await
+        .expect("it repeats nothing");
     rig.sys.clock.advance(Duration::from_secs(31));
-    let refused = append(&partition, idempotent(16, 2)).await;
+    let refused = append_whole(&partition, idempotent(16, 2)).await;
     assert!(
         matches!(refused, Err(AppendError::OutOfOrderSequence { .. })),
         "nobody has it: {refused:?}"
@@ -283,17 +303,7 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
         .map(|batch| batch.expect("whole"))
         .collect();
     let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
-    let snapshots = |disk: &MemoryDisk| {
-        let files = disk.list(&folder).expect("it is there");
-        let names = files.into_iter().map(|file| file.name);
-        names
-            .filter(|name| name.ends_with(".snapshot"))
-            .collect::<Vec<_>>()
-    };
-    for name in snapshots(&rig.disk) {
-        rig.disk.remove_file(&folder.join(name)).expect("removed");
-    }
-    rig.disk.sync_folder(&folder).expect("synced");
+    remove_snapshots(&rig.disk, &folder);
     let first = folder.join("00000000000000000000.log");
     let (attributes_at, transactional) = (22, 0x10);
     let content = rig.disk.content(&first).expect("it is there");
@@ -308,7 +318,7 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
         done.expect("committed");
     }
     assert_ne!(
-        snapshots(&rig.disk),
+        snapshots(&rig.disk, &folder),
         [""; 0],
         "what is wrong is written down, too"
     );
@@ -329,4 +339,48 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
     assert_eq!(last_stable(&partition), 32);
     let rig = rig.restart().await;
     assert_eq!(last_stable(&rig.get("t")), 32);
+}
+
+#[tokio::test]
+async fn a_header_that_nobody_has_checked_refuses_no_batch_as_out_of_sequence() {
+    for is_rotten in [true, false] {
+        let mut rig = Rig::new().await;
+        let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
+        append_whole(&partition, idempotent(0, 2))
+            .await
+            .expect("appended");
+        for from in 0..8 {
+            append_whole(&partition, plain(from, 2)).await.expect("appended");
+        }
+        rig.say(&[reign(1)]).await;
+        let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
+        remove_snapshots(&rig.disk, &folder);
+        let first = folder.join("00000000000000000000.log");
+        let last_of_base_sequence = 56;
+        if is_rotten {
+            rig.disk.corrupt(&first, last_of_base_sequence, &[8]);
+        }
+        let mut rig = rig.crash().await;
+        rig.say(&[reign(2)]).await;
+        let partition = rig.get("t");
+        let sequence = if is_rotten { 2 } else { 20 };
+        let unsure = append_whole(&partition, idempotent(sequence, 2)).await;
+        assert!(matches!(unsure, Err(AppendError::Unread { .. })), "{unsure:?}");
+        let sure = append_whole(&partition, idempotent(sequence, 2)).await;
+        match is_rotten {
+            true => {
+                assert!(matches!(sure, Err(AppendError::Unread { .. })), "{sure:?}");
+                assert_eq!(partition.damaged().len(), 1, "it is found");
+            }
+            false => {
+                assert!(
+                    matches!(sure, Err(AppendError::OutOfOrderSequence { .. })),
+                    "{sure:?}"
+                );
+                append_whole(&partition, idempotent(2, 2))
+                    .await
+                    .expect("it comes next");
+            }
+        }
+    }
 }
