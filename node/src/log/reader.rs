@@ -184,8 +184,13 @@ impl LogReader {
             let mut scan = Scan::new(&**file, trust, first.position, bytes, at);
             while let Some(found) = scan.next().map_err(failed)? {
                 let placed = found.map_err(|damage| corrupt(segment, damage))?;
-                if placed.header.next_offset() > end {
-                    return Ok(());
+                if placed.header.next_offset() > next.min(end) {
+                    // Behind the end there may be what is appended at the moment.
+                    let reason = (placed.position, "a batch passes the end of its segment");
+                    return match reached >= end {
+                        true => Ok(()),
+                        false => Err(corrupt(segment, reason)),
+                    };
                 }
                 let control = match placed.header.is_control() {
                     true => Some(placed.batch(&**file).map_err(failed)?),

@@ -400,3 +400,21 @@ fn a_scrub_ends_though_records_come_faster_than_it_reads() {
         (0..10).for_each(|_| append(&mut log));
     }
 }
+
+/// The checksum does not cover a batch's offset.
+#[test]
+fn a_replay_does_not_end_at_an_offset_that_has_rotten() {
+    let (bench, log, _other, _good) = replicas();
+    let all = bases(&log);
+    let highest = 1;
+    bench
+        .disk
+        .corrupt(&file(all[1], folder::Part::Log), highest, &[0x10]);
+    for checked_until in [Offset::ZERO, log.end()] {
+        let replayed = log.reader().replay(Offset::ZERO, checked_until, |_, _| ());
+        let Err(ReadError::Corrupt(damaged)) = replayed else {
+            panic!("{replayed:?}");
+        };
+        assert_eq!((damaged.from, damaged.until), (all[1], all[2]));
+    }
+}
