@@ -210,7 +210,9 @@ impl Member {
 fn wanted(assignment: &Assignment, topics: &BTreeMap<Uuid, String>) -> Vec<Partition> {
     let mut wanted = Vec::new();
     for of_topic in &assignment.topic_partitions {
-        let Some(topic) = topics.get(&of_topic.topic_id) else { continue };
+        let Some(topic) = topics.get(&of_topic.topic_id) else {
+            continue;
+        };
         wanted.extend(of_topic.partitions.iter().map(|index| Partition {
             topic: topic.clone(),
             index: *index,
