@@ -17,15 +17,38 @@ const FOLDER: &str = "tests/sim";
 const TEST_SEEDS: &str = "24";
 /// Of those, so many are run twice and compared line by line.
 const TEST_SEEDS_TWICE: &str = "4";
+/// For the simulator: clients of transactions, groups and compacted topics, too.
+const SERVICES: &str = "--services";
 /// A bug that was put back must be found within so many seeds.
 const KNOWN_BUG_SEEDS: &str = "200";
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["known-bugs", names @ ..] => known_bugs(names),
+        ["known-bugs", SERVICES, names @ ..] => known_bugs(Clients::Services, names),
+        ["known-bugs", names @ ..] => known_bugs(Clients::Usual, names),
         ["run" | "replay" | "meta" | "swarm", ..] => start(&words),
         _ => start(&[&["swarm"], words.as_slice()].concat()),
+    }
+}
+
+/// The clients that are to find a known bug.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    /// Of plain topics.
+    Usual,
+    /// Of transactions, groups and compacted topics, too.
+    Services,
+}
+
+impl Clients {
+    /// Where the bugs lie that they are to find.
+    fn folder(self) -> PathBuf {
+        let usual = place::root().join(FOLDER).join("known_bugs");
+        match self {
+            Self::Usual => usual,
+            Self::Services => usual.join("services"),
+        }
     }
 }
 
@@ -39,7 +62,7 @@ fn start(words: &[&str]) -> anyhow::Result<()> {
 /// That the known bugs can be put back, the simulator's own tests, then fixed seeds, of which some are run twice.
 pub(crate) fn test() -> anyhow::Result<Totals> {
     let mut sum = Totals::default();
-    for patch in patches(&[])? {
+    for patch in [patches(Clients::Usual, &[])?, patches(Clients::Services, &[])?].concat() {
         let mut check = Command::new("git");
         check
             .args(["apply", "--check"])
@@ -85,8 +108,8 @@ fn build(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The known bugs of these names, or all.
-fn patches(names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let folder = place::root().join(FOLDER).join("known_bugs");
+fn patches(clients: Clients, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = clients.folder();
     let mut patches: Vec<PathBuf> = std::fs::read_dir(&folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
@@ -98,18 +121,18 @@ fn patches(names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
         })
         .collect();
     patches.sort();
-    ensure!(!patches.is_empty(), "no such patch in {FOLDER}/known_bugs");
+    ensure!(!patches.is_empty(), "no such patch in {}", folder.display());
     Ok(patches)
 }
 
 /// Puts each known bug back, in a copy of the checkout, and sees to it that the simulator finds it.
-fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
-    let patches = patches(names)?;
+fn known_bugs(clients: Clients, names: &[&str]) -> anyhow::Result<()> {
+    let patches = patches(clients, names)?;
     let (mut found, mut missed) = (0, 0);
     let mut lines = Vec::new();
     for patch in &patches {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
-        let how = find(patch)?;
+        let how = find(clients, patch)?;
         match &how {
             Some(_) => found += 1,
             None => missed += 1,
@@ -128,7 +151,7 @@ fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
 }
 
 /// The line by which the simulator reported the bug, if it did.
-fn find(patch: &Path) -> anyhow::Result<Option<String>> {
+fn find(clients: Clients, patch: &Path) -> anyhow::Result<Option<String>> {
     let scratch = target().join("known-bugs");
     let tree = scratch.join("tree");
     copy(&tree)?;
@@ -138,6 +161,9 @@ fn find(patch: &Path) -> anyhow::Result<Option<String>> {
     let binary = build(&tree, &scratch.join("target"))?;
     let mut swarm = Command::new(binary);
     swarm.args(["swarm", "--until-found", "--seeds", KNOWN_BUG_SEEDS]);
+    if clients == Clients::Services {
+        swarm.arg(SERVICES);
+    }
     let (output, succeeded) = step::run_and_read("look for it", &mut swarm)?;
     if succeeded {
         return Ok(None);
