@@ -70,7 +70,7 @@ fn run(root: &Path, records: u64, codec: Compression) {
     // What is appended to is not compacted: it is closed first.
     log.flush_now().unwrap();
     let active = log.reader().recovery_point();
-    log.close_segment(active).unwrap();
+    log.close_segment(active, log.end()).unwrap();
     log.flush_now().unwrap();
     let before = log.reader().size_bytes();
     reset_peak();
