@@ -1,6 +1,7 @@
 //! What outlives crashes, a device that fails, and a disk that is full.
 
 use super::*;
+use std::path::PathBuf;
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_every_crash() {
@@ -224,14 +225,19 @@ async fn append_whole(partition: &Partition, batch: Bytes) -> Result<(), AppendE
     ticket.done().await.map(drop).map_err(AppendError::Unacknowledged)
 }
 
-fn snapshots(disk: &MemoryDisk, folder: &Path) -> Vec<String> {
+/// Where the log lies.
+fn folder() -> PathBuf {
+    Path::new("topics").join(format!("{}-0", TopicId([1; 16])))
+}
+
+fn files_of(disk: &MemoryDisk, folder: &Path, kind: &str) -> Vec<String> {
     let files = disk.list(folder).expect("it is there");
     let names = files.into_iter().map(|file| file.name);
-    names.filter(|name| name.ends_with(".snapshot")).collect()
+    names.filter(|name| name.ends_with(kind)).collect()
 }
 
 fn remove_snapshots(disk: &MemoryDisk, folder: &Path) {
-    for name in snapshots(disk, folder) {
+    for name in files_of(disk, folder, ".snapshot") {
         disk.remove_file(&folder.join(name)).expect("removed");
     }
     disk.sync_folder(folder).expect("synced");
@@ -251,22 +257,15 @@ async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
         append_whole(&partition, plain(from, 2)).await.expect("appended");
     }
     rig.say(&[reign(1)]).await;
-    let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
-    let files = rig.disk.list(&folder).expect("it is there");
-    let of_kind = |kind| {
-        files
-            .iter()
-            .map(|file| &file.name)
-            .filter(move |name| name.ends_with(kind))
-    };
+    let folder = folder();
     // The segment with its last batch, at 14.
-    let last = of_kind(".log")
+    let segments = files_of(&rig.disk, &folder, ".log").into_iter();
+    let last = segments
         .filter(|name| name.as_str() <= "00000000000000000014.log")
         .max();
-    for name in of_kind(".snapshot").chain(last) {
-        rig.disk.remove_file(&folder.join(name)).expect("removed");
-    }
-    rig.disk.sync_folder(&folder).expect("synced");
+    let last = folder.join(last.expect("it is there"));
+    rig.disk.remove_file(&last).expect("removed");
+    remove_snapshots(&rig.disk, &folder);
     let mut rig = rig.crash().await;
     rig.say(&[reign(2)]).await;
     let partition = rig.get("t");
@@ -294,15 +293,15 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
     let mut rig = Rig::new().await;
     let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
     for sequence in 0..16 {
-        let ticket = partition.append(idempotent(sequence, 1), ALL).await;
-        let done = ticket.expect("appended").done().await;
-        done.expect("committed");
+        append_whole(&partition, idempotent(sequence, 1))
+            .await
+            .expect("appended");
     }
     let whole = partition.read(request(0)).await.expect("it can be read");
     let whole: Vec<BatchView> = Batches::new(whole.contiguous())
         .map(|batch| batch.expect("whole"))
         .collect();
-    let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
+    let folder = folder();
     remove_snapshots(&rig.disk, &folder);
     let first = folder.join("00000000000000000000.log");
     let (attributes_at, transactional) = (22, 0x10);
@@ -313,12 +312,10 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
     assert_eq!(last_stable(&rig.get("t")), 0);
     let partition = rig.get("t");
     for value in 0..16 {
-        let ticket = partition.append(plain(value, 1), ALL).await;
-        let done = ticket.expect("appended").done().await;
-        done.expect("committed");
+        append_whole(&partition, plain(value, 1)).await.expect("appended");
     }
     assert_ne!(
-        snapshots(&rig.disk, &folder),
+        files_of(&rig.disk, &folder, ".snapshot"),
         [""; 0],
         "what is wrong is written down, too"
     );
@@ -353,7 +350,7 @@ async fn a_header_that_nobody_has_checked_refuses_no_batch_as_out_of_sequence() 
             append_whole(&partition, plain(from, 2)).await.expect("appended");
         }
         rig.say(&[reign(1)]).await;
-        let folder = Path::new("topics").join(format!("{}-0", TopicId([1; 16])));
+        let folder = folder();
         remove_snapshots(&rig.disk, &folder);
         let first = folder.join("00000000000000000000.log");
         let last_of_base_sequence = 56;
