@@ -178,7 +178,7 @@ impl Member {
                 self.client.pause_ms(every.as_millis() as u64).await;
                 continue;
             }
-            self.consume(share, &mut positions).await;
+            self.consume(share, &mut positions, next_beat).await;
             match until_commit.checked_sub(1) {
                 Some(left) => until_commit = left,
                 None => {
@@ -192,8 +192,13 @@ impl Member {
         }
     }
 
-    /// Reads a partition a little, or up to its end when everything is healed.
-    async fn consume(&mut self, share: &[Partition], positions: &mut BTreeMap<Partition, i64>) {
+    /// Reads a partition a little, or up to its end when everything is healed, as long as it may be silent.
+    async fn consume(
+        &mut self,
+        share: &[Partition],
+        positions: &mut BTreeMap<Partition, i64>,
+        next_beat: Instant,
+    ) {
         let partition = &share[self.client.random.below(share.len() as u64) as usize];
         let position = positions.entry(partition.clone()).or_default();
         let fetches = match Control::is_set(&self.control.calm) {
@@ -212,7 +217,7 @@ impl Member {
             self.oracle
                 .consumed(&self.group, partition, *position, found.next);
             *position = found.next;
-            if found.is_end {
+            if found.is_end || Instant::now() >= next_beat {
                 return;
             }
         }

@@ -100,7 +100,8 @@ impl Member {
                 self.client.pause_ms(self.plan.session_ms / 4).await;
                 continue;
             }
-            self.consume(&standing.owned, &mut positions).await;
+            let Standing { owned, next_beat, .. } = &*standing;
+            self.consume(owned, &mut positions, *next_beat).await;
             match until_commit.checked_sub(1) {
                 Some(left) => until_commit = left,
                 None => {
