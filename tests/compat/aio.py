@@ -94,12 +94,18 @@ async def offsets() -> None:
         await consumer.stop()
 
 
-async def member(name: str, group: str) -> AIOKafkaConsumer:
+async def joining(group: str, **settings) -> AIOKafkaConsumer:
+    """A member that has not said yet of which topics."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
-        session_timeout_ms=10_000, heartbeat_interval_ms=1000,
+        session_timeout_ms=10_000, heartbeat_interval_ms=1000, **settings,
     )
     await consumer.start()
+    return consumer
+
+
+async def member(name: str, group: str) -> AIOKafkaConsumer:
+    consumer = await joining(group)
     consumer.subscribe([name])
     return consumer
 
@@ -127,6 +133,23 @@ async def group_rebalance() -> None:
     await two.stop()
     await asyncio.wait_for(until([4], one), PATIENCE)
     await one.stop()
+
+
+async def group_pattern() -> None:
+    earlier = await topic("pattern-earlier")
+    await send(earlier, [{"value": b"earlier"}])
+    it = await joining(f"{PREFIX}-pattern-group", metadata_max_age_ms=1000)
+    it.subscribe(pattern=f"^{PREFIX}-pattern-.*")
+    expect((await collect(it, 1))[0].topic, earlier, "the topic that was there")
+    await it.commit()
+    later = await topic("pattern-later")
+    await send(later, [{"value": b"later"}])
+    expect((await collect(it, 1))[0].topic, later, "the topic that came later")
+    await it.stop()
+
+
+async def no_consumer_protocol() -> None:
+    raise Absent("aiokafka has the classic protocol only")
 
 
 async def eventually(check) -> None:
@@ -313,6 +336,8 @@ run("aiokafka", aiokafka.__version__, {
     "offsets by time": each(offsets),
     "group: commit, resume": each(group_commit),
     "group: rebalance": each(group_rebalance),
+    "group: consumer protocol": each(no_consumer_protocol),
+    "group: topics by pattern": each(group_pattern),
     "admin: topics": each(admin_topics),
     "admin: configs": each(admin_configs),
     "admin: groups": each(admin_groups),
@@ -322,4 +347,5 @@ run("aiokafka", aiokafka.__version__, {
     "transactions: fencing": each(tx_fencing),
     "admin: transactions": each(no_tx_admin),
     "node killed": each(node_killed),
+    "group: node killed (consumer protocol)": each(no_consumer_protocol),
 })

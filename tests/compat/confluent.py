@@ -3,7 +3,7 @@ import sys
 import time
 
 import confluent_kafka
-from confluent_kafka import Consumer, Producer, TopicPartition, ConsumerGroupTopicPartitions
+from confluent_kafka import Consumer, ConsumerGroupType, Producer, TopicPartition, ConsumerGroupTopicPartitions
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -19,6 +19,9 @@ from driver import CODECS, Absent, eventually, expect, run, values, while_killed
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE = 60
 BASE = {"bootstrap.servers": BOOTSTRAP}
+CLASSIC = {"session.timeout.ms": 10_000}
+# How long a member may be silent is the coordinator's to say.
+CONSUMER_PROTOCOL = {"group.protocol": "consumer"}
 admin = AdminClient(BASE)
 
 
@@ -95,30 +98,27 @@ def offsets() -> None:
         consumer.close()
 
 
-def member(name: str, group: str) -> Consumer:
-    consumer = Consumer({
-        **BASE, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
-        "session.timeout.ms": 10_000,
-    })
+def member(name: str, group: str, settings: dict = CLASSIC) -> Consumer:
+    consumer = Consumer({**BASE, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False, **settings})
     consumer.subscribe([name])
     return consumer
 
 
-def group_commit() -> None:
-    name, sent = topic("commit"), values("commit")
+def group_commit(tag: str = "commit", settings: dict = CLASSIC) -> None:
+    name, sent = topic(tag), values("commit")
     send(name, [{"value": value} for value in sent])
-    first = member(name, f"{name}-group")
+    first = member(name, f"{name}-group", settings)
     collect(first, 100)
     first.commit(offsets=[TopicPartition(name, 0, 100)], asynchronous=False)
     first.close()
-    second = member(name, f"{name}-group")
+    second = member(name, f"{name}-group", settings)
     expect(collect(second, 1)[0].offset(), 100, "the first record after the commit")
     second.close()
 
 
-def group_rebalance() -> None:
-    name = topic("rebalance", 4)
-    one, two = member(name, f"{name}-group"), member(name, f"{name}-group")
+def group_rebalance(tag: str = "rebalance", settings: dict = CLASSIC) -> None:
+    name = topic(tag, 4)
+    one, two = member(name, f"{name}-group", settings), member(name, f"{name}-group", settings)
     try:
         deadline = time.monotonic() + PATIENCE
         shares = lambda: sorted(len(it.assignment()) for it in (one, two))
@@ -131,6 +131,32 @@ def group_rebalance() -> None:
         expect(len(one.assignment()), 4, "partitions of the one that stays")
     finally:
         one.close()
+
+
+def expect_consumer_protocol(group: str) -> None:
+    listed = admin.list_consumer_groups(types={ConsumerGroupType.CONSUMER}).result(PATIENCE)
+    expect(group in [each.group_id for each in listed.valid], True, "it is a group of the consumer protocol")
+
+
+def group_consumer_protocol() -> None:
+    group_commit("commit-consumer", CONSUMER_PROTOCOL)
+    group_rebalance("rebalance-consumer", CONSUMER_PROTOCOL)
+    for tag in ["commit", "rebalance"]:
+        expect_consumer_protocol(f"{PREFIX}-{tag}-consumer-group")
+
+
+def group_pattern() -> None:
+    earlier = topic("pattern-earlier")
+    send(earlier, [{"value": b"earlier"}])
+    it = member(f"^{PREFIX}-pattern-.*", f"{PREFIX}-pattern-group", {**CLASSIC, "topic.metadata.refresh.interval.ms": 1000})
+    try:
+        expect(collect(it, 1)[0].topic(), earlier, "the topic that was there")
+        it.commit(asynchronous=False)
+        later = topic("pattern-later")
+        send(later, [{"value": b"later"}])
+        expect(collect(it, 1)[0].topic(), later, "the topic that came later")
+    finally:
+        it.close()
 
 
 def admin_topics() -> None:
@@ -261,10 +287,10 @@ def tx_fencing() -> None:
     expect(read_values(name, 1, "read_committed"), [b"newer"], "what is committed")
 
 
-def node_killed() -> None:
-    name = topic("killed")
+def node_killed(tag: str = "killed", settings: dict = CLASSIC) -> None:
+    name = topic(tag)
     producer = Producer({**BASE, "enable.idempotence": True, "acks": "all"})
-    consumer = member(name, f"{name}-group")
+    consumer = member(name, f"{name}-group", settings)
     def produce_one(value: bytes) -> None:
         producer.produce(name, value, partition=0)
         producer.poll(0)
@@ -282,6 +308,11 @@ def node_killed() -> None:
     expect(done(admin.list_consumer_group_offsets([asked]))[0].topic_partitions[0].offset, count, "what is committed")
 
 
+def node_killed_consumer_protocol() -> None:
+    node_killed("killed-consumer", CONSUMER_PROTOCOL)
+    expect_consumer_protocol(f"{PREFIX}-killed-consumer-group")
+
+
 def no_tx_admin() -> None:
     raise Absent("librdkafka has no calls for it")
 
@@ -293,6 +324,8 @@ run("confluent-kafka (Python)", f"{confluent_kafka.version()[0] if isinstance(co
     "offsets by time": offsets,
     "group: commit, resume": group_commit,
     "group: rebalance": group_rebalance,
+    "group: consumer protocol": group_consumer_protocol,
+    "group: topics by pattern": group_pattern,
     "admin: topics": admin_topics,
     "admin: configs": admin_configs,
     "admin: groups": admin_groups,
@@ -302,4 +335,5 @@ run("confluent-kafka (Python)", f"{confluent_kafka.version()[0] if isinstance(co
     "transactions: fencing": tx_fencing,
     "admin: transactions": no_tx_admin,
     "node killed": node_killed,
+    "group: node killed (consumer protocol)": node_killed_consumer_protocol,
 })

@@ -7,7 +7,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import AbortTransactionSpec, ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.structs import OffsetAndMetadata
 
-from driver import CODECS, eventually, expect, run, values, while_killed
+from driver import CODECS, Absent, eventually, expect, run, values, while_killed
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
 PATIENCE_MS = 60_000
@@ -80,11 +80,18 @@ def offsets() -> None:
         consumer.close()
 
 
-def member(name: str, group: str) -> KafkaConsumer:
+def joining(group: str, **settings) -> KafkaConsumer:
+    """A member that has not said yet of which topics."""
     return KafkaConsumer(
-        name, bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
-        session_timeout_ms=10_000, heartbeat_interval_ms=1000,
+        bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+        session_timeout_ms=10_000, heartbeat_interval_ms=1000, **settings,
     )
+
+
+def member(name: str, group: str) -> KafkaConsumer:
+    consumer = joining(group)
+    consumer.subscribe([name])
+    return consumer
 
 
 def committed(offset: int) -> OffsetAndMetadata:
@@ -116,6 +123,23 @@ def group_rebalance() -> None:
         one.poll(100)
     expect(len(one.assignment()), 4, "partitions of the one that stays")
     one.close()
+
+
+def group_pattern() -> None:
+    earlier = topic("pattern-earlier")
+    send(earlier, [{"value": b"earlier"}])
+    it = joining(f"{PREFIX}-pattern-group", metadata_max_age_ms=1000)
+    it.subscribe(pattern=f"^{PREFIX}-pattern-.*")
+    expect(collect(it, 1)[0].topic, earlier, "the topic that was there")
+    it.commit()
+    later = topic("pattern-later")
+    send(later, [{"value": b"later"}])
+    expect(collect(it, 1)[0].topic, later, "the topic that came later")
+    it.close()
+
+
+def no_consumer_protocol() -> None:
+    raise Absent("kafka-python has the classic protocol only")
 
 
 def admin_topics() -> None:
@@ -279,6 +303,8 @@ run("kafka-python", kafka.__version__, {
     "offsets by time": offsets,
     "group: commit, resume": group_commit,
     "group: rebalance": group_rebalance,
+    "group: consumer protocol": no_consumer_protocol,
+    "group: topics by pattern": group_pattern,
     "admin: topics": admin_topics,
     "admin: configs": admin_configs,
     "admin: groups": admin_groups,
@@ -288,4 +314,5 @@ run("kafka-python", kafka.__version__, {
     "transactions: fencing": tx_fencing,
     "admin: transactions": tx_admin,
     "node killed": node_killed,
+    "group: node killed (consumer protocol)": no_consumer_protocol,
 })

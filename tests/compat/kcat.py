@@ -60,6 +60,33 @@ def group_commit() -> None:
     expect(rest.splitlines(), sent[100:], "lines after the commit")
 
 
+def group_pattern() -> None:
+    earlier, later, found = f"{PREFIX}-pattern-earlier", f"{PREFIX}-pattern-later", []
+    send(earlier, [b"earlier"])
+    reader = subprocess.Popen(
+        ["kcat", "-b", BOOTSTRAP, "-q", "-u", "-f", "%t %s\\n", "-X", "auto.offset.reset=earliest",
+         "-X", "topic.metadata.refresh.interval.ms=1000", "-G", f"{PREFIX}-pattern-group", f"^{PREFIX}-pattern-.*"],
+        stdout=subprocess.PIPE,
+    )
+    threading.Thread(target=lambda: found.extend(reader.stdout), daemon=True).start()
+    def wait_for(line: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while line not in found and time.monotonic() < deadline:
+            time.sleep(0.05)
+        expect(line in found, True, f"{line} is read")
+    try:
+        wait_for(f"{earlier} earlier\n".encode())
+        send(later, [b"later"])
+        wait_for(f"{later} later\n".encode())
+    finally:
+        reader.kill()
+        reader.wait()
+
+
+def no_consumer_protocol() -> None:
+    raise Absent("its librdkafka has the classic protocol only")
+
+
 def node_killed() -> None:
     """The producer takes its lines from us, one by one; the member of the group is another process."""
     if int(sys.argv[3]) == 1:
@@ -111,6 +138,8 @@ run("kcat", ", librdkafka ".join(re.findall(r"\d+\.\d+\.\d+", version)[:2]), {
     "offsets by time": offsets,
     "group: commit, resume": group_commit,
     "group: rebalance": none,
+    "group: consumer protocol": no_consumer_protocol,
+    "group: topics by pattern": group_pattern,
     "admin: topics": none,
     "admin: configs": none,
     "admin: groups": none,
@@ -120,4 +149,5 @@ run("kcat", ", librdkafka ".join(re.findall(r"\d+\.\d+\.\d+", version)[:2]), {
     "transactions: fencing": none,
     "admin: transactions": none,
     "node killed": node_killed,
+    "group: node killed (consumer protocol)": no_consumer_protocol,
 })

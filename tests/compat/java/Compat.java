@@ -17,6 +17,7 @@ import java.util.TreeMap;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
@@ -34,6 +35,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.ElectionType;
+import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
@@ -45,6 +47,9 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 public final class Compat {
     static final Duration PATIENCE = Duration.ofSeconds(60);
     private static final int RECORDS = 300;
+    private static final Map<String, Object> CLASSIC = Map.of("session.timeout.ms", 10_000, "heartbeat.interval.ms", 1000);
+    /** In it, both times are the coordinator's to say. */
+    private static final Map<String, Object> CONSUMER_PROTOCOL = Map.of("group.protocol", "consumer");
 
     private final String bootstrap;
     private final String prefix;
@@ -96,20 +101,25 @@ public final class Compat {
     private Map<String, Check> features() {
         Map<String, Check> features = new LinkedHashMap<>();
         for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
-            Map<String, Object> settings = Map.of("compression.type", codec, "enable.idempotence", false);
+            // Without idempotence, one batch that is sent again may come after the next one.
+            Map<String, Object> settings = Map.of(
+                    "compression.type", codec, "enable.idempotence", false, "max.in.flight.requests.per.connection", 1);
             features.put("produce " + codec, () -> produce(codec, settings));
         }
         features.put("idempotent produce", () -> produce("once", Map.of("enable.idempotence", true)));
         features.put("headers", this::headers);
         features.put("offsets by time", this::offsets);
-        features.put("group: commit, resume", this::groupCommit);
-        features.put("group: rebalance", this::groupRebalance);
+        features.put("group: commit, resume", () -> groupCommit("commit", CLASSIC));
+        features.put("group: rebalance", () -> groupRebalance("rebalance", CLASSIC));
+        features.put("group: consumer protocol", this::groupConsumerProtocol);
+        features.put("group: topics by pattern", this::groupPattern);
         features.put("admin: topics", this::adminTopics);
         features.put("admin: configs", this::adminConfigs);
         features.put("admin: groups", this::adminGroups);
         features.put("admin: cluster", this::adminCluster);
         features.putAll(new Transactions(this).features());
-        features.put("node killed", () -> new Killed(this).run());
+        features.put("node killed", () -> new Killed(this).run("killed", Map.of()));
+        features.put("group: node killed (consumer protocol)", this::killedConsumerProtocol);
         return features;
     }
 
@@ -253,8 +263,10 @@ public final class Compat {
         }
     }
 
-    private KafkaConsumer<byte[], byte[]> member(String name, String group) {
-        var member = consumer(Map.of("group.id", group, "session.timeout.ms", 10_000, "heartbeat.interval.ms", 1000));
+    private KafkaConsumer<byte[], byte[]> member(String name, String group, Map<String, Object> more) {
+        Map<String, Object> settings = new HashMap<>(more);
+        settings.put("group.id", group);
+        var member = consumer(settings);
         member.subscribe(List.of(name));
         return member;
     }
@@ -263,22 +275,22 @@ public final class Compat {
         member.commitSync(Map.of(new TopicPartition(name, 0), new OffsetAndMetadata(offset)));
     }
 
-    private void groupCommit() throws Exception {
-        String name = topic("commit", 1);
+    private void groupCommit(String tag, Map<String, Object> settings) throws Exception {
+        String name = topic(tag, 1);
         sendValues(name, values("commit"), Map.of());
-        try (var first = member(name, name + "-group")) {
+        try (var first = member(name, name + "-group", settings)) {
             collect(first, 100);
             commit(first, name, 100);
         }
-        try (var second = member(name, name + "-group")) {
+        try (var second = member(name, name + "-group", settings)) {
             expect(collect(second, 1).get(0).offset(), 100L, "the first record after the commit");
         }
     }
 
-    private void groupRebalance() throws Exception {
-        String name = topic("rebalance", 4);
-        try (var one = member(name, name + "-group")) {
-            try (var two = member(name, name + "-group")) {
+    private void groupRebalance(String tag, Map<String, Object> settings) throws Exception {
+        String name = topic(tag, 4);
+        try (var one = member(name, name + "-group", settings)) {
+            try (var two = member(name, name + "-group", settings)) {
                 until(List.of(2, 2), List.of(one, two));
             }
             until(List.of(4), List.of(one));
@@ -294,6 +306,37 @@ public final class Compat {
             members.forEach(member -> found.add(member.assignment().size()));
         }
         expect(found, shares, "partitions of each member");
+    }
+
+    private void groupConsumerProtocol() throws Exception {
+        groupCommit("commit-consumer", CONSUMER_PROTOCOL);
+        groupRebalance("rebalance-consumer", CONSUMER_PROTOCOL);
+        expectConsumerProtocol("commit-consumer");
+        expectConsumerProtocol("rebalance-consumer");
+    }
+
+    private void killedConsumerProtocol() throws Exception {
+        new Killed(this).run("killed-consumer", CONSUMER_PROTOCOL);
+        expectConsumerProtocol("killed-consumer");
+    }
+
+    private void expectConsumerProtocol(String tag) throws Exception {
+        String group = prefix + "-" + tag + "-group";
+        var described = within(admin.describeConsumerGroups(List.of(group)).all()).get(group);
+        expect(described.type(), GroupType.CONSUMER, "the type of the group");
+    }
+
+    private void groupPattern() throws Exception {
+        String earlier = topic("pattern-earlier", 1);
+        sendValues(earlier, List.of("earlier"), Map.of());
+        try (var it = consumer(Map.of("group.id", prefix + "-pattern-group", "metadata.max.age.ms", 1000))) {
+            it.subscribe(Pattern.compile(prefix + "-pattern-.*"));
+            expect(collect(it, 1).get(0).topic(), earlier, "the topic that was there");
+            it.commitSync();
+            String later = topic("pattern-later", 1);
+            sendValues(later, List.of("later"), Map.of());
+            expect(collect(it, 1).get(0).topic(), later, "the topic that came later");
+        }
     }
 
     private void adminTopics() throws Exception {
@@ -342,7 +385,7 @@ public final class Compat {
         String group = prefix + "-admin-group";
         TopicPartition partition = new TopicPartition(name, 0);
         sendValues(name, values("groups"), Map.of());
-        try (var it = member(name, group)) {
+        try (var it = member(name, group, CLASSIC)) {
             collect(it, 10);
             commit(it, name, 10);
             ConsumerGroupDescription described = within(admin.describeConsumerGroups(List.of(group)).all()).get(group);

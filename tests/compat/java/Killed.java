@@ -3,6 +3,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -23,12 +24,13 @@ final class Killed {
         this.compat = compat;
     }
 
-    void run() throws Exception {
-        String topic = compat.topic("killed", 1);
+    void run(String tag, Map<String, Object> more) throws Exception {
+        String topic = compat.topic(tag, 1);
         TopicPartition partition = new TopicPartition(topic, 0);
         List<Future<RecordMetadata>> sent = new ArrayList<>();
         Map<Long, String> found = new TreeMap<>();
-        Map<String, Object> group = Map.of("group.id", topic + "-group");
+        Map<String, Object> group = new HashMap<>(more);
+        group.put("group.id", topic + "-group");
         Map<String, Object> settings = compat.settings(Map.of("enable.idempotence", true, "acks", "all"));
         try (var producer = new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
                 var consumer = compat.consumer(group)) {

@@ -3,11 +3,12 @@
 //   name, version, kafka   whom the table tells of, and the object that makes its parts
 //   absent                 why it lacks a feature, by the name of that
 //   producer(settings)     of `codec`, `idempotent`, `transactionalId`
-//   consumer(settings)     of `groupId`, `committed` (sees only what is)
+//   consumer(settings)     of `groupId`, `committed` (sees only what is), `consumerProtocol`, `metadataMaxAge`
 //   sending(codec)         what it adds to what is sent
-//   run(consumer, topic, eachMessage)
+//   run(consumer, topic, eachMessage)   of a topic, or of all whose name matches a regular expression
 //   partitions(consumer, topic)   how many of them it has
 //   whose(consumer, groupId)      what it adds to offsets in a transaction
+//   isStable(state), isConsumerType(type)   of groups
 //   isFenced(failure)
 'use strict';
 
@@ -83,16 +84,16 @@ function features(client) {
   }
 
   /** A member of a group that keeps what it reads. */
-  async function member(name, groupId, committed = true) {
-    const consumer = client.consumer({ groupId, committed });
+  async function member(name, groupId, settings = {}) {
+    const consumer = client.consumer({ groupId, committed: true, ...settings });
     const found = [];
     await consumer.connect();
-    await client.run(consumer, name, async ({ message }) => void found.push(message));
+    await client.run(consumer, name, async ({ topic, message }) => void found.push({ topic, ...message }));
     return { consumer, found, partitions: () => client.partitions(consumer, name) };
   }
 
   async function read(name, count, committed = true) {
-    const it = await member(name, `${name}-reader-${committed}`, committed);
+    const it = await member(name, `${name}-reader-${committed}`, { committed });
     try {
       await until(() => it.found.length >= count, 'records');
       return it.found.slice(0, count);
@@ -137,28 +138,55 @@ function features(client) {
     });
   }
 
-  async function groupCommit() {
-    const [name, sent] = [await topic('commit'), values('commit')];
+  async function groupCommit(tag = 'commit', settings = {}) {
+    const [name, sent] = [await topic(tag), values('commit')];
     await send(name, sent.map((value) => ({ value })));
-    const first = await member(name, `${name}-group`);
+    const first = await member(name, `${name}-group`, settings);
     await until(() => first.found.length >= 100, 'records');
     await first.consumer.commitOffsets([{ topic: name, partition: 0, offset: '100' }]);
     await first.consumer.disconnect();
-    const second = await member(name, `${name}-group`);
+    const second = await member(name, `${name}-group`, settings);
     await until(() => second.found.length > 0, 'records');
     await second.consumer.disconnect();
     expect(second.found[0].offset, '100', 'the first record after the commit');
   }
 
-  async function groupRebalance() {
-    const name = await topic('rebalance', 4);
-    const [one, two] = [await member(name, `${name}-group`), await member(name, `${name}-group`)];
+  async function groupRebalance(tag = 'rebalance', settings = {}) {
+    const name = await topic(tag, 4);
+    const [one, two] = [await member(name, `${name}-group`, settings), await member(name, `${name}-group`, settings)];
     try {
       await until(() => one.partitions() === 2 && two.partitions() === 2, 'two partitions each');
       await two.consumer.disconnect();
       await until(() => one.partitions() === 4, 'four for the one that stays');
     } finally {
       await one.consumer.disconnect();
+    }
+  }
+
+  async function expectConsumerProtocol(groupId) {
+    const { groups } = await withAdmin((admin) => admin.listGroups());
+    const type = groups.find((each) => each.groupId === groupId)?.type;
+    expect(client.isConsumerType(type), true, 'it is a group of the consumer protocol');
+  }
+
+  async function groupConsumerProtocol() {
+    await groupCommit('commit-consumer', { consumerProtocol: true });
+    await groupRebalance('rebalance-consumer', { consumerProtocol: true });
+    for (const tag of ['commit', 'rebalance']) await expectConsumerProtocol(`${prefix}-${tag}-consumer-group`);
+  }
+
+  async function groupPattern() {
+    const earlier = await topic('pattern-earlier');
+    await send(earlier, [{ value: 'earlier' }]);
+    const it = await member(new RegExp(`^${prefix}-pattern-.*`), `${prefix}-pattern-group`, { metadataMaxAge: 1000 });
+    try {
+      const reads = (name) => until(() => it.found.some((each) => each.topic === name), `a record of ${name}`);
+      await reads(earlier);
+      const later = await topic('pattern-later');
+      await send(later, [{ value: 'later' }]);
+      await reads(later);
+    } finally {
+      await it.consumer.disconnect();
     }
   }
 
@@ -285,9 +313,9 @@ function features(client) {
   }
 
   /** An idempotent producer and a group go on while the leader of their partition is killed and started again. */
-  async function nodeKilled() {
-    const name = await topic('killed');
-    const it = await member(name, `${name}-group`);
+  async function nodeKilled(tag = 'killed', settings = {}) {
+    const name = await topic(tag);
+    const it = await member(name, `${name}-group`, settings);
     const leader = () => withAdmin(async (admin) => (await described(admin, name))[0].leader);
     let number = 0;
     await withProducer({ idempotent: true }, async (producer) => {
@@ -310,6 +338,11 @@ function features(client) {
     await expectCommitted(`${name}-group`, name, number);
   }
 
+  async function nodeKilledConsumerProtocol() {
+    await nodeKilled('killed-consumer', { consumerProtocol: true });
+    await expectConsumerProtocol(`${prefix}-killed-consumer-group`);
+  }
+
   const missing = (feature) => () => {
     throw new Absent(client.absent[feature]);
   };
@@ -318,8 +351,10 @@ function features(client) {
     'idempotent produce': () => produce('once', { idempotent: true }),
     headers,
     'offsets by time': offsets,
-    'group: commit, resume': groupCommit,
-    'group: rebalance': groupRebalance,
+    'group: commit, resume': () => groupCommit(),
+    'group: rebalance': () => groupRebalance(),
+    'group: consumer protocol': groupConsumerProtocol,
+    'group: topics by pattern': groupPattern,
     'admin: topics': adminTopics,
     'admin: configs': adminConfigs,
     'admin: groups': adminGroups,
@@ -328,7 +363,8 @@ function features(client) {
     'transactions: offsets': txOffsets,
     'transactions: fencing': txFencing,
     'admin: transactions': missing('admin: transactions'),
-    'node killed': nodeKilled,
+    'node killed': () => nodeKilled(),
+    'group: node killed (consumer protocol)': nodeKilledConsumerProtocol,
   };
   return Object.entries(all).map(([feature, check]) => [feature, client.absent[feature] ? missing(feature) : check]);
 }

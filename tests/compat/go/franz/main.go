@@ -163,20 +163,25 @@ func offsets() error {
 	})
 }
 
+// How a member keeps in touch in the classic protocol; in the other one the coordinator says so.
+var classic = []kgo.Opt{kgo.HeartbeatInterval(time.Second), kgo.SessionTimeout(10 * time.Second)}
+
+var consumerProtocol = []kgo.Opt{kgo.ServerSideBalancer()}
+
 // member joins a group; it tells how many partitions it has.
-func member(name, group string) (*kgo.Client, *atomic.Int32, error) {
+func member(name, group string, more []kgo.Opt) (*kgo.Client, *atomic.Int32, error) {
 	held := new(atomic.Int32)
 	count := func(change int32) func(context.Context, *kgo.Client, map[string][]int32) {
 		return func(_ context.Context, _ *kgo.Client, moved map[string][]int32) {
 			held.Add(change * int32(len(moved[name])))
 		}
 	}
-	it, err := client(
+	options := []kgo.Opt{
 		kgo.ConsumerGroup(group), kgo.ConsumeTopics(name), kgo.DisableAutoCommit(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.HeartbeatInterval(time.Second),
-		kgo.SessionTimeout(10*time.Second), kgo.OnPartitionsAssigned(count(1)), kgo.OnPartitionsRevoked(count(-1)),
-		kgo.OnPartitionsLost(count(-1)),
-	)
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.OnPartitionsAssigned(count(1)),
+		kgo.OnPartitionsRevoked(count(-1)), kgo.OnPartitionsLost(count(-1)),
+	}
+	it, err := client(append(options, more...)...)
 	return it, held, err
 }
 
@@ -186,15 +191,15 @@ func commit(it *kgo.Client, records []*kgo.Record) error {
 	return it.CommitRecords(ctx, records...)
 }
 
-func groupCommit() error {
-	name, err := topic("commit", 1)
+func groupCommit(tag string, options []kgo.Opt) error {
+	name, err := topic(tag, 1)
 	if err != nil {
 		return err
 	}
 	if err := send(name, of(driver.Values("commit"))); err != nil {
 		return err
 	}
-	first, _, err := member(name, name+"-group")
+	first, _, err := member(name, name+"-group", options)
 	if err != nil {
 		return err
 	}
@@ -206,7 +211,7 @@ func groupCommit() error {
 	if err != nil {
 		return err
 	}
-	second, _, err := member(name, name+"-group")
+	second, _, err := member(name, name+"-group", options)
 	if err != nil {
 		return err
 	}
@@ -218,17 +223,17 @@ func groupCommit() error {
 	return driver.Expect(found[0].Offset, 100, "the first record after the commit")
 }
 
-func groupRebalance() error {
-	name, err := topic("rebalance", 4)
+func groupRebalance(tag string, options []kgo.Opt) error {
+	name, err := topic(tag, 4)
 	if err != nil {
 		return err
 	}
-	one, held, err := member(name, name+"-group")
+	one, held, err := member(name, name+"-group", options)
 	if err != nil {
 		return err
 	}
 	defer one.Close()
-	two, heldByTwo, err := member(name, name+"-group")
+	two, heldByTwo, err := member(name, name+"-group", options)
 	if err != nil {
 		return err
 	}
@@ -255,6 +260,56 @@ func groupRebalance() error {
 	}
 	two.Close()
 	return until([]int{4}, held)
+}
+
+func groupConsumerProtocol() error {
+	if err := groupCommit("commit-consumer", consumerProtocol); err != nil {
+		return err
+	}
+	if err := groupRebalance("rebalance-consumer", consumerProtocol); err != nil {
+		return err
+	}
+	return errors.Join(expectConsumerProtocol("commit-consumer"), expectConsumerProtocol("rebalance-consumer"))
+}
+
+// expectConsumerProtocol is there because the client falls back to the classic protocol without a word.
+func expectConsumerProtocol(tag string) error {
+	return withAdmin(func(ctx context.Context, admin *kadm.Client) error {
+		listed, err := admin.ListGroups(ctx)
+		if err != nil {
+			return err
+		}
+		return driver.Expect(listed[driver.Prefix+"-"+tag+"-group"].GroupType, "consumer", "the type of the group")
+	})
+}
+
+func groupPattern() error {
+	pattern := []kgo.Opt{kgo.ConsumeRegex(), kgo.MetadataMaxAge(time.Second), kgo.MetadataMinAge(100 * time.Millisecond)}
+	var it *kgo.Client
+	for _, tag := range []string{"pattern-earlier", "pattern-later"} {
+		name, err := topic(tag, 1)
+		if err != nil {
+			return err
+		}
+		if err := send(name, of([]string{tag})); err != nil {
+			return err
+		}
+		if it == nil {
+			it, _, err = member("^"+driver.Prefix+"-pattern-", driver.Prefix+"-pattern-group", pattern)
+			if err != nil {
+				return err
+			}
+			defer it.Close()
+		}
+		found, err := collect(it, 1)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(driver.Expect(found[0].Topic, name, "the topic"), commit(it, found)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func adminTopics() error {
@@ -326,7 +381,7 @@ func adminGroups() error {
 		return err
 	}
 	group := driver.Prefix + "-admin-group"
-	it, _, err := member(name, group)
+	it, _, err := member(name, group, classic)
 	if err != nil {
 		return err
 	}
@@ -379,8 +434,10 @@ func main() {
 		driver.Feature{Name: "idempotent produce", Check: func() error { return produce("idempotent") }},
 		driver.Feature{Name: "headers", Check: headers},
 		driver.Feature{Name: "offsets by time", Check: offsets},
-		driver.Feature{Name: "group: commit, resume", Check: groupCommit},
-		driver.Feature{Name: "group: rebalance", Check: groupRebalance},
+		driver.Feature{Name: "group: commit, resume", Check: func() error { return groupCommit("commit", classic) }},
+		driver.Feature{Name: "group: rebalance", Check: func() error { return groupRebalance("rebalance", classic) }},
+		driver.Feature{Name: "group: consumer protocol", Check: groupConsumerProtocol},
+		driver.Feature{Name: "group: topics by pattern", Check: groupPattern},
 		driver.Feature{Name: "admin: topics", Check: adminTopics},
 		driver.Feature{Name: "admin: configs", Check: adminConfigs},
 		driver.Feature{Name: "admin: groups", Check: adminGroups},
@@ -389,7 +446,8 @@ func main() {
 		driver.Feature{Name: "transactions: offsets", Check: txOffsets},
 		driver.Feature{Name: "transactions: fencing", Check: txFencing},
 		driver.Feature{Name: "admin: transactions", Check: adminTransactions},
-		driver.Feature{Name: "node killed", Check: nodeKilled},
+		driver.Feature{Name: "node killed", Check: func() error { return nodeKilled("killed", classic) }},
+		driver.Feature{Name: "group: node killed (consumer protocol)", Check: nodeKilledConsumerProtocol},
 	)
 	driver.Run("franz-go", "github.com/twmb/franz-go", features)
 }

@@ -272,8 +272,8 @@ func tellOfTransaction(ctx context.Context, admin *kadm.Client, name string) err
 	return err
 }
 
-func nodeKilled() error {
-	name, err := topic("killed", 1)
+func nodeKilled(tag string, options []kgo.Opt) error {
+	name, err := topic(tag, 1)
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func nodeKilled() error {
 		return err
 	}
 	defer producer.Close()
-	consumer, _, err := member(name, name+"-group")
+	consumer, _, err := member(name, name+"-group", options)
 	if err != nil {
 		return err
 	}
@@ -316,6 +316,13 @@ func nodeKilled() error {
 		return err
 	}
 	return expectCommitted(name, count)
+}
+
+func nodeKilledConsumerProtocol() error {
+	if err := nodeKilled("killed-consumer", consumerProtocol); err != nil {
+		return err
+	}
+	return expectConsumerProtocol("killed-consumer")
 }
 
 func leader(name string) (node int32, err error) {

@@ -346,6 +346,10 @@ func groupRebalance() error {
 	return until([]int{4}, one)
 }
 
+func noConsumerProtocol() error {
+	return driver.Absent("sarama describes groups of the consumer protocol, and has no member for it")
+}
+
 func adminTopics() error {
 	name, err := topic("admin", 2)
 	if err != nil {
@@ -467,6 +471,8 @@ func main() {
 		driver.Feature{Name: "offsets by time", Check: offsets},
 		driver.Feature{Name: "group: commit, resume", Check: groupCommit},
 		driver.Feature{Name: "group: rebalance", Check: groupRebalance},
+		driver.Feature{Name: "group: consumer protocol", Check: noConsumerProtocol},
+		driver.Feature{Name: "group: topics by pattern", Check: func() error { return driver.Absent("sarama takes names only") }},
 		driver.Feature{Name: "admin: topics", Check: adminTopics},
 		driver.Feature{Name: "admin: configs", Check: adminConfigs},
 		driver.Feature{Name: "admin: groups", Check: adminGroups},
@@ -476,6 +482,7 @@ func main() {
 		driver.Feature{Name: "transactions: fencing", Check: txFencing},
 		driver.Feature{Name: "admin: transactions", Check: func() error { return driver.Absent("sarama has no calls for it") }},
 		driver.Feature{Name: "node killed", Check: nodeKilled},
+		driver.Feature{Name: "group: node killed (consumer protocol)", Check: noConsumerProtocol},
 	)
 	driver.Run("sarama", "github.com/IBM/sarama", features)
 }

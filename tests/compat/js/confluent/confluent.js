@@ -4,7 +4,7 @@
 const { KafkaJS, features, librdkafkaVersion } = require('@confluentinc/kafka-javascript');
 const run = require('../driver.js');
 
-const { ConsumerGroupStates, ErrorCodes, Kafka, logLevel } = KafkaJS;
+const { ConsumerGroupStates, ConsumerGroupTypes, ErrorCodes, Kafka, logLevel } = KafkaJS;
 const kafka = new Kafka({ kafkaJS: { brokers: process.argv[2].split(','), logLevel: logLevel.NOTHING } });
 
 run({
@@ -21,8 +21,13 @@ run({
     kafkaJS: { acks: -1, ...(codec && { compression: codec }), ...(idempotent && { idempotent }), ...(transactionalId && { transactionalId }) },
     'linger.ms': 5,
   }),
-  consumer: ({ groupId, committed }) => kafka.consumer({
-    kafkaJS: { groupId, readUncommitted: !committed, fromBeginning: true, autoCommit: false, sessionTimeout: 10_000, heartbeatInterval: 1000 },
+  consumer: ({ groupId, committed, consumerProtocol, metadataMaxAge = 300_000 }) => kafka.consumer({
+    kafkaJS: {
+      groupId, readUncommitted: !committed, fromBeginning: true, autoCommit: false, metadataMaxAge,
+      // In the consumer protocol both are the coordinator's to say.
+      ...(!consumerProtocol && { sessionTimeout: 10_000, heartbeatInterval: 1000 }),
+    },
+    ...(consumerProtocol && { 'group.protocol': 'consumer' }),
   }),
   sending: () => ({}),
   async run(consumer, topic, eachMessage) {
@@ -32,5 +37,6 @@ run({
   partitions: (consumer) => consumer.assignment().length,
   whose: (consumer) => ({ consumer }),
   isStable: (state) => state === ConsumerGroupStates.STABLE,
+  isConsumerType: (type) => type === ConsumerGroupTypes.CONSUMER,
   isFenced: (failure) => [ErrorCodes.ERR__FENCED, ErrorCodes.ERR_PRODUCER_FENCED, ErrorCodes.ERR_INVALID_PRODUCER_EPOCH].includes(failure.code),
 });

@@ -20,7 +20,10 @@ run({
   absent: {
     'produce lz4': without('lz4'),
     'produce zstd': without('zstd'),
+    'group: consumer protocol': 'kafkajs has the classic protocol only',
+    'group: topics by pattern': 'kafkajs looks for topics that match when it subscribes, and never again',
     'admin: transactions': 'kafkajs has no calls for it',
+    'group: node killed (consumer protocol)': 'kafkajs has the classic protocol only',
   },
   producer({ idempotent = false, transactionalId }) {
     const once = idempotent || transactionalId ? { idempotent: true, maxInFlightRequests: 1 } : {};
