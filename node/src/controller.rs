@@ -35,7 +35,7 @@ pub use topics::check_name;
 
 use crate::config::BrokerConfig;
 use crate::metadata::features::{Supported, first_records};
-use crate::metadata::{Image, Module, Node, PartitionState, Publisher, Record, Topic, View};
+use crate::metadata::{Ended, Image, Module, Node, PartitionState, Publisher, Record, Topic, View};
 use crate::peer::{Answers, Peers};
 use crate::sys::Sys;
 use crate::sys::mailbox::{Sender, mailbox};
@@ -283,16 +283,17 @@ impl Gate {
     }
 
     /// Returns when what this node acts on has come to `offset`; while the gate is closed, when this node knows of it.
-    async fn reached(&self, offset: Offset) {
-        self.known.reached(offset).await;
+    async fn reached(&self, offset: Offset) -> Result<(), Ended> {
+        self.known.reached(offset).await?;
         let is_closed = self
             .publisher
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some();
         if !is_closed {
-            self.shown.reached(offset).await;
+            self.shown.reached(offset).await?;
         }
+        Ok(())
     }
 }
 

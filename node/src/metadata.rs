@@ -59,12 +59,17 @@ impl View {
     }
 
     /// Returns when the image holds everything up to and including `offset`; at once if it does already.
-    /// Returns also when the publisher is gone, which only happens at shutdown.
-    pub async fn reached(&self, offset: Offset) {
-        // The publisher's end is the node's end: whoever waits is being stopped as well.
-        let _ = self.images.clone().wait_for(|image| image.offset >= offset).await;
+    pub async fn reached(&self, offset: Offset) -> Result<(), Ended> {
+        let mut images = self.images.clone();
+        let reached = images.wait_for(|image| image.offset >= offset).await;
+        reached.map(drop).map_err(|_| Ended)
     }
 }
+
+/// The publisher is gone: the node stops, or its metadata log has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this node hears of no newer metadata")]
+pub struct Ended;
 
 /// The writing end of a view. There is one: the controller's task holds it.
 pub struct Publisher {

@@ -8,7 +8,7 @@ use super::error::ProposeError;
 use super::raft::QuorumState;
 use super::{Applied, Change, Controller, MemberChange, Request};
 use crate::metadata::features::{Level, Supported};
-use crate::metadata::{Node, NodeState};
+use crate::metadata::{Ended, Node, NodeState};
 use crate::peer::{Answering, Answers, CallError, Kind};
 use bytes::Bytes;
 use headwater_protocol::ids::{BrokerEpoch, NodeId, Offset, TopicId};
@@ -92,7 +92,7 @@ impl Controller {
     pub async fn propose(&self, change: Change) -> Result<Applied, ProposeError> {
         let call = Call::Propose(Box::new(self.repeatable(change)));
         let applied: Applied = Box::pin(self.ask(&call, PATIENCE)).await?;
-        self.gate.reached(applied.offset).await;
+        self.comes_to(applied.offset).await?;
         Ok(applied)
     }
 
@@ -109,7 +109,7 @@ impl Controller {
         let standing: Standing = self.ask(&call, patience).await?;
         if standing.may_stop {
             // Once it drains it hears of nothing more, and would go on as the leader of before.
-            self.gate.reached(standing.as_of).await;
+            self.comes_to(standing.as_of).await?;
         }
         Ok(standing)
     }
@@ -130,9 +130,18 @@ impl Controller {
         let deadline = self.sys.clock.now() + CERTAINTY;
         let quorum: QuorumState = self.ask(&Call::Quorum, CERTAINTY).await?;
         let left = deadline.saturating_duration_since(self.sys.clock.now());
-        let reached = self.gate.reached(quorum.applied);
-        let in_time = self.sys.clock.timeout(left, reached).await;
-        in_time.map_err(|_| ProposeError::TimedOut("this node is behind the metadata".to_owned()))
+        let in_time = self.sys.clock.timeout(left, self.comes_to(quorum.applied)).await;
+        in_time.map_err(|_| ProposeError::TimedOut("this node is behind the metadata".to_owned()))?
+    }
+
+    /// Returns when this node acts on everything up to `offset`. One whose metadata log has failed never does: it must not take
+    /// what it knew for what is so.
+    async fn comes_to(&self, offset: Offset) -> Result<(), ProposeError> {
+        let reached = self.gate.reached(offset).await;
+        reached.map_err(|Ended| match self.quorum.state().failed {
+            Some(failed) => ProposeError::Storage(failed),
+            None => ProposeError::Stopped,
+        })
     }
 
     /// Who leads and who takes part, as this node knows it.

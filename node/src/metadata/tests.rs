@@ -220,7 +220,7 @@ async fn a_view_shows_images_in_order_and_wakes_those_who_wait() {
     let (publisher, view) = View::new(Image::default());
     let waiting = view.clone();
     let waited = async move {
-        waiting.reached(Offset(1)).await;
+        waiting.reached(Offset(1)).await.unwrap();
         waiting.image().offset
     };
     let publish = async {
@@ -236,7 +236,8 @@ async fn a_view_shows_images_in_order_and_wakes_those_who_wait() {
     let (seen, ()) = tokio::join!(waited, publish);
     assert!(seen >= Offset(1));
     drop(publisher);
-    view.reached(Offset(99)).await;
+    assert_eq!(view.reached(Offset(2)).await, Ok(()));
+    assert_eq!(view.reached(Offset(99)).await, Err(Ended));
 }
 
 fn record() -> impl Strategy<Value = Record> {
