@@ -9,7 +9,8 @@
 //! - A higher producer epoch begins at sequence 0 and fences the lower one.
 //! - A producer that is not known (it never was here, or was silent for so long that it was forgotten) may begin
 //!   with any sequence. But where its first batch was refused for want of space, that one has to come first: a client
-//!   sends ahead, and what follows must not overtake it.
+//!   sends ahead, and what follows must not overtake it. And where there never was a record it begins with 0: nothing
+//!   was forgotten, and a batch before it was refused (KAFKA-14359).
 //! - A marker that ends a transaction fences lower epochs, too; the sequence begins anew if its epoch is higher
 //!   (KIP-890). One of a coordinator that was replaced is refused.
 //! - A batch of a transaction is taken where the transaction is open already, or where its coordinator was asked and
@@ -128,10 +129,18 @@ pub struct Undo {
 
 impl Producers {
     /// Judges a batch from a client. Changes nothing.
-    pub fn check(&self, batch: &BatchHeader) -> Result<Verdict, SequenceError> {
+    pub fn check(&self, batch: &BatchHeader, log_end: Offset) -> Result<Verdict, SequenceError> {
         let producer = batch.producer_id;
+        let out_of_order = |expected| SequenceError::OutOfOrder {
+            producer,
+            found: batch.base_sequence,
+            expected,
+        };
         let Some(known) = self.entries.get(&producer) else {
-            return Ok(Verdict::Append);
+            return match log_end == Offset::ZERO && batch.base_sequence > 0 {
+                true => Err(out_of_order(0)),
+                false => Ok(Verdict::Append),
+            };
         };
         if batch.producer_epoch < known.epoch {
             return Err(SequenceError::Fenced {
@@ -144,11 +153,6 @@ impl Producers {
             // A coordinator's own, which repeats nothing by itself.
             return Ok(Verdict::Append);
         }
-        let out_of_order = |expected| SequenceError::OutOfOrder {
-            producer,
-            found: batch.base_sequence,
-            expected,
-        };
         if batch.producer_epoch > known.epoch {
             return if batch.base_sequence == 0 {
                 Ok(Verdict::Append)

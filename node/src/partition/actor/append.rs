@@ -151,7 +151,7 @@ impl Actor {
                 base_offset,
                 last_offset,
                 append_time_ms,
-            } = self.check_sequence(&first)?
+            } = self.check_sequence(&first, group.next)?
         {
             let mut appended = self.appended(
                 base_offset,

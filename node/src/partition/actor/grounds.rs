@@ -164,8 +164,12 @@ impl Actor {
     }
 
     /// Judges a batch by what its producer wrote before. Headers that nobody has checked refuse nothing: they are checked first.
-    pub(super) fn check_sequence(&mut self, batch: &BatchHeader) -> Result<Verdict, AppendError> {
-        let judged = self.producers.check(batch);
+    pub(super) fn check_sequence(
+        &mut self,
+        batch: &BatchHeader,
+        log_end: Offset,
+    ) -> Result<Verdict, AppendError> {
+        let judged = self.producers.check(batch, log_end);
         let Err(SequenceError::OutOfOrder { producer, .. }) = judged else {
             return Ok(judged?);
         };

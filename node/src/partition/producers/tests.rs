@@ -30,7 +30,7 @@ struct Log {
 
 impl Log {
     fn send(&mut self, mut batch: BatchHeader) -> Result<i64, SequenceError> {
-        match self.producers.check(&batch)? {
+        match self.producers.check(&batch, Offset(self.end))? {
             Verdict::Duplicate { base_offset, .. } => Ok(base_offset.value()),
             Verdict::Append => {
                 batch.base_offset = Offset(self.end);
@@ -93,11 +93,26 @@ fn a_producer_is_held_to_its_sequence() {
 #[test]
 fn sequences_wrap_to_zero() {
     let mut log = Log::default();
-    assert_eq!(log.send(batch(1, 0, i32::MAX - 1, 1)), Ok(0));
+    assert_eq!(log.send(batch(2, 0, 0, 1)), Ok(0));
+    assert_eq!(log.send(batch(1, 0, i32::MAX - 1, 1)), Ok(1));
     // Three records: MAX, 0, 1.
-    assert_eq!(log.send(batch(1, 0, i32::MAX, 3)), Ok(1));
-    assert_eq!(log.send(batch(1, 0, i32::MAX, 3)), Ok(1));
-    assert_eq!(log.send(batch(1, 0, 2, 1)), Ok(4));
+    assert_eq!(log.send(batch(1, 0, i32::MAX, 3)), Ok(2));
+    assert_eq!(log.send(batch(1, 0, i32::MAX, 3)), Ok(2));
+    assert_eq!(log.send(batch(1, 0, 2, 1)), Ok(5));
+}
+
+#[test]
+fn an_unknown_producer_begins_at_zero_where_there_never_was_a_record() {
+    let mut log = Log::default();
+    let overtakes = SequenceError::OutOfOrder {
+        producer: ProducerId(1),
+        found: 3,
+        expected: 0,
+    };
+    assert_eq!(log.send(batch(1, 0, 3, 1)), Err(overtakes), "the first batch was refused");
+    assert_eq!(log.send(batch(1, 0, 0, 3)), Ok(0));
+    assert_eq!(log.send(batch(1, 0, 3, 1)), Ok(3));
+    assert_eq!(log.send(batch(2, 0, 7, 1)), Ok(4), "it may have been forgotten");
 }
 
 #[test]

@@ -104,38 +104,18 @@ async fn submit_topic(
         partition_data,
         ..
     } = data;
-    let by_id = context.version >= 13;
-    let services = context.services();
+    let by_id = (context.version >= 13).then(|| TopicId::from(topic_id));
     let mut partition_responses = Vec::with_capacity(partition_data.len());
     let mut pending = Vec::with_capacity(partition_data.len());
     for PartitionProduceData { index, records, .. } in partition_data {
         let records = records.unwrap_or_default().into_bytes();
         *bytes += records.len();
-        let partition = if by_id {
-            services
-                .registry
-                .get_by_id(topic_id.into(), PartitionIndex(index))
-        } else {
-            services.registry.get(&name, PartitionIndex(index))
-        };
-        let submitted = match (acks, partition) {
-            (None, _) => Err(refused(index, ErrorCode::INVALID_REQUIRED_ACKS)),
-            (Some(acks), Some(partition)) => {
-                submit(context, &partition, index, records, acks, transactional_id).await
-            }
-            (Some(_), None) => {
-                let view = &services.view;
-                let topic = if by_id {
-                    view.topic_by_id(topic_id.into())
-                } else {
-                    view.topic(&name)
-                };
-                let code = match (&topic, by_id) {
-                    (None, true) => ErrorCode::UNKNOWN_TOPIC_ID,
-                    _ => errors::absent(topic.as_deref(), index, services.node_id()),
-                };
-                Err(refused(index, code))
-            }
+        let submitted = match acks {
+            None => Err(refused(index, ErrorCode::INVALID_REQUIRED_ACKS)),
+            Some(acks) => match partition_of(context, &name, by_id, index).await {
+                Ok(partition) => submit(context, &partition, index, records, acks, transactional_id).await,
+                Err(code) => Err(refused(index, code)),
+            },
         };
         let (response, waiting) = match submitted {
             Ok(waiting) => (
@@ -157,6 +137,38 @@ async fn submit_topic(
         ..Default::default()
     };
     Topic { response, pending }
+}
+
+/// The partition that a batch is for, by the topic's id if there is one.
+async fn partition_of(
+    context: &Context,
+    name: &Str,
+    id: Option<TopicId>,
+    index: i32,
+) -> Result<Partition, ErrorCode> {
+    let services = context.services();
+    let opened = || match id {
+        Some(id) => services.registry.get_by_id(id, PartitionIndex(index)),
+        None => services.registry.get(name, PartitionIndex(index)),
+    };
+    if let Some(partition) = opened() {
+        return Ok(partition);
+    }
+    let image = services.view.image();
+    let topic = match id {
+        Some(id) => image.topic_by_id(id),
+        None => image.topic(name),
+    };
+    let code = match (topic, id) {
+        (None, Some(_)) => ErrorCode::UNKNOWN_TOPIC_ID,
+        (topic, _) => errors::absent(topic.map(Arc::as_ref), index, services.node_id()),
+    };
+    if code == ErrorCode::LEADER_NOT_AVAILABLE {
+        // Refused, it could be overtaken by what its client has sent behind it.
+        let reconciled = services.registry.reconciled(image.offset);
+        let _ = services.sys.clock.timeout(OPENING, reconciled).await;
+    }
+    opened().ok_or(code)
 }
 
 async fn submit(
@@ -210,6 +222,9 @@ async fn in_transaction(
     let opened = transactions::open(context, partition, id, producer, adds).await;
     opened.map_err(transactions::code_of_open)
 }
+
+/// How long a batch waits at most for a partition that is led here and not opened yet.
+const OPENING: Duration = Duration::from_secs(1);
 
 /// From this version on the client leaves it to the leader to make a partition part of a transaction (KIP-890).
 const ADDS_SINCE: i16 = 12;
