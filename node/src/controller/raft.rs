@@ -5,6 +5,7 @@
 
 mod alone;
 mod machine;
+mod mark;
 mod network;
 mod newcomer;
 mod newer;
@@ -27,7 +28,6 @@ use tokio::sync::watch;
 
 use self::machine::Machine;
 use self::network::Network;
-use self::newcomer::Newcomer;
 use self::newer::Newer;
 use self::storage::Store;
 use crate::log;
@@ -231,7 +231,6 @@ pub(super) struct Quorum {
     peers: Peers,
     newer: Newer,
     store: Store,
-    newcomer: Newcomer,
     /// Its end was asked for.
     is_stopping: Arc<AtomicBool>,
 }
@@ -257,7 +256,7 @@ impl Quorum {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
             max_in_snapshot_log_to_keep: ENTRIES_KEPT,
             replication_lag_threshold: 2 * SNAPSHOT_EVERY_ENTRIES,
-            enable_elect: !store.newcomer().is_one(),
+            enable_elect: store.may_stand(),
             ..Config::default()
         };
         let config = config
@@ -266,7 +265,7 @@ impl Quorum {
         if !store.alone().is() {
             store.forget_that_it_led(me);
         }
-        let (newer, newcomer) = (Newer::default(), store.newcomer());
+        let newer = Newer::default();
         let machine = Machine::new(sys, publisher, snapshot, supported, newer.clone());
         let network = Network::new(peers.clone());
         let raft = Raft::new(me, Arc::new(config), network, store.clone(), machine).await;
@@ -277,7 +276,6 @@ impl Quorum {
             peers,
             newer,
             store,
-            newcomer,
             is_stopping: Arc::default(),
         })
     }
@@ -289,10 +287,13 @@ impl Quorum {
             .into_iter()
             .map(|(id, address)| (id, BasicNode::new(address)))
             .collect();
-        if voters.len() == 1 && self.newcomer.is_one() {
+        let newcomer = self.store.newcomer();
+        if voters.len() > 1 {
+            newcomer.begin().await?;
+        } else if newcomer.is_one() {
             self.store.alone().begin().await?;
+            newcomer.end().await?;
         }
-        self.newcomer.end().await?;
         self.raft.runtime_config().elect(true);
         match self.raft.initialize(voters).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -331,6 +332,26 @@ impl Quorum {
         }
     }
 
+    /// This node leads, and has folded all that was committed: it is no newcomer.
+    pub(super) async fn end_newcomer(&self) -> Result<(), OpenError> {
+        Ok(self.store.newcomer().end().await?)
+    }
+
+    /// The voters of a change that a leader before this one began and did not finish.
+    pub(super) fn unfinished(&self) -> Option<BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        match metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .as_slice()
+        {
+            [_, .., last] => Some(last.clone()),
+            [_] | [] => None,
+        }
+    }
+
     /// Makes records part of the metadata. Returns their offset and what became of them, once they are folded here.
     /// If the future is dropped, it may have happened.
     pub(super) async fn submit(&self, changes: Changes) -> Result<(Offset, Outcome), SubmitError> {
@@ -341,15 +362,24 @@ impl Quorum {
         }
     }
 
-    /// Returns when a member holds all that was committed before this leader's term, or cannot any more. Cancel safe.
-    pub(super) async fn until_whole(&self, node: NodeId) {
+    /// Returns when a member holds all that was committed when this was asked, or cannot any more: whether it does. Cancel safe.
+    pub(super) async fn until_whole(&self, node: NodeId) -> bool {
         let mut watch = self.watch();
-        let is_awaited = |state: &QuorumState| {
-            state.addresses.contains_key(&node)
-                && !state.whole.contains(&node)
-                && state.leader == Some(self.me)
+        let committed = watch.state().applied;
+        let is_whole = |state: &QuorumState| {
+            let reached = state.reached.get(&node).copied().unwrap_or_default();
+            state.whole.contains(&node) && reached > committed
         };
-        while is_awaited(&watch.state()) && watch.changed().await {}
+        loop {
+            let state = watch.state();
+            if is_whole(&state) {
+                return true;
+            }
+            let is_member = state.addresses.contains_key(&node) && state.leader == Some(self.me);
+            if !is_member || !watch.changed().await {
+                return false;
+            }
+        }
     }
 
     /// Adds a node that holds the metadata without a vote. Returns when it is committed; the node may still be behind.
@@ -390,7 +420,7 @@ impl Quorum {
 
     /// Stands for election, whatever the time; not as a newcomer.
     pub(super) async fn elect(&self) {
-        if self.newcomer.is_one() {
+        if !self.store.may_stand() {
             return;
         }
         // An end of the quorum is told to those who watch it.
@@ -405,7 +435,7 @@ impl Quorum {
     pub(super) async fn answer(&self, kind: Kind, body: Bytes) -> Result<Bytes, String> {
         match kind {
             Kind::Raft => network::answer(&self.raft, &self.store, self.me, &self.newer, body).await,
-            Kind::Snapshot => network::answer_snapshot(&self.raft, body).await,
+            Kind::Snapshot => network::answer_snapshot(&self.raft, &self.store, body).await,
             Kind::Control => Err("no call of the quorum".to_owned()),
         }
     }

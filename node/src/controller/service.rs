@@ -240,6 +240,9 @@ impl Service {
             return;
         }
         self.unsure = None;
+        if let Err(error) = self.quorum.end_newcomer().await {
+            tracing::warn!(%error, "this node stays a newcomer for the moment");
+        }
         let (now, timeout) = (self.now(), self.parts.session_timeout);
         let mut sessions = Sessions::begin(self.parts.me, timeout, now);
         if let Some(predecessor) = self.predecessor.take() {
@@ -256,6 +259,13 @@ impl Service {
             let first = first_entry(&self.parts.cluster_id, &self.parts.supported);
             if let Err(error) = self.submit(first).await {
                 tracing::warn!(%error, "the cluster's first entry was not committed");
+            }
+        }
+        if let Some(voters) = self.quorum.unfinished() {
+            // Both the voters before and those after it would be needed for ever.
+            let finished = self.quorum.set_voters(voters).await;
+            if let Err(error) = finished {
+                tracing::warn!(error = %propose_error(&error), "a change of the voters is not finished");
             }
         }
         self.bury().await;
@@ -595,9 +605,11 @@ impl Service {
 
     async fn change_members(&mut self, change: MemberChange) -> Result<(), ProposeError> {
         self.may_decide()?;
+        let mut is_whole = false;
         if let MemberChange::AddVoter(node) = change {
             let clock = &self.parts.sys.clock;
-            let _ = clock.timeout(CATCH_UP, self.quorum.until_whole(node)).await;
+            let caught_up = clock.timeout(CATCH_UP, self.quorum.until_whole(node)).await;
+            is_whole = caught_up.unwrap_or(false);
         }
         let state = self.quorum.state();
         let refuse = |reason: String| Err(ProposeError::Refused(reason));
@@ -615,7 +627,7 @@ impl Service {
                 let behind = state
                     .log_end
                     .since(state.reached.get(&node).copied().unwrap_or_default());
-                if !state.whole.contains(&node) || behind > 1000 {
+                if !is_whole || behind > 1000 {
                     return refuse(format!(
                         "node {node} is {behind} entries behind: let it catch up first"
                     ));

@@ -195,6 +195,9 @@ async fn as_judged(
     me: NodeId,
     request: VoteRequest<NodeId>,
 ) -> Result<VoteRequest<NodeId>, String> {
+    let mut store = store.clone();
+    // First: what comes later is newer than what is asked for, and is judged by openraft.
+    let held = store.get_log_state().await.map_err(|error| error.to_string())?;
     let open = raft.with_raft_state(move |state| {
         let effective = state.membership_state.effective();
         let votes = effective.voter_ids().any(|voter| voter == me);
@@ -205,8 +208,6 @@ async fn as_judged(
     let Some(takes_away) = open.await.map_err(|error| error.to_string())? else {
         return Ok(request);
     };
-    let mut store = store.clone();
-    let held = store.get_log_state().await.map_err(|error| error.to_string())?;
     let before = match takes_away.index.checked_sub(1) {
         None => None,
         Some(index)
@@ -252,19 +253,22 @@ pub(super) async fn answer(
     })?;
     match request {
         Request::Append(rpc) if newcomer.is_one() => {
-            let (term, matching) = (rpc.vote.leader_id().term, newcomer::matching(&rpc));
+            let (term, committed) = (rpc.vote.leader_id().term, rpc.leader_commit);
+            let matching = newcomer::matching(&rpc);
             let answer = raft.append_entries(rpc).await;
             if answer
                 .as_ref()
-                .is_ok_and(|answer| newcomer::is_whole(term, matching, answer))
+                .is_ok_and(|answer| newcomer::is_whole(term, committed, matching, answer))
             {
                 newcomer.end().await.map_err(|error| error.to_string())?;
-                raft.runtime_config().elect(true);
             }
+            raft.runtime_config().elect(store.may_stand());
             written(&answer)
         }
         Request::Append(rpc) => written(&raft.append_entries(rpc).await),
-        Request::Vote(_) if newcomer.is_one() => Err("a newcomer has no vote yet".to_owned()),
+        Request::Vote(rpc) if !store.may_vote_for(rpc.last_log_id) => {
+            Err("a newcomer has no vote yet".to_owned())
+        }
         Request::Vote(rpc) => {
             let rpc = as_judged(raft, store, me, rpc).await?;
             written(&raft.vote(rpc).await)
@@ -273,7 +277,8 @@ pub(super) async fn answer(
 }
 
 /// Installs a snapshot.
-pub(super) async fn answer_snapshot(raft: &Raft, body: Bytes) -> Result<Bytes, String> {
+pub(super) async fn answer_snapshot(raft: &Raft, store: &Store, body: Bytes) -> Result<Bytes, String> {
+    store.alone().end().await.map_err(|error| error.to_string())?;
     let (head, content) = without_head::<SnapshotHead>(body)?;
     let snapshot = Snapshot {
         meta: head.meta,

@@ -101,7 +101,7 @@ impl Store {
         purged = purged.filter(|_| log.end() > Offset::ZERO);
         let has_nothing = log.end() == Offset::ZERO && vote.is_none();
         let newcomer = Newcomer::open(&disk, &tasks, has_nothing)?;
-        let alone = Alone::open(&disk, &tasks)?;
+        let alone = Alone::open(&disk, &tasks, has_nothing)?;
         let reader = log.reader();
         Ok(Self {
             inner: Arc::new(Inner {
@@ -130,6 +130,16 @@ impl Store {
 
     pub(super) fn alone(&self) -> Alone {
         self.inner.alone.clone()
+    }
+
+    /// Whether this node may be elected.
+    pub(super) fn may_stand(&self) -> bool {
+        self.inner.newcomer.may_stand(self.inner.reader.end())
+    }
+
+    /// Whether it may give its vote to one whose last entry this is.
+    pub(super) fn may_vote_for(&self, last: Option<LogId>) -> bool {
+        self.inner.newcomer.may_vote_for(self.inner.reader.end(), last)
     }
 
     /// If this node led when it ended, it stands for election again. That it voted for itself stays.

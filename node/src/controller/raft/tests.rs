@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::storage::RaftLogStorage;
 use openraft::{CommittedLeaderId, EntryPayload};
 
 use super::network::Request;
@@ -34,11 +35,16 @@ async fn ask(node: &Controller, request: Request) -> Result<Bytes, String> {
 
 /// The leader sends entries, which the node takes.
 async fn append(node: &Controller, before: Option<LogId>, entries: Vec<Entry>) {
+    append_until(node, before, entries, 3).await;
+}
+
+/// The same, of a leader who has committed so much.
+async fn append_until(node: &Controller, before: Option<LogId>, entries: Vec<Entry>, committed: u64) {
     let request = AppendEntriesRequest {
         vote: Vote::new_committed(TERM, LEADER),
         prev_log_id: before,
         entries,
-        leader_commit: Some(id(TERM, 3)),
+        leader_commit: Some(id(TERM, committed)),
     };
     let answer = ask(node, Request::Append(request)).await.unwrap();
     let answer: Result<AppendEntriesResponse<NodeId>, RaftError<NodeId>> =
@@ -166,5 +172,54 @@ async fn who_was_taken_out_votes_for_those_that_stay_and_missed_it() {
         "that is less than was committed"
     );
     assert!(is_given(TERM + 2, id(TERM, 2)).await);
+    sys.tasks.cancel();
+}
+
+/// Node 1 begins as one of three, as it would again if it had lost its disk.
+#[tokio::test]
+async fn a_voter_that_begins_with_nothing_votes_at_first_for_those_that_have_nothing_either() {
+    let disk = Sys::simulated(1).disk;
+    let begin = async || {
+        let sys = Sys {
+            disk: Arc::clone(&disk),
+            ..Sys::simulated(1)
+        };
+        let options = Options {
+            voters: [1, 2, 3].map(|id| (NodeId(id), "n:1".to_owned())).into(),
+            ..Options::alone("lab", BrokerConfig::new(BTreeMap::new()), &sys)
+        };
+        (controller::start(options).await.unwrap().0, sys)
+    };
+    let is_heard = async |node: &Controller, index| {
+        let request = VoteRequest {
+            vote: Vote::new(1, NodeId(3)),
+            last_log_id: Some(id(1, index)),
+        };
+        ask(node, Request::Vote(request)).await.is_ok()
+    };
+    let (node, sys) = begin().await;
+    assert!(node.quorum.store.may_stand(), "somebody has to be elected first");
+    assert!(is_heard(&node, 15).await);
+    assert!(!is_heard(&node, 16).await, "the cluster is not new");
+
+    let first = |index| voter(TERM, index, LEADER);
+    let before = node
+        .quorum
+        .store
+        .clone()
+        .get_log_state()
+        .await
+        .unwrap()
+        .last_log_id;
+    append_until(&node, before, (1..=16).map(first).collect(), 900).await;
+    assert!(!node.quorum.store.may_stand());
+    assert!(!is_heard(&node, 15).await);
+    sys.tasks.stop(&sys.clock, Duration::from_secs(1)).await.unwrap();
+
+    let (node, sys) = begin().await;
+    assert!(!node.quorum.store.may_stand(), "half of it is not all of it");
+    append_until(&node, Some(id(TERM, 16)), vec![first(17)], 17).await;
+    assert!(node.quorum.store.may_stand());
+    assert!(is_heard(&node, 900).await);
     sys.tasks.cancel();
 }
