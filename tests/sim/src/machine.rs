@@ -153,11 +153,15 @@ impl Machine {
         self.life.is_some()
     }
 
-    /// Another machine takes its place, with an empty disk. It joins a cluster that others are.
+    /// Another machine takes its place, with an empty disk. It joins a cluster that others are; or it is started as the one before it
+    /// was, as if it were one of the first voters.
     pub(crate) fn begin_anew(&mut self) {
         assert!(self.life.is_none(), "{} is up", self.name);
         self.trace.say(format_args!("{} begins anew", self.name));
         self.disk = MemoryDisk::new(self.random.fork());
+        if self.random.one_in(2) {
+            return;
+        }
         let others = self.config.get_mut("voters");
         let others = others.expect("a node alone is never replaced");
         let own = format!("{}@", self.id);
