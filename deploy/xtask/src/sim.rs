@@ -19,6 +19,8 @@ const TEST_SEEDS: &str = "24";
 const TEST_SEEDS_TWICE: &str = "4";
 /// For the simulator: clients of transactions, groups and compacted topics, too.
 const SERVICES: &str = "--services";
+/// In the target folder.
+const BINARY: &str = "debug/headwater-sim";
 /// A bug that was put back must be found within so many seeds.
 const KNOWN_BUG_SEEDS: &str = "200";
 
@@ -104,7 +106,7 @@ fn cargo(root: &Path, target: &Path, what: &str) -> Command {
 /// Builds the simulator of one checkout; answers with its binary.
 fn build(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
     step::run("simulator", &mut cargo(root, target, "build"))?;
-    Ok(target.join("debug/headwater-sim"))
+    Ok(target.join(BINARY))
 }
 
 /// The known bugs of these names, or all.
@@ -158,7 +160,12 @@ fn find(clients: Clients, patch: &Path) -> anyhow::Result<Option<String>> {
     let mut apply = Command::new("git");
     apply.arg("apply").arg(patch).current_dir(&tree);
     step::run("put a bug back", &mut apply)?;
-    let binary = build(&tree, &scratch.join("target"))?;
+    let scratch_target = scratch.join("target");
+    let mut build = cargo(&tree, &scratch_target, "build");
+    // It is built for a few seeds: to optimise it takes longer than to run them.
+    build.args(["--config", "profile.dev.package.headwater.opt-level=0"]);
+    step::run("simulator", &mut build)?;
+    let binary = scratch_target.join(BINARY);
     let mut swarm = Command::new(binary);
     swarm.args(["swarm", "--until-found", "--seeds", KNOWN_BUG_SEEDS]);
     if clients == Clients::Services {
