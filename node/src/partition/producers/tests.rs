@@ -109,7 +109,11 @@ fn an_unknown_producer_begins_at_zero_where_there_never_was_a_record() {
         found: 3,
         expected: 0,
     };
-    assert_eq!(log.send(batch(1, 0, 3, 1)), Err(overtakes), "the first batch was refused");
+    assert_eq!(
+        log.send(batch(1, 0, 3, 1)),
+        Err(overtakes),
+        "the first batch was refused"
+    );
     assert_eq!(log.send(batch(1, 0, 0, 3)), Ok(0));
     assert_eq!(log.send(batch(1, 0, 3, 1)), Ok(3));
     assert_eq!(log.send(batch(2, 0, 7, 1)), Ok(4), "it may have been forgotten");
