@@ -19,8 +19,6 @@ const TEST_SEEDS: &str = "24";
 const TEST_SEEDS_TWICE: &str = "4";
 /// For the simulator: clients of transactions, groups and compacted topics, too.
 const SERVICES: &str = "--services";
-/// In the target folder.
-const BINARY: &str = "debug/headwater-sim";
 /// A bug that was put back must be found within so many seeds.
 const KNOWN_BUG_SEEDS: &str = "200";
 
@@ -55,7 +53,7 @@ impl Clients {
 }
 
 fn start(words: &[&str]) -> anyhow::Result<()> {
-    let binary = build(&place::root(), &target())?;
+    let binary = build(&place::root(), &target(), &[])?;
     let status = Command::new(binary).args(words).status()?;
     ensure!(status.success(), "the simulator found something");
     Ok(())
@@ -75,7 +73,7 @@ pub(crate) fn test() -> anyhow::Result<Totals> {
     let mut unit = cargo(&place::root(), &target(), "test");
     let (output, succeeded) = step::run_and_read("simulator, unit", &mut unit)?;
     sum += totals::of_cargo(&output).seen(succeeded);
-    let binary = build(&place::root(), &target())?;
+    let binary = build(&place::root(), &target(), &[])?;
     for words in [
         ["meta", "--seeds", TEST_SEEDS_TWICE],
         ["swarm", "--seeds", TEST_SEEDS],
@@ -104,9 +102,9 @@ fn cargo(root: &Path, target: &Path, what: &str) -> Command {
 }
 
 /// Builds the simulator of one checkout; answers with its binary.
-fn build(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
-    step::run("simulator", &mut cargo(root, target, "build"))?;
-    Ok(target.join(BINARY))
+fn build(root: &Path, target: &Path, options: &[&str]) -> anyhow::Result<PathBuf> {
+    step::run("simulator", cargo(root, target, "build").args(options))?;
+    Ok(target.join("debug/headwater-sim"))
 }
 
 /// The known bugs of these names, or all.
@@ -160,12 +158,9 @@ fn find(clients: Clients, patch: &Path) -> anyhow::Result<Option<String>> {
     let mut apply = Command::new("git");
     apply.arg("apply").arg(patch).current_dir(&tree);
     step::run("put a bug back", &mut apply)?;
-    let scratch_target = scratch.join("target");
-    let mut build = cargo(&tree, &scratch_target, "build");
     // It is built for a few seeds: to optimise it takes longer than to run them.
-    build.args(["--config", "profile.dev.package.headwater.opt-level=0"]);
-    step::run("simulator", &mut build)?;
-    let binary = scratch_target.join(BINARY);
+    let unoptimised = ["--config", "profile.dev.package.headwater.opt-level=0"];
+    let binary = build(&tree, &scratch.join("target"), &unoptimised)?;
     let mut swarm = Command::new(binary);
     swarm.args(["swarm", "--until-found", "--seeds", KNOWN_BUG_SEEDS]);
     if clients == Clients::Services {
