@@ -44,19 +44,17 @@ impl Mark {
 
     /// Makes it, durably.
     pub(super) async fn set(&self, content: &'static [u8]) -> io::Result<()> {
-        let (mark, tasks) = (self.clone(), &self.tasks);
-        let done = tasks.blocking("set mark", move || mark.set_waiting(content));
-        done.await.unwrap_or_else(|_| Err(died()))
+        self.blocking("set mark", |mark| mark.set_waiting(content)).await
     }
 
     /// Makes it. A crash may undo that until something in its folder is synced.
     pub(super) async fn touch(&self) -> io::Result<()> {
-        let (mark, tasks) = (self.clone(), &self.tasks);
-        let made = move || mark.disk.open(mark.file, Open::Create).map(drop);
-        let done = tasks.blocking("touch mark", made);
-        done.await.unwrap_or_else(|_| Err(died()))?;
-        self.is_set.store(true, Ordering::Release);
-        Ok(())
+        let make = |mark: &Self| {
+            mark.disk.open(mark.file, Open::Create)?;
+            mark.is_set.store(true, Ordering::Release);
+            Ok(())
+        };
+        self.blocking("touch mark", make).await
     }
 
     /// Waits for the disk.
@@ -71,9 +69,7 @@ impl Mark {
         if !self.is_set() {
             return Ok(false);
         }
-        let (mark, tasks) = (self.clone(), &self.tasks);
-        let done = tasks.blocking("clear mark", move || mark.clear_waiting());
-        done.await.unwrap_or_else(|_| Err(died()))?;
+        self.blocking("clear mark", Self::clear_waiting).await?;
         Ok(true)
     }
 
@@ -85,8 +81,14 @@ impl Mark {
         self.is_set.store(false, Ordering::Release);
         Ok(())
     }
-}
 
-fn died() -> io::Error {
-    io::Error::other("the thread died")
+    async fn blocking(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let mark = self.clone();
+        let done = self.tasks.blocking(name, move || work(&mark)).await;
+        done.unwrap_or_else(|_| Err(io::Error::other("the thread died")))
+    }
 }
