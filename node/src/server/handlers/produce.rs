@@ -104,7 +104,6 @@ async fn submit_topic(
         partition_data,
         ..
     } = data;
-    let by_id = (context.version >= 13).then(|| TopicId::from(topic_id));
     let mut partition_responses = Vec::with_capacity(partition_data.len());
     let mut pending = Vec::with_capacity(partition_data.len());
     for PartitionProduceData { index, records, .. } in partition_data {
@@ -112,7 +111,7 @@ async fn submit_topic(
         *bytes += records.len();
         let submitted = match acks {
             None => Err(refused(index, ErrorCode::INVALID_REQUIRED_ACKS)),
-            Some(acks) => match partition_of(context, &name, by_id, index).await {
+            Some(acks) => match partition_of(context, &name, topic_id.into(), index).await {
                 Ok(partition) => submit(context, &partition, index, records, acks, transactional_id).await,
                 Err(code) => Err(refused(index, code)),
             },
@@ -139,29 +138,26 @@ async fn submit_topic(
     Topic { response, pending }
 }
 
-/// The partition that a batch is for, by the topic's id if there is one.
+/// The partition that a batch is for.
 async fn partition_of(
     context: &Context,
     name: &Str,
-    id: Option<TopicId>,
+    id: TopicId,
     index: i32,
 ) -> Result<Partition, ErrorCode> {
     let services = context.services();
-    let opened = || match id {
-        Some(id) => services.registry.get_by_id(id, PartitionIndex(index)),
-        None => services.registry.get(name, PartitionIndex(index)),
+    let by_id = context.version >= 13;
+    let opened = || match by_id {
+        true => services.registry.get_by_id(id, PartitionIndex(index)),
+        false => services.registry.get(name, PartitionIndex(index)),
     };
     if let Some(partition) = opened() {
         return Ok(partition);
     }
     let image = services.view.image();
-    let topic = match id {
-        Some(id) => image.topic_by_id(id),
-        None => image.topic(name),
-    };
-    let code = match (topic, id) {
-        (None, Some(_)) => ErrorCode::UNKNOWN_TOPIC_ID,
-        (topic, _) => errors::absent(topic.map(Arc::as_ref), index, services.node_id()),
+    let code = match topic_of(&image, name, id) {
+        None if by_id => ErrorCode::UNKNOWN_TOPIC_ID,
+        topic => errors::absent(topic.map(Arc::as_ref), index, services.node_id()),
     };
     if code == ErrorCode::LEADER_NOT_AVAILABLE {
         // Refused, it could be overtaken by what its client has sent behind it.
