@@ -33,17 +33,8 @@ const MESSAGES_DIR: &str = "sdk/protocol/src/kafka";
 const FILLERS_DIR: &str = "sdk/protocol/tests/golden/fill";
 const VECTORS_DIR: &str = "tests/golden/kafka";
 
-/// APIs of brokers that are left out: the share groups' state store, streams groups.
-const LEFT_OUT: [&str; 8] = [
-    "InitializeShareGroupState",
-    "ReadShareGroupState",
-    "WriteShareGroupState",
-    "DeleteShareGroupState",
-    "ReadShareGroupStateSummary",
-    "StreamsGroupHeartbeat",
-    "StreamsGroupDescribe",
-    "Envelope",
-];
+/// APIs of brokers that are left out: streams groups.
+const LEFT_OUT: [&str; 3] = ["StreamsGroupHeartbeat", "StreamsGroupDescribe", "Envelope"];
 /// APIs that Kafka's brokers do not listen to and ours do.
 const ADDED: [&str; 1] = ["AlterPartition"];
 

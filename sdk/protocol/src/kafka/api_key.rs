@@ -76,6 +76,11 @@ pub enum ApiKey {
     ShareAcknowledge = 79,
     AddRaftVoter = 80,
     RemoveRaftVoter = 81,
+    InitializeShareGroupState = 83,
+    ReadShareGroupState = 84,
+    WriteShareGroupState = 85,
+    DeleteShareGroupState = 86,
+    ReadShareGroupStateSummary = 87,
     DescribeShareGroupOffsets = 90,
     AlterShareGroupOffsets = 91,
     DeleteShareGroupOffsets = 92,
@@ -103,7 +108,7 @@ const fn row(key: ApiKey, name: &'static str, versions: RangeInclusive<i16>, fir
 }
 
 /// In ascending order of keys.
-static ROWS: [Row; 71] = [
+static ROWS: [Row; 76] = [
     row(ApiKey::Produce, "Produce", 3..=13, 9),
     row(ApiKey::Fetch, "Fetch", 4..=18, 12),
     row(ApiKey::ListOffsets, "ListOffsets", 1..=11, 6),
@@ -212,6 +217,21 @@ static ROWS: [Row; 71] = [
     row(ApiKey::ShareAcknowledge, "ShareAcknowledge", 1..=2, 0),
     row(ApiKey::AddRaftVoter, "AddRaftVoter", 0..=1, 0),
     row(ApiKey::RemoveRaftVoter, "RemoveRaftVoter", 0..=0, 0),
+    row(
+        ApiKey::InitializeShareGroupState,
+        "InitializeShareGroupState",
+        0..=0,
+        0,
+    ),
+    row(ApiKey::ReadShareGroupState, "ReadShareGroupState", 0..=0, 0),
+    row(ApiKey::WriteShareGroupState, "WriteShareGroupState", 0..=1, 0),
+    row(ApiKey::DeleteShareGroupState, "DeleteShareGroupState", 0..=0, 0),
+    row(
+        ApiKey::ReadShareGroupStateSummary,
+        "ReadShareGroupStateSummary",
+        0..=1,
+        0,
+    ),
     row(
         ApiKey::DescribeShareGroupOffsets,
         "DescribeShareGroupOffsets",

@@ -25,6 +25,7 @@ mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_share_group_offsets;
+mod delete_share_group_state;
 mod delete_topics;
 mod describe_acls;
 mod describe_client_quotas;
@@ -49,6 +50,7 @@ mod header;
 mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod initialize_share_group_state;
 mod join_group;
 mod leave_group;
 mod list_config_resources;
@@ -63,6 +65,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod push_telemetry;
+mod read_share_group_state;
+mod read_share_group_state_summary;
 mod remove_raft_voter;
 mod renew_delegation_token;
 mod sasl_authenticate;
@@ -75,6 +79,7 @@ mod sync_group;
 mod txn_offset_commit;
 mod unregister_broker;
 mod update_features;
+mod write_share_group_state;
 mod write_txn_markers;
 
 pub(crate) fn apis() -> Vec<Api> {
@@ -163,6 +168,15 @@ pub(crate) fn apis() -> Vec<Api> {
         Api::of::<kafka::share_acknowledge::ShareAcknowledgeRequest>("share_acknowledge"),
         Api::of::<kafka::add_raft_voter::AddRaftVoterRequest>("add_raft_voter"),
         Api::of::<kafka::remove_raft_voter::RemoveRaftVoterRequest>("remove_raft_voter"),
+        Api::of::<kafka::initialize_share_group_state::InitializeShareGroupStateRequest>(
+            "initialize_share_group_state",
+        ),
+        Api::of::<kafka::read_share_group_state::ReadShareGroupStateRequest>("read_share_group_state"),
+        Api::of::<kafka::write_share_group_state::WriteShareGroupStateRequest>("write_share_group_state"),
+        Api::of::<kafka::delete_share_group_state::DeleteShareGroupStateRequest>("delete_share_group_state"),
+        Api::of::<kafka::read_share_group_state_summary::ReadShareGroupStateSummaryRequest>(
+            "read_share_group_state_summary",
+        ),
         Api::of::<kafka::describe_share_group_offsets::DescribeShareGroupOffsetsRequest>(
             "describe_share_group_offsets",
         ),
