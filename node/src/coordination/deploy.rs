@@ -2,7 +2,7 @@
 
 use super::topic::{OwnTopic, Unavailable, partition_of};
 use crate::controller::Controller;
-use crate::metadata::{Delta, Image, View};
+use crate::metadata::{Delta, Image, Topic, View};
 use crate::partition::{Partition, Registry};
 use crate::sys::Sys;
 use crate::sys::mailbox::{Mailbox, Sender, mailbox};
@@ -45,7 +45,7 @@ pub trait Post: Send + Sync + 'static {
     fn epoch(handle: &Self::Handle) -> LeaderEpoch;
 
     /// Topics were deleted.
-    fn topics_removed(&self, _handle: &Self::Handle, _names: &[Arc<str>]) {}
+    fn topics_removed(&self, _handle: &Self::Handle, _topics: &[Arc<Topic>]) {}
 }
 
 /// What the coordinators of a node work with.
@@ -356,9 +356,8 @@ impl<P: Post> Reconciler<P> {
         if removed.is_empty() {
             return;
         }
-        let names: Vec<Arc<str>> = removed.iter().map(|topic| Arc::clone(&topic.name)).collect();
         for handle in self.deployment.all().values() {
-            self.post.topics_removed(handle, &names);
+            self.post.topics_removed(handle, &removed);
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::coordinator::{Coordinator, Handle, Means, Meters};
 use crate::config::GroupConfig;
 use crate::coordination::Post;
-use crate::metadata::View;
 use crate::metadata::topic::OFFSETS_TOPIC;
+use crate::metadata::{Topic, View};
 use crate::partition::Partition;
 use crate::sys::Sys;
 use futures_util::future::BoxFuture;
@@ -49,7 +49,7 @@ impl Post for GroupPost {
     }
 
     /// What was committed of a topic that is gone is of no use.
-    fn topics_removed(&self, handle: &Handle, names: &[Arc<str>]) {
-        handle.forget_topics(&names.iter().cloned().collect());
+    fn topics_removed(&self, handle: &Handle, topics: &[Arc<Topic>]) {
+        handle.forget_topics(&topics.iter().map(|topic| Arc::clone(&topic.name)).collect());
     }
 }
