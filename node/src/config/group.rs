@@ -92,6 +92,24 @@ pub(super) const PROPERTIES: &[ServerProperty] = &[
         "uniform,range",
         "How partitions may be dealt out among such members; the first one where they do not say.",
     ),
+    node(
+        "group.share.session.timeout.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "45000",
+        "How long a member of a share group (KIP-932) may be silent before it is taken for gone.",
+    ),
+    node(
+        "group.share.heartbeat.interval.ms",
+        Kind::Ms { min: 1, max: INT_MAX },
+        "5000",
+        "How often such a member is to be heard of.",
+    ),
+    node(
+        "group.share.max.size",
+        Kind::Number { min: 1, max: INT_MAX },
+        "200",
+        "How many members a share group may have.",
+    ),
 ];
 
 /// How consumer groups are run, and the topic that holds their offsets.
@@ -110,6 +128,9 @@ pub struct GroupConfig {
     pub consumer_session_timeout: Duration,
     pub heartbeat_interval: Duration,
     pub consumer_size_max: usize,
+    pub share_session_timeout: Duration,
+    pub share_heartbeat_interval: Duration,
+    pub share_size_max: usize,
     /// By the names that clients know.
     pub assignors: Vec<String>,
 }
@@ -135,6 +156,9 @@ impl GroupConfig {
             consumer_session_timeout: ms("group.consumer.session.timeout.ms"),
             heartbeat_interval: ms("group.consumer.heartbeat.interval.ms"),
             consumer_size_max: count("group.consumer.max.size"),
+            share_session_timeout: ms("group.share.session.timeout.ms"),
+            share_heartbeat_interval: ms("group.share.heartbeat.interval.ms"),
+            share_size_max: count("group.share.max.size"),
             assignors: broker
                 .value("group.consumer.assignors")
                 .split(',')

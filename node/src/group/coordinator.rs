@@ -397,8 +397,9 @@ impl Coordinator {
     }
 
     fn show_groups(&self) {
-        let consumers = self.state.consumer_group_count();
-        self.status.show_groups(self.state.group_count(), consumers);
+        let (consumers, sharers) = (self.state.consumer_group_count(), self.state.share_group_count());
+        self.status
+            .show_groups(self.state.group_count(), consumers, sharers);
     }
 
     fn call(&mut self, reply: Reply) -> CallId {
@@ -466,6 +467,9 @@ fn settings(config: &GroupConfig) -> Settings {
         consumer_session_timeout: config.consumer_session_timeout,
         heartbeat_interval: config.heartbeat_interval,
         consumer_size_max: config.consumer_size_max,
+        share_session_timeout: config.share_session_timeout,
+        share_heartbeat_interval: config.share_heartbeat_interval,
+        share_size_max: config.share_size_max,
         assignors: config
             .assignors
             .iter()

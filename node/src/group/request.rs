@@ -1,10 +1,12 @@
 //! What a group is asked for, and what it answers: values without wire formats.
 
 mod consumer;
+mod share;
 
 pub use consumer::{
     Assignment, Assignor, ConsumerDescription, ConsumerHeartbeat, DescribedConsumer, Epoch, Reconciled,
 };
+pub use share::{DescribedSharer, SHARE_ASSIGNOR, ShareDescription, ShareHeartbeat};
 
 use super::error::GroupError;
 use crate::partition::Verified;
@@ -208,6 +210,7 @@ impl Stage {
 pub enum GroupKind {
     Classic,
     Consumer,
+    Share,
 }
 
 impl GroupKind {
@@ -216,6 +219,7 @@ impl GroupKind {
         match self {
             Self::Classic => "classic",
             Self::Consumer => "consumer",
+            Self::Share => "share",
         }
     }
 }

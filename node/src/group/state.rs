@@ -15,6 +15,7 @@ mod offsets;
 mod pending;
 mod rebalance;
 mod records;
+mod share;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use headwater_protocol::ids::Offset;
 use offsets::Committing;
 use pending::Pending;
 use records::Moved;
+use share::Sharing;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,9 @@ pub(crate) struct Settings {
     pub(crate) consumer_session_timeout: Duration,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) consumer_size_max: usize,
+    pub(crate) share_session_timeout: Duration,
+    pub(crate) share_heartbeat_interval: Duration,
+    pub(crate) share_size_max: usize,
     /// The first one is for groups whose members do not care.
     pub(crate) assignors: Vec<Assignor>,
 }
@@ -113,6 +118,8 @@ enum Undertaking {
     },
     /// Members of the consumer protocol, and what they may have.
     Reconciling(Reconciling),
+    /// Members of a share group, and what they are to read.
+    Sharing(Sharing),
     /// Nothing is left of the consumer protocol in the group.
     ConsumersEnded {
         group: Name,
@@ -176,6 +183,7 @@ impl State {
                 self.expect_heartbeat(&name, member, now);
             }
             self.keep_time(&name, now);
+            self.keep_sharers_time(&name, now);
             if is_over_full {
                 self.prepare_rebalance(&name, now);
             }
@@ -201,6 +209,7 @@ impl State {
                 Due::Promise(group, member) => self.promise_is_due(&group, &member, now),
                 Due::ConsumerSession(group, member) => self.consumer_session_is_due(&group, &member, now),
                 Due::Revocation(group, member) => self.revocation_is_due(&group, &member, now),
+                Due::ShareSession(group, member) => self.share_session_is_due(&group, &member, now),
                 Due::Retention => self.retention_is_due(now),
             }
         }
@@ -238,6 +247,7 @@ impl State {
                 Err(_) => tracing::warn!(%group, "that the group is empty could not be written"),
             },
             Undertaking::Reconciling(reconciling) => self.reconciling_is_done(reconciling, result, now),
+            Undertaking::Sharing(sharing) => self.sharing_is_done(sharing, result, now),
             Undertaking::ConsumersEnded { group } if result.is_err() => {
                 // Whoever reads the log knows by the members which protocol it is.
                 tracing::warn!(%group, "that the consumer protocol has ended could not be written");

@@ -5,6 +5,7 @@
 
 mod consumer;
 mod format;
+mod share;
 
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,10 @@ pub(crate) use consumer::{
     ConsumerKey, ConsumerMember, ConsumerMetadata, CurrentAssignment, MemberStage, ResolvedRegex,
     RestoredConsumers, current_record, member_record, metadata_record, regex_record, target_record,
     targets_record, tombstone,
+};
+pub(crate) use share::{
+    CurrentShare, RestoredSharers, ShareKey, ShareMember, ShareMetadata, share_current_record,
+    share_member_record, share_metadata_record, share_target_record, share_targets_record,
 };
 
 use super::request::{Committed, Generation, Name, TopicPartition};
@@ -164,6 +169,8 @@ pub(crate) struct RestoredGroup {
     pub(crate) metadata: Option<(GroupMetadata, Bytes)>,
     /// What the consumer protocol has of it.
     pub(crate) consumers: RestoredConsumers,
+    /// What it is as a share group.
+    pub(crate) sharers: RestoredSharers,
     pub(crate) offsets: BTreeMap<TopicPartition, Committed>,
 }
 
@@ -270,6 +277,13 @@ impl Replay {
                 let group = key.string()?;
                 let restored = self.groups.entry(group.clone()).or_default();
                 let folded = restored.consumers.fold(version, &mut key, value);
+                self.forget(&group, |_| {});
+                folded?;
+            }
+            version if share::is_ours(version) => {
+                let group = key.string()?;
+                let restored = self.groups.entry(group.clone()).or_default();
+                let folded = restored.sharers.fold(version, &mut key, value);
                 self.forget(&group, |_| {});
                 folded?;
             }

@@ -231,6 +231,8 @@ apis! {
     PushTelemetry => push_telemetry late;
     ListConfigResources => list_config_resources late;
     DescribeTopicPartitions => describe_topic_partitions late;
+    ShareGroupHeartbeat => share_group_heartbeat late;
+    ShareGroupDescribe => share_group_describe late;
     AddRaftVoter => add_raft_voter late;
     RemoveRaftVoter => remove_raft_voter late;
 }

@@ -50,6 +50,8 @@ pub(super) mod produce;
 pub(super) mod push_telemetry;
 mod refusal;
 pub(super) mod remove_raft_voter;
+pub(super) mod share_group_describe;
+pub(super) mod share_group_heartbeat;
 pub(super) mod sync_group;
 mod transactions;
 pub(super) mod txn_offset_commit;

@@ -53,6 +53,7 @@ families! {
     Gauge GROUP_COORDINATORS "headwater_group_coordinators" [] "Partitions of the offsets topic whose groups this node coordinates.";
     Gauge GROUPS "headwater_groups" [] "Groups that this node coordinates.";
     Gauge CONSUMER_GROUPS "headwater_consumer_groups" [] "Those of them whose members use the consumer protocol (KIP-848).";
+    Gauge SHARE_GROUPS "headwater_share_groups" [] "Those of them that are share groups (KIP-932).";
     Gauge TRANSACTION_COORDINATORS "headwater_transaction_coordinators" [] "Partitions of the transactions' topic whose transactional ids this node coordinates.";
     Gauge TRANSACTIONAL_IDS "headwater_transactional_ids" [] "Transactional ids that this node coordinates.";
     Counter GROUP_COMMITS "headwater_group_commits_total" [] "Requests to commit offsets.";

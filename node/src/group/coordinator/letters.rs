@@ -4,7 +4,8 @@ use super::Coordinator;
 use crate::group::error::GroupError;
 use crate::group::request::{
     Commit, ConsumerDescription, ConsumerHeartbeat, Description, Epoch, Heartbeat, Identity, Join, Joined,
-    Listed, Name, Offsets, PerPartition, Reconciled, SyncGroup, Synced, TopicPartition,
+    Listed, Name, Offsets, PerPartition, Reconciled, ShareDescription, ShareHeartbeat, SyncGroup, Synced,
+    TopicPartition,
 };
 use crate::group::state::Answer;
 use crate::sys::mailbox::Sender;
@@ -68,6 +69,14 @@ pub(in crate::group) enum Letter {
         group: Name,
         reply: oneshot::Sender<Result<Option<ConsumerDescription>, GroupError>>,
     },
+    ShareHeartbeat {
+        beat: ShareHeartbeat,
+        reply: oneshot::Sender<Result<Reconciled, GroupError>>,
+    },
+    DescribeSharers {
+        group: Name,
+        reply: oneshot::Sender<Result<Option<ShareDescription>, GroupError>>,
+    },
     /// Topics were deleted; by now there may be others of their names.
     ForgetTopics(BTreeSet<Name>),
 }
@@ -104,6 +113,7 @@ pub(super) struct Status {
     groups: AtomicUsize,
     /// Those of them that use the consumer protocol.
     consumer_groups: AtomicUsize,
+    share_groups: AtomicUsize,
     /// Counted up when it is open.
     opened: watch::Sender<u64>,
 }
@@ -114,6 +124,7 @@ impl Status {
             is_open: AtomicBool::new(false),
             groups: AtomicUsize::new(0),
             consumer_groups: AtomicUsize::new(0),
+            share_groups: AtomicUsize::new(0),
             opened,
         }
     }
@@ -124,9 +135,10 @@ impl Status {
         self.opened.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn show_groups(&self, all: usize, consumers: usize) {
+    pub(super) fn show_groups(&self, all: usize, consumers: usize, sharers: usize) {
         self.groups.store(all, Ordering::Relaxed);
         self.consumer_groups.store(consumers, Ordering::Relaxed);
+        self.share_groups.store(sharers, Ordering::Relaxed);
     }
 }
 
@@ -163,6 +175,10 @@ impl Handle {
 
     pub(in crate::group) fn consumer_group_count(&self) -> usize {
         self.status.consumer_groups.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::group) fn share_group_count(&self) -> usize {
+        self.status.share_groups.load(Ordering::Relaxed)
     }
 
     /// Asks, and waits for the answer. A coordinator that ends answers nobody: another one is to be looked for.
@@ -246,6 +262,13 @@ impl Coordinator {
             }
             Letter::DescribeConsumers { group, reply } => {
                 drop(reply.send(self.state.describe_consumers(&group)));
+            }
+            Letter::ShareHeartbeat { beat, reply } => {
+                let call = self.call(Reply::Reconcile(reply));
+                self.state.share_heartbeat(now, call, beat);
+            }
+            Letter::DescribeSharers { group, reply } => {
+                drop(reply.send(self.state.describe_sharers(&group)));
             }
             Letter::List { reply } => drop(reply.send(self.state.list())),
             Letter::ForgetTopics(names) => self.state.forget_topics(|topic| !names.contains(topic)),

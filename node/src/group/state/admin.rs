@@ -14,7 +14,7 @@ impl State {
 
     pub(crate) fn describe(&self, name: &str) -> Option<Description> {
         let group = self.groups.get(name);
-        let classic = group.filter(|group| group.consumer_group().is_none());
+        let classic = group.filter(|group| group.consumer_group().is_none() && group.sharers.is_none());
         classic.map(Group::described)
     }
 
@@ -68,6 +68,9 @@ impl State {
         wanted: &[TopicPartition],
     ) -> Result<(), GroupError> {
         let group = self.living(name)?.ok_or(GroupError::GroupNotFound)?;
+        if group.sharers.is_some() {
+            return Err(GroupError::OtherProtocol);
+        }
         let is_used = |partition: &TopicPartition| {
             if group.consumers.is_some() {
                 return group.subscribes_to(&partition.topic);

@@ -18,14 +18,14 @@ use super::super::store::{
     ResolvedRegex, RestoredConsumers,
 };
 pub(super) use admin::Committer;
+pub(super) use assignor::{Subscriber, assign};
 use headwater_protocol::ids::{PartitionIndex, TopicId};
 pub(super) use queue::Reconciling;
 use queue::Wish;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use timers::{Revocation, Session};
-use topics::Looked;
-pub(super) use topics::Topics;
+pub(super) use topics::{Looked, Topics};
 
 /// What a group has beside its offsets while its members use the consumer protocol.
 #[derive(Debug, Default)]

@@ -18,6 +18,8 @@ pub(super) enum Due {
     ConsumerSession(Name, Name),
     /// A member of the consumer protocol may not have given up what it had to.
     Revocation(Name, Name),
+    /// A member of a share group may have been silent for too long.
+    ShareSession(Name, Name),
     /// Old offsets are looked for.
     Retention,
 }

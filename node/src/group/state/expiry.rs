@@ -48,6 +48,7 @@ impl State {
         let group = self.group(name);
         let is_left = has_pending
             || !group.is_empty()
+            || group.sharers.is_some()
             || !group.promised.is_empty()
             || !group.committing.is_empty()
             || offsets.len() < group.offsets.len();

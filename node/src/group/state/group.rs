@@ -5,9 +5,10 @@ use super::super::request::{
     Committed, DescribedMember, Description, Generation, GroupKind, JoinedMember, Listed, Name, Stage,
     TopicPartition,
 };
-use super::super::store::{GroupMetadata, RestoredConsumers, RestoredGroup};
+use super::super::store::{GroupMetadata, RestoredConsumers, RestoredGroup, RestoredSharers};
 use super::consumer::Consumers;
 use super::member::Member;
+use super::share::Sharers;
 use bytes::Bytes;
 use headwater_protocol::consumer_protocol::{PROTOCOL_TYPE, Subscription};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ pub(super) enum Phase {
 /// - A group with members has a leader, and a group in `Completing` or `Stable` a protocol that all support.
 /// - `promised` and `members` have no id in common.
 /// - With `consumers` it has the offsets beside it, and is `Empty` for the classic protocol.
+/// - With `sharers` it has nothing beside it, and is `Empty` for the classic protocol.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: Name,
@@ -64,6 +66,8 @@ pub(super) struct Group {
     pub(super) value: Option<Bytes>,
     /// Set while its members use the consumer protocol.
     pub(super) consumers: Option<Box<Consumers>>,
+    /// Set while it is a share group.
+    pub(super) sharers: Option<Box<Sharers>>,
 }
 
 impl Group {
@@ -88,6 +92,7 @@ impl Group {
             is_dying: false,
             value: None,
             consumers: None,
+            sharers: None,
         }
     }
 
@@ -96,6 +101,10 @@ impl Group {
             offsets: kept.offsets,
             ..Self::new(name)
         };
+        if kept.sharers != RestoredSharers::default() {
+            group.sharers = Some(Box::new(Sharers::restored(kept.sharers)));
+            return group;
+        }
         // One that has become of the classic protocol has no members of the other one, whatever is left of that.
         let is_classic = kept.metadata.is_some() && kept.consumers.members.is_empty();
         if kept.consumers != RestoredConsumers::default() && !is_classic {
@@ -134,6 +143,7 @@ impl Group {
                 .consumers
                 .as_ref()
                 .is_none_or(|consumers| consumers.is_empty())
+            && self.sharers.as_ref().is_none_or(|sharers| sharers.is_empty())
     }
 
     pub(super) fn insert(&mut self, member: Member) {
@@ -277,7 +287,11 @@ impl Group {
     pub(super) fn stage(&self) -> Stage {
         match self.phase {
             _ if self.is_dying => Stage::Dead,
-            Phase::Empty => self.consumer_group().map_or(Stage::Empty, |group| group.stage()),
+            Phase::Empty => match (self.consumer_group(), self.share_group()) {
+                (Some(group), _) => group.stage(),
+                (None, Some(group)) => group.stage(),
+                (None, None) => Stage::Empty,
+            },
             Phase::Preparing { .. } => Stage::PreparingRebalance,
             Phase::Completing => Stage::CompletingRebalance,
             Phase::Stable => Stage::Stable,
@@ -285,18 +299,21 @@ impl Group {
     }
 
     pub(super) fn listed(&self) -> Listed {
-        let is_classic = self.consumer_group().is_none();
+        let kind = if self.consumer_group().is_some() {
+            GroupKind::Consumer
+        } else if self.sharers.is_some() {
+            GroupKind::Share
+        } else {
+            GroupKind::Classic
+        };
         Listed {
             group: self.name.clone(),
-            kind: if is_classic {
-                GroupKind::Classic
-            } else {
-                GroupKind::Consumer
-            },
+            kind,
             stage: self.stage(),
-            protocol_type: match &self.protocol_type {
-                _ if !is_classic => Name::from(PROTOCOL_TYPE),
-                kind => kind.clone().unwrap_or_default(),
+            protocol_type: match kind {
+                GroupKind::Consumer => Name::from(PROTOCOL_TYPE),
+                GroupKind::Share => Name::from(kind.name()),
+                GroupKind::Classic => self.protocol_type.clone().unwrap_or_default(),
             },
         }
     }

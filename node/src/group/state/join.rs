@@ -44,6 +44,9 @@ impl State {
             self.add_group(Group::new(name.clone()), now);
             return self.join_new(now, call, join, fresh);
         };
+        if group.sharers.is_some() {
+            return Err(GroupError::InconsistentProtocol);
+        }
         if group.consumers.is_some() {
             if join.protocol_type.is_empty() || join.protocols.is_empty() {
                 return Err(GroupError::InconsistentProtocol);

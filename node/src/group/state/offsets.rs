@@ -32,6 +32,7 @@ impl State {
     fn try_commit(&mut self, now: Now, call: CallId, commit: &Commit) -> Result<(), GroupError> {
         let name = &commit.who.group;
         match self.living(name)? {
+            Some(group) if group.sharers.is_some() => return Err(GroupError::OtherProtocol),
             Some(group) if group.consumers.is_some() => check_consumer(group, commit)?,
             Some(group) => {
                 // In a transaction, a client of old names no member and no generation; its epoch fences it (KIP-447).
@@ -153,6 +154,7 @@ impl State {
                 && group.committing.is_empty()
                 && group.value.is_none()
                 && group.consumers.is_none()
+                && group.sharers.is_none()
                 && !group.is_dying
         };
         if self.groups.get(name).is_some_and(is_bare) && !self.pending.concerns(name) {

@@ -6,6 +6,7 @@ use super::super::store::{self, GroupRecord};
 use super::consumer::ConsumerGroup;
 use super::group::Group;
 use super::member::Member;
+use super::share::ShareGroup;
 use super::{Answer, CallId, State};
 use bytes::Bytes;
 
@@ -59,14 +60,17 @@ impl Group {
         let offsets = offsets.map(|(partition, committed)| offset_bytes(&self.name, partition, committed));
         let consumers = self.consumer_group();
         let consumers = consumers.map_or(0, |group| group.live_bytes(&self.name));
-        self.value_bytes() + consumers + offsets.sum::<usize>()
+        let sharers = self.share_group();
+        let sharers = sharers.map_or(0, |group| group.live_bytes(&self.name));
+        self.value_bytes() + consumers + sharers + offsets.sum::<usize>()
     }
 
     /// The records after which the log has nothing of it but offsets.
     pub(super) fn tombstones(&self) -> Vec<GroupRecord> {
-        match self.consumer_group() {
-            Some(group) => group.tombstones(&self.name),
-            None => vec![store::group_tombstone(&self.name)],
+        match (self.consumer_group(), self.share_group()) {
+            (Some(group), _) => group.tombstones(&self.name),
+            (None, Some(group)) => group.tombstones(&self.name),
+            (None, None) => vec![store::group_tombstone(&self.name)],
         }
     }
 }
@@ -108,7 +112,10 @@ impl State {
             let offsets = group.offsets.iter();
             let consumers = group.consumer_group();
             let consumers = consumers.map(|it| it.records_since(&ConsumerGroup::default(), &group.name));
-            itself.into_iter().chain(consumers.into_iter().flatten()).chain(
+            let sharers = group.share_group();
+            let sharers = sharers.map(|it| it.records_since(&ShareGroup::default(), &group.name));
+            let members = consumers.into_iter().chain(sharers).flatten();
+            itself.into_iter().chain(members).chain(
                 offsets.map(|(partition, committed)| store::offset_record(&group.name, partition, committed)),
             )
         })

@@ -6,6 +6,7 @@ mod consumers_random;
 mod members;
 mod random;
 mod rebalances;
+mod sharers;
 mod statics;
 
 use super::super::request::{
@@ -36,6 +37,9 @@ fn settings() -> Settings {
         consumer_session_timeout: SESSION,
         heartbeat_interval: Duration::from_secs(5),
         consumer_size_max: 100,
+        share_session_timeout: SESSION,
+        share_heartbeat_interval: Duration::from_secs(5),
+        share_size_max: 3,
         assignors: vec![Assignor::Uniform, Assignor::Range],
     }
 }

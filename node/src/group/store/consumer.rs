@@ -203,7 +203,7 @@ pub(crate) fn regex_record(group: &str, regex: &Name, resolved: &ResolvedRegex) 
     record(group, &ConsumerKey::Regex(regex), value)
 }
 
-fn write_assignment(value: &mut Writer, assignment: &Assignment) {
+pub(super) fn write_assignment(value: &mut Writer, assignment: &Assignment) {
     value.count(assignment.topics().len());
     for (topic, indexes) in assignment.topics() {
         value.uuid(topic.bytes());
@@ -278,7 +278,7 @@ impl RestoredConsumers {
     }
 }
 
-fn put<T>(all: &mut BTreeMap<Name, T>, key: Name, value: Option<T>) {
+pub(super) fn put<T>(all: &mut BTreeMap<Name, T>, key: Name, value: Option<T>) {
     match value {
         Some(value) => drop(all.insert(key, value)),
         None => drop(all.remove(&key)),
@@ -307,12 +307,12 @@ fn read_member(value: &mut Reader<'_>) -> Result<ConsumerMember, Malformed> {
     })
 }
 
-fn read_names(value: &mut Reader<'_>) -> Result<BTreeSet<Name>, Malformed> {
+pub(super) fn read_names(value: &mut Reader<'_>) -> Result<BTreeSet<Name>, Malformed> {
     let count = value.count()?;
     (0..count).map(|_| value.string()).collect()
 }
 
-fn read_assignment(value: &mut Reader<'_>) -> Result<Assignment, Malformed> {
+pub(super) fn read_assignment(value: &mut Reader<'_>) -> Result<Assignment, Malformed> {
     let mut assignment = Assignment::default();
     for _ in 0..value.count()? {
         let topic = TopicId(value.uuid()?);

@@ -83,6 +83,8 @@ async fn groups_of(api: &Api, node: NodeId) -> Result<Vec<Seen>, ApiError> {
     let (consumers, classic): (Vec<_>, Vec<_>) = listed
         .groups
         .into_iter()
+        // What those have is not offsets.
+        .filter(|group| &*group.group_type != GroupKind::Share.name())
         .partition(|group| &*group.group_type == GroupKind::Consumer.name());
     let names =
         |groups: Vec<ListedGroup>| -> Vec<Str> { groups.into_iter().map(|group| group.group_id).collect() };

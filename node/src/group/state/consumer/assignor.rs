@@ -11,16 +11,16 @@ type Place = (TopicId, PartitionIndex);
 
 /// One member, as far as it matters here.
 #[derive(Debug, Clone)]
-pub(super) struct Subscriber {
-    pub(super) id: Name,
-    pub(super) instance: Option<Name>,
-    pub(super) topics: BTreeSet<TopicId>,
+pub(in super::super) struct Subscriber {
+    pub(in super::super) id: Name,
+    pub(in super::super) instance: Option<Name>,
+    pub(in super::super) topics: BTreeSet<TopicId>,
     /// What it was to have up to now.
-    pub(super) before: Assignment,
+    pub(in super::super) before: Assignment,
 }
 
 /// What each is to have, in the order of the members. `topics` has how many partitions each topic has.
-pub(super) fn assign(
+pub(in super::super) fn assign(
     assignor: Assignor,
     members: &[Subscriber],
     topics: &BTreeMap<TopicId, i32>,

@@ -79,8 +79,8 @@ impl State {
                 group.consumers = Some(Box::default());
             }
             Some(group) if group.consumers.is_some() => {}
-            // Groups without members may become any kind of group.
-            Some(group) if joins && group.phase == Phase::Empty => {
+            // Groups without members may become any kind of group, but for share groups.
+            Some(group) if joins && group.phase == Phase::Empty && group.sharers.is_none() => {
                 self.group(name).consumers = Some(Box::default());
             }
             Some(_) => return Err(GroupError::OtherProtocol),

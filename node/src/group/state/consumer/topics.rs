@@ -26,7 +26,7 @@ pub(in super::super) struct Topics {
 
 /// What a group has looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Looked {
+pub(in super::super) struct Looked {
     names: u64,
     any: u64,
 }
@@ -46,11 +46,11 @@ impl Topics {
         self.image.topic(name)
     }
 
-    pub(super) fn have_changed_since(&self, looked: Looked) -> bool {
+    pub(in super::super) fn have_changed_since(&self, looked: Looked) -> bool {
         looked.any != self.any || looked.names != self.names
     }
 
-    pub(super) fn looked(&self) -> Looked {
+    pub(in super::super) fn looked(&self) -> Looked {
         Looked {
             names: self.names,
             any: self.any,
@@ -100,9 +100,13 @@ impl Topics {
 
     /// What changes when a topic that is subscribed to comes, goes, or has more partitions. Zero stands for none.
     pub(super) fn hash(&self, group: &ConsumerGroup) -> i64 {
+        self.hash_of(group.subscribed())
+    }
+
+    pub(in super::super) fn hash_of(&self, subscribed: BTreeSet<&Name>) -> i64 {
         let mut hash = Fnv::default();
         let mut is_any = false;
-        for topic in group.subscribed().into_iter().filter_map(|name| self.topic(name)) {
+        for topic in subscribed.into_iter().filter_map(|name| self.topic(name)) {
             is_any = true;
             hash.add(&topic.id.bytes());
             hash.add(&(topic.partitions.len() as u64).to_be_bytes());
@@ -110,20 +114,28 @@ impl Topics {
         if is_any { hash.0.cast_signed() | 1 } else { 0 }
     }
 
+    /// The topics that are there, with how many partitions each has beside those in `counts`.
+    pub(in super::super) fn count_partitions<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a Name>,
+        counts: &mut BTreeMap<TopicId, i32>,
+    ) -> BTreeSet<TopicId> {
+        let topics = names.into_iter().filter_map(|name| self.topic(name));
+        topics
+            .map(|topic| {
+                let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                counts.insert(topic.id, count);
+                topic.id
+            })
+            .collect()
+    }
+
     /// Deals the partitions out anew.
     pub(super) fn assign(&self, group: &mut ConsumerGroup, assignor: Assignor) {
         let mut counts: BTreeMap<TopicId, i32> = BTreeMap::new();
         let mut members = Vec::with_capacity(group.members.len());
         for (id, member) in &group.members {
-            let topics = group.topics_of(member).filter_map(|name| self.topic(name));
-            let mut ids = BTreeSet::new();
-            for topic in topics {
-                ids.insert(topic.id);
-                counts.insert(
-                    topic.id,
-                    i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
-                );
-            }
+            let ids = self.count_partitions(group.topics_of(member), &mut counts);
             members.push(Subscriber {
                 id: id.clone(),
                 instance: member.said.instance.clone(),
