@@ -11,6 +11,7 @@ pub mod file;
 mod group;
 pub mod properties;
 pub mod server;
+mod share;
 mod throttled;
 mod tls;
 pub mod topic;
@@ -24,6 +25,7 @@ pub use server::{
     Advertise, BrokerConfig, LeaderBalance, Listen, Liveness, LogFormat, NodeConfig, Replication, Telemetry,
     Voter,
 };
+pub use share::ShareConfig;
 pub use throttled::Throttled;
 pub use tls::{CertificateFiles, ClientAuth, Tls};
 pub use topic::TopicConfig;

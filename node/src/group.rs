@@ -1,5 +1,6 @@
 //! Consumer groups by Kafka's two protocols: who is in a group, who gets which partitions, what was committed. In the classic
-//! one a member divides the partitions, in the consumer protocol (KIP-848) the coordinator does.
+//! one a member divides the partitions, in the consumer protocol (KIP-848) the coordinator does. Of share groups (KIP-932) the
+//! members and who reads what; what was delivered to them is for `share` to know.
 //!
 //! Owns the topic `__consumer_offsets` and, for each of its partitions that this node leads, the groups that belong to
 //! it. It decides nothing about the topics that are consumed. A group is only ever answered for by the leader of its
@@ -22,9 +23,10 @@ mod store;
 pub use error::GroupError;
 pub use request::{
     Assignment, Assignor, Commit, Committed, ConsumerDescription, ConsumerHeartbeat, DescribedConsumer,
-    DescribedMember, Description, Epoch, Generation, GroupKind, Heartbeat, Identity, InTransaction, Join,
-    Joined, JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets, PerPartition, Protocol,
-    Reconciled, Stage, SyncGroup, Synced, TopicPartition, name,
+    DescribedMember, DescribedSharer, Description, Epoch, Generation, GroupKind, Heartbeat, Identity,
+    InTransaction, Join, Joined, JoinedMember, Listed, NAME_BYTES_MAX, Name, NewOffset, Offsets,
+    PerPartition, Protocol, Reconciled, SHARE_ASSIGNOR, ShareDescription, ShareHeartbeat, Stage, SyncGroup,
+    Synced, TopicPartition, name,
 };
 
 use crate::config::GroupConfig;
@@ -96,7 +98,10 @@ impl Groups {
             let consumers = consumers.sum::<usize>();
             scrape.value(&names::GROUP_COORDINATORS, &[], coordinators.len() as u64);
             scrape.value(&names::GROUPS, &[], count as u64);
+            let sharers = coordinators.values().map(Handle::share_group_count);
+            let sharers = sharers.sum::<usize>();
             scrape.value(&names::CONSUMER_GROUPS, &[], consumers as u64);
+            scrape.value(&names::SHARE_GROUPS, &[], sharers as u64);
         });
         Self { coordinators }
     }
@@ -152,6 +157,21 @@ impl Groups {
     pub async fn describe_consumers(&self, group: Name) -> Result<Option<ConsumerDescription>, GroupError> {
         let name = group.clone();
         self.ask(&name, |reply| Letter::DescribeConsumers { group, reply })
+            .await?
+    }
+
+    /// A member of a share group is there, comes or goes; returns when what it is told is kept. `ShareGroupHeartbeat` in
+    /// Kafka.
+    pub async fn share_heartbeat(&self, beat: ShareHeartbeat) -> Result<Reconciled, GroupError> {
+        let group = beat.group.clone();
+        self.ask(&group, |reply| Letter::ShareHeartbeat { beat, reply })
+            .await?
+    }
+
+    /// None: there is no such group.
+    pub async fn describe_sharers(&self, group: Name) -> Result<Option<ShareDescription>, GroupError> {
+        let name = group.clone();
+        self.ask(&name, |reply| Letter::DescribeSharers { group, reply })
             .await?
     }
 

@@ -19,6 +19,7 @@ pub mod replication;
 pub mod coordination;
 pub mod group;
 pub mod link;
+pub mod share;
 pub mod transaction;
 pub mod transform;
 // L6: the edge.

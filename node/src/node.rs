@@ -25,6 +25,7 @@ use crate::replication::{self, Replication};
 use crate::security::Authority;
 use crate::security::store::SecurityStore;
 use crate::server::{Server, Services, SessionSink};
+use crate::share::{self, Shares};
 use crate::sys::task::{Failure, StillRunning};
 use crate::sys::{Sys, net};
 use crate::telemetry::{Gauge, Health, Metrics, health, names};
@@ -65,8 +66,7 @@ pub struct Node {
     data_dir: DataDir,
     bound: Bound,
     server: Server,
-    groups: Groups,
-    transactions: Transactions,
+    coordinators: Coordinators,
     transforms: Transforms,
     replication: Replication,
     heartbeat: cluster::Heartbeat,
@@ -119,9 +119,8 @@ impl Node {
 
         let sockets = listen::bind(&core.config, &core.sys, &core.view, &data_dir.cluster_id).await?;
         let bound = sockets.bound;
-        let groups = coordinate(&core);
-        let transactions = coordinate_transactions(&core);
-        let (sites, server) = listen_to_peers(&core, groups.clone(), transactions.clone(), sockets.quic);
+        let coordinators = Coordinators::start(&core);
+        let (sites, server) = listen_to_peers(&core, coordinators.clone(), sockets.quic);
         let me = cluster::describe(&core, bound, &data_dir.directory);
         let told = me.clone();
         let me = cluster::register(&core, me).await.map_err(StartError::Register)?;
@@ -156,7 +155,7 @@ impl Node {
             authority: sockets.authority,
             store: sockets.store,
         };
-        serve(&core, above, &groups, &transactions, &transforms, &sites, &server);
+        serve(&core, above, &coordinators, &transforms, &sites, &server);
         let heartbeat = cluster::Heartbeat::start(&core, me, told);
         tracing::info!(
             node = %core.config.node_id,
@@ -171,8 +170,7 @@ impl Node {
             data_dir,
             bound,
             server,
-            groups,
-            transactions,
+            coordinators,
             transforms,
             replication,
             heartbeat,
@@ -210,8 +208,7 @@ impl Node {
             core,
             data_dir,
             server,
-            groups,
-            transactions,
+            coordinators,
             transforms,
             replication,
             heartbeat,
@@ -223,8 +220,7 @@ impl Node {
         // Before the others find nobody who listens to what they propose.
         core.controller.abdicate().await;
         server.drain(patience).await;
-        groups.stop(patience).await;
-        transactions.stop(patience).await;
+        coordinators.stop(patience).await;
         if let Err(error) = transforms.stop(patience).await {
             // What they did not commit they do again: nothing is lost by it.
             tracing::warn!(%error, "transforms are cut short");
@@ -297,6 +293,30 @@ async fn open(config: NodeConfig, sys: Sys, data_dir: &DataDir) -> Result<Core, 
     })
 }
 
+/// The services that coordinate, each for what this node leads. Cheap to clone.
+#[derive(Clone)]
+struct Coordinators {
+    groups: Groups,
+    transactions: Transactions,
+    shares: Shares,
+}
+
+impl Coordinators {
+    fn start(core: &Core) -> Self {
+        Self {
+            groups: coordinate(core),
+            transactions: coordinate_transactions(core),
+            shares: deliver(core),
+        }
+    }
+
+    async fn stop(&self, patience: Duration) {
+        self.groups.stop(patience).await;
+        self.transactions.stop(patience).await;
+        self.shares.stop(patience).await;
+    }
+}
+
 /// The groups of this node: there are none before it is told what it leads.
 fn coordinate(core: &Core) -> Groups {
     Groups::start(group::Parts {
@@ -326,13 +346,32 @@ fn coordinate_transactions(core: &Core) -> Transactions {
     })
 }
 
+/// The share groups of this node; as with groups, there are none at first.
+fn deliver(core: &Core) -> Shares {
+    Shares::start(share::Parts {
+        me: core.config.node_id,
+        config: core.config.share.clone(),
+        voters: core.config.voters.len(),
+        sys: core.sys.clone(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+        peers: core.peers.clone(),
+        metrics: core.metrics.clone(),
+    })
+}
+
 /// The edge towards the other nodes, without which no quorum comes about; clients wait.
 fn listen_to_peers(
     core: &Core,
-    groups: Groups,
-    transactions: Transactions,
+    coordinators: Coordinators,
     quic: Option<Listener>,
 ) -> (Arc<listen::Sites>, Server) {
+    let Coordinators {
+        groups,
+        transactions,
+        shares,
+    } = coordinators;
     let services = Services {
         config: Arc::clone(&core.config),
         sys: core.sys.clone(),
@@ -342,6 +381,7 @@ fn listen_to_peers(
         registry: core.registry.clone(),
         groups,
         transactions,
+        shares,
     };
     let sites = listen::Sites::new(&core.sys.tasks, core.peers.clone());
     let server = Server::new(services, Some(Arc::clone(&sites) as Arc<dyn SessionSink>));
@@ -365,8 +405,7 @@ struct Above {
 fn serve(
     core: &Core,
     above: Above,
-    groups: &Groups,
-    transactions: &Transactions,
+    coordinators: &Coordinators,
     transforms: &Transforms,
     sites: &listen::Sites,
     server: &Server,
@@ -391,8 +430,8 @@ fn serve(
                 view: core.view.clone(),
                 controller: core.controller.clone(),
                 registry: core.registry.clone(),
-                groups: groups.clone(),
-                transactions: transactions.clone(),
+                groups: coordinators.groups.clone(),
+                transactions: coordinators.transactions.clone(),
                 nodes: Arc::new(listen::AnyNode::new(
                     core.config.node_id,
                     server,

@@ -29,6 +29,7 @@ use crate::controller::Controller;
 use crate::group::Groups;
 use crate::metadata::{Image, View};
 use crate::partition::Registry;
+use crate::share::Shares;
 use crate::sys::Sys;
 use crate::sys::budget::Budget;
 use crate::sys::buffers::Buffers;
@@ -56,6 +57,7 @@ pub struct Services {
     pub registry: Registry,
     pub groups: Groups,
     pub transactions: Transactions,
+    pub shares: Shares,
 }
 
 impl Services {

@@ -56,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("group", GROUP),
+    ("share", TRANSACTION),
     ("transaction", TRANSACTION),
     ("schema", SERVICE),
     ("transform", SERVICE),
@@ -107,6 +108,7 @@ const LINK: &[&str] = &[
 ];
 const EDGE: &[&str] = &[
     "group",
+    "share",
     "transaction",
     "schema",
     "transform",

@@ -5,6 +5,7 @@ use super::client_metrics;
 use super::dynamic::Dynamic;
 use super::group::{self, GroupConfig};
 use super::properties::{Kind, Property, PropertyError, nearest};
+use super::share::{self, ShareConfig};
 use super::tls::{self, Tls};
 use super::topic::{self, Source};
 use super::transaction::{self, TransactionConfig};
@@ -387,6 +388,7 @@ fn own() -> impl Iterator<Item = &'static ServerProperty> {
     let others = [
         group::PROPERTIES,
         transaction::PROPERTIES,
+        share::PROPERTIES,
         cleaner::PROPERTIES,
         tls::PROPERTIES,
         client_metrics::PROPERTIES,
@@ -459,6 +461,7 @@ pub struct NodeConfig {
     pub replication: Replication,
     pub group: GroupConfig,
     pub transaction: TransactionConfig,
+    pub share: ShareConfig,
     pub retention_check_interval_ms: i64,
     pub shutdown_timeout_ms: i64,
     /// By feature, the highest level that this node owns up to: an older binary, to simulations of upgrades. No property
@@ -761,6 +764,7 @@ impl NodeConfig {
             },
             group: GroupConfig::of(&broker),
             transaction: TransactionConfig::of(&broker),
+            share: ShareConfig::of(&broker),
             retention_check_interval_ms: broker.number("log.retention.check.interval.ms"),
             shutdown_timeout_ms: broker.number("shutdown.timeout.ms"),
             feature_levels_max: BTreeMap::new(),

@@ -14,9 +14,12 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// Where coordinators of transactions keep what they decide.
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
+/// Where share coordinators keep what was delivered.
+pub const SHARE_STATE_TOPIC: &str = "__share_group_state";
+
 /// Whether only the nodes themselves make a topic of this name.
 pub fn is_reserved(name: &str) -> bool {
-    name == OFFSETS_TOPIC || name == TRANSACTIONS_TOPIC
+    [OFFSETS_TOPIC, TRANSACTIONS_TOPIC, SHARE_STATE_TOPIC].contains(&name)
 }
 
 /// A topic as the image holds it.

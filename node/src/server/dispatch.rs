@@ -128,7 +128,7 @@ fn open(caller: &Arc<Caller>, frame: Frame) -> Result<(Context, Reader, Option<P
 }
 
 /// Declares what is served: the table and the way to each handler. Produce is apart because it
-/// is answered later, Fetch because its answer holds memory.
+/// is answered later, Fetch and ShareFetch because their answers hold memory.
 macro_rules! apis {
     ($($key:ident => $handler:ident $early:ident;)*) => {
         /// The APIs that are served, in the order of their keys.
@@ -137,13 +137,14 @@ macro_rules! apis {
         }
 
         fn is_served(key: ApiKey) -> bool {
-            matches!(key, ApiKey::Produce | ApiKey::Fetch $(| ApiKey::$key)*)
+            matches!(key, ApiKey::Produce | ApiKey::Fetch | ApiKey::ShareFetch $(| ApiKey::$key)*)
         }
 
         /// Whether a request may be served before it is known not to be a replay. A produce looks into itself.
         fn is_harmless(key: ApiKey) -> bool {
             match key {
                 ApiKey::Produce | ApiKey::Fetch => true,
+                ApiKey::ShareFetch => false,
                 $(ApiKey::$key => apis!(@early $early),)*
                 _ => false,
             }
@@ -161,6 +162,18 @@ macro_rules! apis {
                     match Message::decode(&mut reader, context.version) {
                         Ok(request) => {
                             let (response, permit) = handlers::fetch::handle(&context, request).await;
+                            answer(&context, &response, permit)
+                        }
+                        Err(error) => malformed(&context, error),
+                    }
+                }),
+                ApiKey::ShareFetch => Box::pin(async move {
+                    let _permit = permit;
+                    match Message::decode(&mut reader, context.version) {
+                        Ok(request) => {
+                            drop(reader);
+                            confirmed(&context).await;
+                            let (response, permit) = handlers::share_fetch::handle(&context, request).await;
                             answer(&context, &response, permit)
                         }
                         Err(error) => malformed(&context, error),
@@ -233,8 +246,14 @@ apis! {
     DescribeTopicPartitions => describe_topic_partitions late;
     ShareGroupHeartbeat => share_group_heartbeat late;
     ShareGroupDescribe => share_group_describe late;
+    ShareAcknowledge => share_acknowledge late;
     AddRaftVoter => add_raft_voter late;
     RemoveRaftVoter => remove_raft_voter late;
+    InitializeShareGroupState => initialize_share_group_state late;
+    ReadShareGroupState => read_share_group_state late;
+    WriteShareGroupState => write_share_group_state late;
+    DeleteShareGroupState => delete_share_group_state late;
+    ReadShareGroupStateSummary => read_share_group_state_summary late;
 }
 
 /// Waits until a request that is not harmless is known not to be a replay.

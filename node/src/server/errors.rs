@@ -7,6 +7,7 @@ use crate::controller::ProposeError;
 use crate::group::GroupError;
 use crate::metadata::{Topic, View};
 use crate::partition::{AppendError, EpochError, LookupError, ReadError, TicketError, Unavailable};
+use crate::share::ShareError;
 
 /// Why there is no partition to ask here, by what the metadata says of it.
 pub(super) fn absent(topic: Option<&Topic>, index: i32, me: NodeId) -> ErrorCode {
@@ -120,6 +121,17 @@ pub(super) fn of_propose(error: &ProposeError) -> ErrorCode {
         ProposeError::StaleLeader { .. } => ErrorCode::FENCED_LEADER_EPOCH,
         ProposeError::StalePartition { .. } => ErrorCode::INVALID_UPDATE_VERSION,
         ProposeError::IneligibleReplica(_) => ErrorCode::INELIGIBLE_REPLICA,
+    }
+}
+
+pub(super) fn of_share(error: &ShareError) -> ErrorCode {
+    match error {
+        ShareError::SessionNotFound => ErrorCode::SHARE_SESSION_NOT_FOUND,
+        ShareError::InvalidSessionEpoch => ErrorCode::INVALID_SHARE_SESSION_EPOCH,
+        ShareError::SessionLimit => ErrorCode::SHARE_SESSION_LIMIT_REACHED,
+        ShareError::InvalidState => ErrorCode::INVALID_RECORD_STATE,
+        ShareError::NotLeader => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        ShareError::NotAvailable => ErrorCode::COORDINATOR_NOT_AVAILABLE,
     }
 }
 

@@ -8,6 +8,7 @@ mod groups;
 mod hostile;
 mod journeys;
 mod operate;
+mod shares;
 mod tls;
 mod transactions;
 
@@ -37,6 +38,7 @@ use crate::group::{self, Groups};
 use crate::metadata::image::Addresses;
 use crate::metadata::{Node, Topic, features};
 use crate::partition::{FixedSets, Registry, registry};
+use crate::share::{self, Shares};
 use crate::sys::Sys;
 use crate::sys::task::Tasks;
 use crate::telemetry::{Health, Metrics};
@@ -143,6 +145,17 @@ impl Edge {
             peers: peers.clone(),
             metrics: metrics.clone(),
         });
+        let shares = Shares::start(share::Parts {
+            me: config.node_id,
+            config: config.share.clone(),
+            voters: 0,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            peers: peers.clone(),
+            metrics: metrics.clone(),
+        });
         let services = Services {
             config: std::sync::Arc::new(config),
             sys,
@@ -152,6 +165,7 @@ impl Edge {
             registry,
             groups,
             transactions,
+            shares,
         };
         let server = Server::new(services.clone(), None);
         server.open();

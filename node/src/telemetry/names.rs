@@ -54,6 +54,12 @@ families! {
     Gauge GROUPS "headwater_groups" [] "Groups that this node coordinates.";
     Gauge CONSUMER_GROUPS "headwater_consumer_groups" [] "Those of them whose members use the consumer protocol (KIP-848).";
     Gauge SHARE_GROUPS "headwater_share_groups" [] "Those of them that are share groups (KIP-932).";
+    Gauge SHARE_COORDINATORS "headwater_share_coordinators" [] "Partitions of the share groups' state topic that this node coordinates.";
+    Gauge SHARE_STATES "headwater_share_states" [] "Partitions whose state this node keeps for a share group, each for each group.";
+    Gauge SHARE_SESSIONS "headwater_share_sessions" [] "Members of share groups that fetch from this node.";
+    Gauge SHARE_PARTITIONS "headwater_share_partitions" [] "Partitions from which this node delivers to a share group, each for each group.";
+    Counter SHARE_ACQUIRED "headwater_share_acquired_records_total" [] "Records given to members of share groups, each time they were.";
+    Counter SHARE_ACKNOWLEDGEMENTS "headwater_share_acknowledgements_total" [] "What members of share groups said of records or ranges of them.";
     Gauge TRANSACTION_COORDINATORS "headwater_transaction_coordinators" [] "Partitions of the transactions' topic whose transactional ids this node coordinates.";
     Gauge TRANSACTIONAL_IDS "headwater_transactional_ids" [] "Transactional ids that this node coordinates.";
     Counter GROUP_COMMITS "headwater_group_commits_total" [] "Requests to commit offsets.";

@@ -24,6 +24,7 @@ use crate::partition::{
 use crate::peer::CallError;
 use crate::replication::{Connecting, Ends, Leaders, Options, Replication};
 use crate::server::{Server, Services};
+use crate::share::{self, Shares};
 use crate::sys::Sys;
 use crate::sys::clock::Clock;
 use crate::sys::disk::memory::MemoryDisk;
@@ -389,6 +390,17 @@ impl Cluster {
             peers: peers.clone(),
             metrics: metrics.clone(),
         });
+        let shares = Shares::start(share::Parts {
+            me: id,
+            config: config.share.clone(),
+            voters: 0,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            peers: peers.clone(),
+            metrics: metrics.clone(),
+        });
         let server = Server::new(
             Services {
                 config: Arc::new(config),
@@ -399,6 +411,7 @@ impl Cluster {
                 registry: registry.clone(),
                 groups: groups.clone(),
                 transactions: transactions.clone(),
+                shares,
             },
             None,
         );

@@ -57,6 +57,13 @@ const GROUPS: features::LevelRange = features::LevelRange {
     max: features::Level(1),
 };
 
+/// Kafka's own feature of share groups (KIP-932).
+const SHARE_VERSION: &str = "share.version";
+const SHARES: features::LevelRange = features::LevelRange {
+    min: features::Level(0),
+    max: features::Level(1),
+};
+
 fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
     let key = |(name, range): (&str, features::LevelRange)| SupportedFeatureKey {
         name: Str::from(name),
@@ -64,7 +71,11 @@ fn supported(supported: &Supported) -> Vec<SupportedFeatureKey> {
         max_version: range.max.0,
         ..SupportedFeatureKey::default()
     };
-    let kafkas = [(GROUP_VERSION, GROUPS), (TRANSACTION_VERSION, TRANSACTIONS)];
+    let kafkas = [
+        (GROUP_VERSION, GROUPS),
+        (SHARE_VERSION, SHARES),
+        (TRANSACTION_VERSION, TRANSACTIONS),
+    ];
     supported.iter().chain(kafkas).map(key).collect()
 }
 
@@ -83,6 +94,7 @@ fn finalized(image: &Image) -> Vec<FinalizedFeatureKey> {
     };
     let kafkas = [
         (GROUP_VERSION, GROUPS.max),
+        (SHARE_VERSION, SHARES.max),
         (TRANSACTION_VERSION, TRANSACTIONS.max),
     ];
     let all = std::iter::once((features::VERSION, image.level()))

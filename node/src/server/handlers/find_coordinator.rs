@@ -1,4 +1,5 @@
-//! FindCoordinator (key 10): the node that coordinates a group or a transactional id. Any node can tell.
+//! FindCoordinator (key 10): the node that coordinates a group or a transactional id, or keeps what was delivered to a share group.
+//! Any node can tell.
 
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::find_coordinator::{
@@ -16,6 +17,7 @@ use crate::server::request::Context;
 const BATCHED_SINCE: i16 = 4;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 
 /// Where a coordinator is reached.
 struct Place {
@@ -53,8 +55,16 @@ async fn find(context: &Context, key_type: i8, key: &str) -> Result<Place, Refus
             let found = services.transactions.coordinator_of(key).await;
             found.map_err(|error| Refusal::new(code_of(error, false), error.to_string()))?
         }
+        SHARE => {
+            let malformed =
+                "a share coordinator's key is a group, a topic id and a partition, with colons between";
+            let group =
+                share_group(key).ok_or_else(|| Refusal::new(ErrorCode::INVALID_REQUEST, malformed))?;
+            let found = services.shares.coordinator_of(group).await;
+            found.map_err(|error| Refusal::new(errors::of_share(&error), error.to_string()))?
+        }
         _ => {
-            let message = "only groups and transactions have coordinators here: share groups are not served";
+            let message = "only groups, transactions and share groups have coordinators";
             return Err(Refusal::new(ErrorCode::INVALID_REQUEST, message));
         }
     };
@@ -73,6 +83,13 @@ async fn find(context: &Context, key_type: i8, key: &str) -> Result<Place, Refus
         host,
         port,
     })
+}
+
+/// The group in a share coordinator's key: all of it is kept in one place.
+fn share_group(key: &str) -> Option<&str> {
+    let (rest, _partition) = key.rsplit_once(':')?;
+    let (group, _topic) = rest.rsplit_once(':')?;
+    (!group.is_empty()).then_some(group)
 }
 
 fn single(found: Result<Place, Refusal>) -> FindCoordinatorResponse {

@@ -448,18 +448,25 @@ async fn levels_of_features_are_told_and_set_in_every_version() {
             continue;
         }
         let groups = "group.version".to_owned();
+        let shares = "share.version".to_owned();
         let transactions = "transaction.version".to_owned();
         assert_eq!(
             supported,
             [
                 (VERSION.to_owned(), 1, 2),
                 (groups.clone(), 0, 1),
+                (shares.clone(), 0, 1),
                 (transactions.clone(), 0, 2)
             ]
         );
         assert_eq!(
             finalized,
-            [(VERSION.to_owned(), 1, 1), (groups, 1, 1), (transactions, 2, 2)]
+            [
+                (VERSION.to_owned(), 1, 1),
+                (groups, 1, 1),
+                (shares, 1, 1),
+                (transactions, 2, 2)
+            ]
         );
         assert!(told.finalized_features_epoch >= 0);
     }
