@@ -254,6 +254,9 @@ apis! {
     WriteShareGroupState => write_share_group_state late;
     DeleteShareGroupState => delete_share_group_state late;
     ReadShareGroupStateSummary => read_share_group_state_summary late;
+    DescribeShareGroupOffsets => describe_share_group_offsets late;
+    AlterShareGroupOffsets => alter_share_group_offsets late;
+    DeleteShareGroupOffsets => delete_share_group_offsets late;
 }
 
 /// Waits until a request that is not harmless is known not to be a replay.

@@ -1,11 +1,14 @@
-//! DeleteGroups (key 42): groups without members go, and all they have committed.
+//! DeleteGroups (key 42): groups without members go, and all they have committed, or all that was delivered to them.
 
+use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::delete_groups::{
     DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse,
 };
+use headwater_protocol::primitives::Str;
 
-use super::groups;
+use super::share;
 use crate::group;
+use crate::server::errors;
 use crate::server::request::Context;
 
 pub(in crate::server) async fn handle(
@@ -14,13 +17,10 @@ pub(in crate::server) async fn handle(
 ) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let result = match group::name(&group_id) {
-            Ok(group) => context.services().groups.delete(group).await,
-            Err(error) => Err(error),
-        };
+        let code = delete(context, &group_id).await.err().unwrap_or(ErrorCode::NONE);
         results.push(DeletableGroupResult {
             group_id,
-            error_code: groups::code(&result),
+            error_code: code.0,
             ..DeletableGroupResult::default()
         });
     }
@@ -28,4 +28,18 @@ pub(in crate::server) async fn handle(
         results,
         ..DeleteGroupsResponse::default()
     }
+}
+
+/// Of a share group, what was delivered goes first: a group that is made again by the name must not find it.
+async fn delete(context: &Context, group_id: &Str) -> Result<(), ErrorCode> {
+    let name = group::name(group_id).map_err(|error| errors::of_group(&error))?;
+    let groups = &context.services().groups;
+    // Whatever else is wrong, the deletion itself is told.
+    if let Ok(Some(_)) = groups.describe_sharers(group::Name::clone(&name)).await {
+        let name = share::empty_group(context, group_id).await?;
+        let forgotten = context.services().shares.forget(&name, None).await;
+        forgotten.map_err(|error| errors::of_share(&error))?;
+    }
+    let deleted = groups.delete(name).await;
+    deleted.map_err(|error| errors::of_group(&error))
 }

@@ -8,6 +8,7 @@ use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::primitives::{Str, Uuid};
 
 use super::addresses;
+use crate::group::{self, GroupError, ShareDescription};
 use crate::metadata::Image;
 use crate::partition::Partition;
 use crate::server::errors;
@@ -168,6 +169,26 @@ pub(super) fn endpoints(context: &Context, image: &Image, nodes: &BTreeSet<i32>)
 pub(super) fn lock_timeout_ms(context: &Context) -> i32 {
     let timeout = context.services().shares.lock_timeout();
     i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// A share group that is coordinated here.
+pub(super) async fn known_group(context: &Context, group: &Str) -> Result<ShareDescription, ErrorCode> {
+    let refused = |error: GroupError| errors::of_group(&error);
+    let name = group::name(group).map_err(refused)?;
+    if name.is_empty() {
+        return Err(ErrorCode::INVALID_GROUP_ID);
+    }
+    let described = context.services().groups.describe_sharers(name).await;
+    described.map_err(refused)?.ok_or(ErrorCode::GROUP_ID_NOT_FOUND)
+}
+
+/// One without members: nobody is delivered to by what is to be changed.
+pub(super) async fn empty_group(context: &Context, group: &Str) -> Result<Name, ErrorCode> {
+    let description = known_group(context, group).await?;
+    match description.members.is_empty() {
+        true => Ok(description.group),
+        false => Err(ErrorCode::NON_EMPTY_GROUP),
+    }
 }
 
 /// Answers another node. Nobody else is to touch what is kept.

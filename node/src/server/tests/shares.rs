@@ -1,6 +1,17 @@
 //! Share groups over the wire (KIP-932): records are given, spoken of, and come again.
 
 use headwater_protocol::kafka::ErrorCode;
+use headwater_protocol::kafka::alter_share_group_offsets::{
+    AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
+};
+use headwater_protocol::kafka::delete_groups::DeleteGroupsRequest;
+use headwater_protocol::kafka::delete_share_group_offsets::{
+    DeleteShareGroupOffsetsRequest, DeleteShareGroupOffsetsRequestTopic,
+};
+use headwater_protocol::kafka::describe_share_group_offsets::{
+    DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsRequestGroup,
+    DescribeShareGroupOffsetsResponse,
+};
 use headwater_protocol::kafka::find_coordinator::FindCoordinatorRequest;
 use headwater_protocol::kafka::list_groups::ListGroupsRequest;
 use headwater_protocol::kafka::share_acknowledge::{
@@ -301,6 +312,78 @@ async fn members_are_told_what_to_read_and_groups_are_seen() {
     let found = lab.client.call(&share, 6).await;
     let codes: Vec<i16> = found.coordinators.iter().map(|it| it.error_code).collect();
     assert_eq!(codes, [0, ErrorCode::INVALID_REQUEST.0]);
+    administer(&mut lab).await;
+}
+
+/// The offsets of a group are described, altered and deleted, and it is.
+async fn administer(lab: &mut Lab) {
+    lab.produce(&["a", "b", "c"]).await;
+    assert_eq!(lab.until_given("a").await, "0-2x1");
+    assert_eq!(lab.say("a", &[(0, 1, &[1])]).await, ErrorCode::NONE);
+    let describe = DescribeShareGroupOffsetsRequest {
+        groups: vec![DescribeShareGroupOffsetsRequestGroup {
+            group_id: GROUP,
+            topics: None,
+            ..DescribeShareGroupOffsetsRequestGroup::default()
+        }],
+        ..DescribeShareGroupOffsetsRequest::default()
+    };
+    let offsets = |described: &DescribeShareGroupOffsetsResponse| {
+        let group = &described.groups[0];
+        assert_eq!(group.error_code, 0);
+        let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.map(|it| (it.start_offset, it.lag)).collect::<Vec<_>>()
+    };
+    assert_eq!(offsets(&lab.client.call(&describe, 1).await), [(2, 1)]);
+    let alter = AlterShareGroupOffsetsRequest {
+        group_id: GROUP,
+        topics: vec![AlterShareGroupOffsetsRequestTopic {
+            topic_name: Str::from_static("t"),
+            partitions: vec![AlterShareGroupOffsetsRequestPartition {
+                partition_index: 0,
+                start_offset: 1,
+                ..AlterShareGroupOffsetsRequestPartition::default()
+            }],
+            ..AlterShareGroupOffsetsRequestTopic::default()
+        }],
+        ..AlterShareGroupOffsetsRequest::default()
+    };
+    let delete = DeleteShareGroupOffsetsRequest {
+        group_id: GROUP,
+        topics: vec![DeleteShareGroupOffsetsRequestTopic {
+            topic_name: Str::from_static("t"),
+            ..DeleteShareGroupOffsetsRequestTopic::default()
+        }],
+        ..DeleteShareGroupOffsetsRequest::default()
+    };
+    let delete_group = DeleteGroupsRequest {
+        groups_names: vec![GROUP],
+        ..DeleteGroupsRequest::default()
+    };
+    let has_members = ErrorCode::NON_EMPTY_GROUP.0;
+    assert_eq!(lab.client.call(&alter, 0).await.error_code, has_members);
+    assert_eq!(lab.client.call(&delete, 0).await.error_code, has_members);
+    let deleted = lab.client.call(&delete_group, 2).await;
+    assert_eq!(deleted.results[0].error_code, has_members);
+    assert_eq!(lab.client.call(&heartbeat("a", -1), 1).await.error_code, 0);
+    lab.client.call(&say(&lab.topic, "a", -1, &[]), 1).await;
+    assert_eq!(
+        lab.client.call(&alter, 0).await.responses[0].partitions[0].error_code,
+        0
+    );
+    assert_eq!(offsets(&lab.client.call(&describe, 1).await), [(1, 2)]);
+    lab.epoch = 0;
+    assert_eq!(lab.until_given("b").await, "1-2x1");
+    lab.client.call(&say(&lab.topic, "b", -1, &[]), 1).await;
+    assert_eq!(lab.client.call(&delete, 0).await.responses[0].error_code, 0);
+    assert_eq!(offsets(&lab.client.call(&describe, 0).await), []);
+    let deleted = lab.client.call(&delete_group, 2).await;
+    assert_eq!(deleted.results[0].error_code, 0);
+    let listed = lab.client.call(&ListGroupsRequest::default(), 5).await;
+    assert_eq!(listed.groups, []);
+    // From the start of the log, as if it had never been.
+    lab.epoch = 0;
+    assert_eq!(lab.until_given("c").await, "0-2x1");
 }
 
 #[tokio::test]
