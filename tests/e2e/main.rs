@@ -30,6 +30,7 @@ mod module_author;
 mod sdk;
 mod sdk_groups;
 mod sdk_transactions;
+mod shares;
 mod start_and_stop;
 mod tls;
 mod transactions;
