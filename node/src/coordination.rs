@@ -1,4 +1,4 @@
-//! What consumer groups and transactions have in common: a topic of the node's own, and for each of its partitions that this
+//! What groups, share groups and transactions have in common: a topic of the node's own, and for each of its partitions that this
 //! node leads a coordinator, which answers for the keys that belong there.
 //!
 //! Owns how such a topic is made and which coordinators run. It never looks into what they keep.

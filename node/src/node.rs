@@ -351,6 +351,7 @@ fn deliver(core: &Core) -> Shares {
     Shares::start(share::Parts {
         me: core.config.node_id,
         config: core.config.share.clone(),
+        broker: core.config.broker.clone(),
         voters: core.config.voters.len(),
         sys: core.sys.clone(),
         view: core.view.clone(),

@@ -31,7 +31,7 @@ mod store;
 pub use error::ShareError;
 pub use request::{Ack, Acknowledge, Acquire, Acquired, Key, Name, Next, Open, Place, Seen, Span};
 
-use crate::config::ShareConfig;
+use crate::config::{BrokerConfig, ShareConfig};
 use crate::controller::Controller;
 use crate::coordination::{self, Deployment, OwnTopic, Unavailable};
 use crate::metadata::View;
@@ -49,7 +49,7 @@ use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use keeper::Keeper;
 use post::SharePost;
 pub(crate) use remote::Asks;
-use service::{Counts, Letter, Means, Reset, Service};
+use service::{Counts, Letter, Means, Service};
 use state::Settings;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,6 +64,7 @@ const LETTERS_MAX: usize = 1024;
 pub struct Parts {
     pub me: NodeId,
     pub config: ShareConfig,
+    pub broker: BrokerConfig,
     /// How many nodes the quorum is meant to have.
     pub voters: usize,
     pub sys: Sys,
@@ -82,22 +83,34 @@ pub struct Shares {
     keeper: Keeper,
     letters: Sender<Letter>,
     config: Arc<ShareConfig>,
+    properties: Properties,
+}
+
+/// The properties of groups, as they are at the moment. Cheap to clone.
+#[derive(Clone)]
+struct Properties {
+    broker: BrokerConfig,
+    view: View,
+}
+
+impl Properties {
+    fn now(&self) -> BrokerConfig {
+        let cluster = Arc::clone(&self.view.image().broker_configs);
+        self.broker.with_cluster(cluster)
+    }
 }
 
 impl Shares {
     /// Begins to deliver, and to coordinate what this node leads. Ends with its scope of `parts.sys.tasks`.
     pub fn start(parts: Parts) -> Self {
         let tasks = parts.sys.tasks.child("share");
-        let topic = OwnTopic {
-            name: SHARE_STATE_TOPIC,
-            partitions: parts.config.topic_partitions,
-            replication_factor: parts.config.topic_replication_factor,
-            segment_bytes: parts.config.topic_segment_bytes,
-            voters: parts.voters,
+        let properties = Properties {
+            broker: parts.broker,
+            view: parts.view.clone(),
         };
         let means = coordination::Means {
             me: parts.me,
-            topic,
+            topic: topic(&parts.config, parts.voters),
             tasks: tasks.clone(),
             sys: parts.sys.clone(),
             view: parts.view,
@@ -121,10 +134,7 @@ impl Shares {
             registry: parts.registry,
             keeper: keeper.clone(),
             settings: settings(&config),
-            reset: match config.resets_to_earliest {
-                true => Reset::Earliest,
-                false => Reset::Latest,
-            },
+            properties: properties.clone(),
             counts: Arc::clone(&counts),
             acquired: parts.metrics.counter(&names::SHARE_ACQUIRED, &[]),
             acknowledged: parts.metrics.counter(&names::SHARE_ACKNOWLEDGEMENTS, &[]),
@@ -153,6 +163,7 @@ impl Shares {
             keeper,
             letters,
             config,
+            properties,
         }
     }
 
@@ -166,9 +177,9 @@ impl Shares {
         self.config.lock_duration
     }
 
-    /// Which records members see.
-    pub fn isolation(&self) -> Isolation {
-        match self.config.reads_committed {
+    /// Which records members of a group see.
+    pub fn isolation(&self, group: &str) -> Isolation {
+        match self.properties.now().share_reads_committed(group) {
             true => Isolation::Committed,
             false => Isolation::Uncommitted,
         }
@@ -285,6 +296,16 @@ impl Shares {
         let sent = self.letters.send(letter(reply)).await;
         sent.map_err(|_| ShareError::NotAvailable)?;
         answer.await.map_err(|_| ShareError::NotAvailable)
+    }
+}
+
+fn topic(config: &ShareConfig, voters: usize) -> OwnTopic {
+    OwnTopic {
+        name: SHARE_STATE_TOPIC,
+        partitions: config.topic_partitions,
+        replication_factor: config.topic_replication_factor,
+        segment_bytes: config.topic_segment_bytes,
+        voters,
     }
 }
 

@@ -15,47 +15,93 @@ const OF_ALL_NODES: &[&str] = &[
     "unclean.leader.election.enable",
 ];
 
-/// Which property a key means that is set while nodes run: one of all nodes by its name, or one of a single node, whose
-/// number stands before it: `2/NAME`. Whoever knows no keys of single nodes passes them over.
+/// What may be set for single groups: their properties are called so without `group.` before it.
+const OF_GROUPS: &[&str] = &["group.share.auto.offset.reset", "group.share.isolation.level"];
+/// What stands before a group's name in a key.
+const GROUP: &str = "group:";
+
+/// Which property a key means that is set while nodes run: one of all nodes by its name, one of a single node, whose
+/// number stands before it: `2/NAME`, or one of a single group: `group:GROUP/NAME`. Whoever knows no such keys passes them over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dynamic<'a> {
     pub node: Option<NodeId>,
+    pub group: Option<&'a str>,
     pub name: &'a str,
 }
 
 impl<'a> Dynamic<'a> {
     pub fn read(key: &'a str) -> Self {
+        let everywhere = Self {
+            node: None,
+            group: None,
+            name: key,
+        };
+        // A group's name may hold anything, a property's no slash.
+        if let Some((group, name)) = key.strip_prefix(GROUP).and_then(|rest| rest.rsplit_once('/')) {
+            let group = Some(group);
+            return Self {
+                group,
+                name,
+                ..everywhere
+            };
+        }
         let split = key.split_once('/');
         let of_node = split.and_then(|(node, name)| Some((node.parse().ok().map(NodeId)?, name)));
         match of_node {
             Some((node, name)) => Self {
                 node: Some(node),
                 name,
+                ..everywhere
             },
-            None => Self {
-                node: None,
-                name: key,
-            },
+            None => everywhere,
         }
     }
 
+    pub fn of_node(node: NodeId, name: &'a str) -> Self {
+        let (node, group) = (Some(node), None);
+        Self { node, group, name }
+    }
+
+    pub fn of_group(group: &'a str, name: &'a str) -> Self {
+        let (node, group) = (None, Some(group));
+        Self { node, group, name }
+    }
+
+    /// The properties that single groups may have, by the names that nodes know.
+    pub fn of_groups() -> &'static [&'static str] {
+        OF_GROUPS
+    }
+
+    /// A property of a node for all groups, as it is called where it is one group's.
+    pub fn name_of_group(name: &str) -> &str {
+        name.strip_prefix("group.").unwrap_or(name)
+    }
+
     pub fn key(self) -> String {
-        match self.node {
-            Some(node) => format!("{node}/{}", self.name),
-            None => self.name.to_owned(),
+        match (self.node, self.group) {
+            (Some(node), _) => format!("{node}/{}", self.name),
+            (None, Some(group)) => format!("{GROUP}{group}/{}", self.name),
+            (None, None) => self.name.to_owned(),
         }
     }
 
     /// Checks the value that it is to have, and gives the form it is kept in.
     pub fn check(self, value: &str) -> Result<String, PropertyError> {
-        let Self { node, name } = self;
+        let Self { node, group, name } = self;
         let refuse = |reason: &'static str| {
             Err(PropertyError::Misplaced {
                 key: name.to_owned(),
                 reason: reason.into(),
             })
         };
-        match find(name)?.change {
+        let known = find(name)?;
+        if group.is_some() {
+            return match OF_GROUPS.contains(&name) {
+                true => check(name, value),
+                false => refuse("it is no property of single groups"),
+            };
+        }
+        match known.change {
             When::Start => refuse("it belongs to one node and takes effect at its start"),
             When::Live if node.is_some() && OF_ALL_NODES.contains(&name) => {
                 refuse("it holds for all nodes: set it for the broker without a name")
@@ -78,9 +124,24 @@ mod tests {
             ("/a", None, "/a"),
         ] {
             let dynamic = Dynamic::read(key);
-            assert_eq!(dynamic, Dynamic { node, name });
+            let group = None;
+            assert_eq!(dynamic, Dynamic { node, group, name });
             assert_eq!(dynamic.key(), key);
         }
+        let key = "group:a/b/group.share.isolation.level";
+        let dynamic = Dynamic::read(key);
+        assert_eq!(dynamic.group, Some("a/b"));
+        assert_eq!(dynamic.name, "group.share.isolation.level");
+        assert_eq!(dynamic.key(), key);
+    }
+
+    #[test]
+    fn some_properties_are_of_groups() {
+        let check = |name: &str, value: &str| Dynamic::read(&format!("group:g/{name}")).check(value);
+        assert!(check("group.share.auto.offset.reset", "earliest").is_ok());
+        assert!(check("group.share.auto.offset.reset", "never").is_err());
+        assert!(check("num.partitions", "2").is_err());
+        assert!(OF_GROUPS.iter().all(|name| find(name).is_ok()));
     }
 
     #[test]

@@ -591,16 +591,18 @@ impl BrokerConfig {
     /// What was set for `name`, the value in force first; nothing if only the default is left.
     pub fn layers(&self, name: &str) -> impl Iterator<Item = (String, Source)> {
         let set = |key: &str| self.cluster.get(key).cloned();
-        let mine = Dynamic {
-            node: Some(self.me),
-            name,
-        };
+        let mine = Dynamic::of_node(self.me, name);
         // Most clusters set nothing.
         let mine = (!self.cluster.is_empty()).then(|| set(&mine.key())).flatten();
         let mine = mine.map(|value| (value, Source::Broker));
         let cluster = set(name).map(|value| (value, Source::Cluster));
         let node = self.node.get(name).map(|value| (value.clone(), Source::Node));
         mine.into_iter().chain(cluster).chain(node)
+    }
+
+    /// What was set for one group.
+    pub fn of_group(&self, group: &str, name: &str) -> Option<String> {
+        self.cluster.get(&Dynamic::of_group(group, name).key()).cloned()
     }
 
     /// The value in force.

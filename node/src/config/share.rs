@@ -1,8 +1,13 @@
 //! How share groups are delivered to: the properties of a node that say so, and the typed part of the tree.
 
+use super::dynamic::Dynamic;
 use super::properties::Kind;
-use super::server::{BrokerConfig, INT_MAX, ServerProperty, node};
+use super::server::{BrokerConfig, INT_MAX, ServerProperty, find, node};
+use super::topic::{Described, Source};
 use std::time::Duration;
+
+const RESET: &str = "group.share.auto.offset.reset";
+const ISOLATION: &str = "group.share.isolation.level";
 
 pub(super) const PROPERTIES: &[ServerProperty] = &[
     node(
@@ -57,16 +62,16 @@ pub(super) const PROPERTIES: &[ServerProperty] = &[
         "How many members of share groups may fetch from this node.",
     ),
     node(
-        "group.share.auto.offset.reset",
+        RESET,
         Kind::OneOf(&["latest", "earliest"]),
         "latest",
-        "Where a share group begins in a partition that it was never delivered from. In Kafka a property of each group.",
+        "Where a share group begins in a partition that it was never delivered from, unless the group's own share.auto.offset.reset says otherwise.",
     ),
     node(
-        "group.share.isolation.level",
+        ISOLATION,
         Kind::OneOf(&["read_uncommitted", "read_committed"]),
         "read_uncommitted",
-        "Whether share groups see records of transactions that are open or were aborted. In Kafka a property of each group.",
+        "Whether share groups see records of transactions that are open or were aborted, unless the group's own share.isolation.level says otherwise.",
     ),
 ];
 
@@ -80,8 +85,6 @@ pub struct ShareConfig {
     pub deliveries_max: i16,
     pub locks_max: usize,
     pub sessions_max: usize,
-    pub resets_to_earliest: bool,
-    pub reads_committed: bool,
 }
 
 impl ShareConfig {
@@ -99,8 +102,45 @@ impl ShareConfig {
             deliveries_max: i16::try_from(number("group.share.delivery.count.limit")).unwrap_or(i16::MAX),
             locks_max: count("group.share.partition.max.record.locks"),
             sessions_max: count("group.share.max.share.sessions"),
-            resets_to_earliest: broker.value("group.share.auto.offset.reset") == "earliest",
-            reads_committed: broker.value("group.share.isolation.level") == "read_committed",
         }
+    }
+}
+
+impl BrokerConfig {
+    /// Whether a share group begins at the start of what it was never delivered from.
+    pub fn share_begins_at_start(&self, group: &str) -> bool {
+        self.of_group_or_all(group, RESET) == "earliest"
+    }
+
+    /// Whether a share group sees only what is committed.
+    pub fn share_reads_committed(&self, group: &str) -> bool {
+        self.of_group_or_all(group, ISOLATION) == "read_committed"
+    }
+
+    fn of_group_or_all(&self, group: &str, name: &str) -> String {
+        self.of_group(group, name).unwrap_or_else(|| self.value(name))
+    }
+
+    /// The properties of one group, as DescribeConfigs tells them.
+    pub fn describe_group(&self, group: &str) -> Vec<Described> {
+        let described = Dynamic::of_groups().iter().filter_map(|name| {
+            let property = &find(name).ok()?.property;
+            let own = self.of_group(group, name);
+            let told = Dynamic::name_of_group(name);
+            let source = match own {
+                Some(_) => Source::Group,
+                None => Source::Default,
+            };
+            let value = own.unwrap_or_else(|| self.value(name));
+            Some(Described {
+                name: told,
+                value: value.clone(),
+                source,
+                kind: property.kind,
+                doc: property.doc,
+                synonyms: vec![(told, value, source)],
+            })
+        });
+        described.collect()
     }
 }

@@ -282,6 +282,7 @@ pub fn check(name: &str, value: &str) -> Result<String, PropertyError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Topic,
+    Group,
     /// Set for this node while running.
     Broker,
     /// Set for all nodes while running.

@@ -379,7 +379,7 @@ fn detail(api: &Api, topic: &Arc<Topic>) -> TopicDetail {
             source: match property.source {
                 topic::Source::Topic => ConfigSource::Topic,
                 topic::Source::Broker => ConfigSource::Node,
-                topic::Source::Cluster => ConfigSource::Cluster,
+                topic::Source::Group | topic::Source::Cluster => ConfigSource::Cluster,
                 topic::Source::Node => ConfigSource::Node,
                 topic::Source::Default => ConfigSource::Default,
             },

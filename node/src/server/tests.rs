@@ -148,6 +148,7 @@ impl Edge {
         let shares = Shares::start(share::Parts {
             me: config.node_id,
             config: config.share.clone(),
+            broker: config.broker.clone(),
             voters: 0,
             sys: sys.clone(),
             view: view.clone(),

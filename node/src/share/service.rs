@@ -2,6 +2,7 @@
 //!
 //! It reads no records: whoever serves a fetch does, where it is told to, and comes back with what it has read.
 
+use super::Properties;
 use super::coordinator::{Ask, Told};
 use super::error::{ShareError, Unkept};
 use super::keeper::Keeper;
@@ -68,20 +69,13 @@ enum Done {
     Gone(SessionId),
 }
 
-/// Where a group begins that has never been delivered from a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reset {
-    Earliest,
-    Latest,
-}
-
 /// What the task works with.
 pub(super) struct Means {
     pub(super) sys: Sys,
     pub(super) registry: Registry,
     pub(super) keeper: Keeper,
     pub(super) settings: Settings,
-    pub(super) reset: Reset,
+    pub(super) properties: Properties,
     pub(super) counts: Arc<Counts>,
     pub(super) acquired: Counter,
     pub(super) acknowledged: Counter,
@@ -262,9 +256,9 @@ impl Service {
 
     fn read(&mut self, key: Key, epoch: LeaderEpoch, reading: Reading) {
         let keeper = self.means.keeper.clone();
-        let (registry, reset) = (self.means.registry.clone(), self.means.reset);
+        let (registry, properties) = (self.means.registry.clone(), self.means.properties.clone());
         self.work.push(Box::pin(async move {
-            let kept = read(&keeper, &registry, &key, epoch, reset).await;
+            let kept = read(&keeper, &registry, &key, epoch, &properties).await;
             Done::Read(key, reading, kept)
         }));
     }
@@ -276,7 +270,7 @@ async fn read(
     registry: &Registry,
     key: &Key,
     epoch: LeaderEpoch,
-    reset: Reset,
+    properties: &Properties,
 ) -> Result<Kept, ShareError> {
     let told = keeper
         .ask(&key.group, Ask::Read(vec![(key.place, epoch)]))
@@ -290,9 +284,9 @@ async fn read(
     }
     let partition = registry.get_by_id(key.place.0, key.place.1);
     let partition = partition.ok_or(ShareError::NotLeader)?;
-    let query = match reset {
-        Reset::Earliest => OffsetQuery::Earliest,
-        Reset::Latest => OffsetQuery::Latest,
+    let query = match properties.now().share_begins_at_start(&key.group) {
+        true => OffsetQuery::Earliest,
+        false => OffsetQuery::Latest,
     };
     let found = partition
         .list_offset(query, Isolation::Uncommitted, Some(epoch))

@@ -393,6 +393,7 @@ impl Cluster {
         let shares = Shares::start(share::Parts {
             me: id,
             config: config.share.clone(),
+            broker: config.broker.clone(),
             voters: 0,
             sys: sys.clone(),
             view: view.clone(),

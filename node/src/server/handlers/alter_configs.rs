@@ -80,12 +80,19 @@ fn set_now(context: &Context, kind: i8, name: &str) -> Result<Vec<String>, Refus
         }
         Resource::Broker => Ok(set_of(&image, Some(context.services().node_id()))),
         Resource::AllBrokers => Ok(set_of(&image, None)),
+        Resource::Group(group) => {
+            let keys = image.broker_configs.keys().map(|key| Dynamic::read(key));
+            let keys = keys.filter(|dynamic| dynamic.group == Some(&*group));
+            Ok(keys
+                .map(|dynamic| Dynamic::name_of_group(dynamic.name).to_owned())
+                .collect())
+        }
     }
 }
 
 /// What is set for one node, or for all of them together.
 fn set_of(image: &Image, node: Option<NodeId>) -> Vec<String> {
     let keys = image.broker_configs.keys().map(|key| Dynamic::read(key));
-    let keys = keys.filter(|dynamic| dynamic.node == node);
+    let keys = keys.filter(|dynamic| dynamic.node == node && dynamic.group.is_none());
     keys.map(|dynamic| dynamic.name.to_owned()).collect()
 }

@@ -26,6 +26,8 @@ pub(super) enum Resource {
     Broker,
     /// All nodes: the broker resource with an empty name.
     AllBrokers,
+    /// One group, whether or not there is one.
+    Group(String),
 }
 
 impl Resource {
@@ -42,6 +44,8 @@ impl Resource {
                 )),
                 Err(_) => refuse(format!("{name:?} is no broker id")),
             },
+            GROUP if name.is_empty() => refuse("a group has a name".to_owned()),
+            GROUP => Ok(Self::Group(name.to_owned())),
             other => refuse(format!("resource type {other} has no properties here")),
         }
     }
@@ -113,27 +117,40 @@ async fn propose(
             changes: changes.into_iter().map(of_all_nodes).collect::<Result<_, _>>()?,
             validate_only,
         },
+        Resource::Group(group) => Change::AlterBrokerConfig {
+            changes: changes
+                .into_iter()
+                .map(|change| of_group(&group, change))
+                .collect(),
+            validate_only,
+        },
     };
     context.services().controller.propose(change).await?;
     Ok(())
 }
 
 fn of_this_node(context: &Context, change: ConfigChange) -> ConfigChange {
-    let dynamic = Dynamic {
-        node: Some(context.services().node_id()),
-        name: &change.key,
-    };
+    let dynamic = Dynamic::of_node(context.services().node_id(), &change.key);
     ConfigChange {
         key: dynamic.key(),
         ..change
     }
 }
 
-/// A node is named by the resource, and by nothing else.
+fn of_group(group: &str, change: ConfigChange) -> ConfigChange {
+    let name = format!("group.{}", change.key);
+    ConfigChange {
+        key: Dynamic::of_group(group, &name).key(),
+        ..change
+    }
+}
+
+/// A node or a group is named by the resource, and by nothing else.
 fn of_all_nodes(change: ConfigChange) -> Result<ConfigChange, Refusal> {
-    match Dynamic::read(&change.key).node {
-        None => Ok(change),
-        Some(_) => {
+    let Dynamic { node, group, .. } = Dynamic::read(&change.key);
+    match (node, group) {
+        (None, None) => Ok(change),
+        (Some(_), _) | (_, Some(_)) => {
             let message = format!("unknown key {:?}", change.key);
             Err(Refusal::new(ErrorCode::INVALID_CONFIG, message))
         }
@@ -144,6 +161,7 @@ fn of_all_nodes(change: ConfigChange) -> Result<ConfigChange, Refusal> {
 pub(super) fn source_code(source: Source) -> i8 {
     match source {
         Source::Topic => 1,
+        Source::Group => 8,
         // DYNAMIC_BROKER_CONFIG: set for this broker.
         Source::Broker => 2,
         // DYNAMIC_DEFAULT_BROKER_CONFIG: set for all brokers.

@@ -89,6 +89,7 @@ fn properties(
             set.retain(|property| property.source == topic::Source::Cluster);
             Ok((set, true))
         }
+        Resource::Group(group) => Ok((broker.describe_group(&group), false)),
     }
 }
 

@@ -9,6 +9,7 @@ use headwater_protocol::kafka::list_config_resources::{
 use headwater_protocol::primitives::Str;
 
 use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use crate::config::Dynamic;
 use crate::server::request::Context;
 
 pub(in crate::server) async fn handle(
@@ -27,7 +28,12 @@ pub(in crate::server) async fn handle(
             TOPIC => image.topics.keys().map(|name| Str::from(&**name)).collect(),
             BROKER => image.nodes.keys().map(|id| Str::from(id.to_string())).collect(),
             // They have no properties here.
-            BROKER_LOGGER | CLIENT_METRICS | GROUP => Vec::new(),
+            BROKER_LOGGER | CLIENT_METRICS => Vec::new(),
+            GROUP => {
+                let keys = image.broker_configs.keys().map(|key| Dynamic::read(key));
+                let groups: BTreeSet<&str> = keys.filter_map(|dynamic| dynamic.group).collect();
+                groups.into_iter().map(Str::from).collect()
+            }
             _ => {
                 response.error_code = ErrorCode::UNSUPPORTED_VERSION.0;
                 response.config_resources.clear();

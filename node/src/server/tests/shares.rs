@@ -8,11 +8,17 @@ use headwater_protocol::kafka::delete_groups::DeleteGroupsRequest;
 use headwater_protocol::kafka::delete_share_group_offsets::{
     DeleteShareGroupOffsetsRequest, DeleteShareGroupOffsetsRequestTopic,
 };
+use headwater_protocol::kafka::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
+};
 use headwater_protocol::kafka::describe_share_group_offsets::{
     DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsRequestGroup,
     DescribeShareGroupOffsetsResponse,
 };
 use headwater_protocol::kafka::find_coordinator::FindCoordinatorRequest;
+use headwater_protocol::kafka::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use headwater_protocol::kafka::list_groups::ListGroupsRequest;
 use headwater_protocol::kafka::share_acknowledge::{
     self as acknowledge, ShareAcknowledgeRequest, ShareAcknowledgeResponse,
@@ -206,11 +212,50 @@ async fn a_group_begins_at_the_end_unless_told_otherwise() {
     let mut lab = Lab::with(&[]).await;
     lab.produce(&["a", "b"]).await;
     assert_eq!(lab.until_given("a").await, "0-1x1");
+    // A group may say it for itself.
+    let alter = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 32,
+            resource_name: Str::from_static("g"),
+            configs: vec![AlterableConfig {
+                name: Str::from_static("share.auto.offset.reset"),
+                value: Some(Str::from_static("earliest")),
+                ..AlterableConfig::default()
+            }],
+            ..AlterConfigsResource::default()
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    let describe = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: 32,
+            resource_name: Str::from_static("g"),
+            ..DescribeConfigsResource::default()
+        }],
+        ..DescribeConfigsRequest::default()
+    };
+    let told = |described: &DescribeConfigsResponse| {
+        let configs = &described.results[0].configs;
+        let reset = configs
+            .iter()
+            .find(|it| it.name.as_str() == "share.auto.offset.reset");
+        let reset = reset.unwrap();
+        (reset.value.clone().unwrap().to_string(), reset.config_source)
+    };
+    assert_eq!(
+        told(&lab.client.call(&describe, 4).await),
+        ("latest".to_owned(), 5)
+    );
+    assert_eq!(lab.client.call(&alter, 1).await.responses[0].error_code, 0);
+    assert_eq!(
+        told(&lab.client.call(&describe, 4).await),
+        ("earliest".to_owned(), 8)
+    );
     let other = lab.edge.topic("u", 1).await;
     lab.client.produce(&other, batch(&["x"])).await;
     lab.topic = other;
     lab.epoch = 0;
-    assert_eq!(lab.until_given("b").await, "");
+    assert_eq!(lab.until_given("b").await, "0-0x1");
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ impl<'a> Gather<'a> {
         Self {
             context,
             member,
-            isolation: context.services().shares.isolation(),
+            isolation: context.services().shares.isolation(&member.group),
             deadline: context.received + Duration::from_millis(limits.wait_ms),
             limits,
             found: BTreeMap::new(),
