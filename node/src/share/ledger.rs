@@ -150,7 +150,7 @@ impl<'a> Draft<'a> {
                 .batches
                 .iter()
                 .filter(|batch| batch.state != KeptState::Available);
-            let complete = done.map(|batch| batch.last.since(batch.first) + 1).sum();
+            let complete = done.fold(0i64, |sum, batch| sum.saturating_add(batch.length()));
             let seen = Seen {
                 state_epoch: kept.state_epoch,
                 leader_epoch: kept.leader_epoch,

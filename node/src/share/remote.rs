@@ -289,12 +289,13 @@ impl Asks for write::WriteShareGroupStateRequest {
             for partition in &topic.partitions {
                 let mut batches = Vec::with_capacity(partition.state_batches.len());
                 for batch in &partition.state_batches {
-                    batches.push(KeptBatch {
+                    let batch = KeptBatch {
                         first: Offset(batch.first_offset),
                         last: Offset(batch.last_offset),
                         state: KeptState::of(batch.delivery_state)?,
                         count: batch.delivery_count,
-                    });
+                    };
+                    batches.push(Some(batch).filter(KeptBatch::is_sound)?);
                 }
                 let kept = Kept {
                     state_epoch: partition.state_epoch,
@@ -451,12 +452,13 @@ fn start_of(offset: i64) -> Option<Offset> {
 /// A batch of a state that is not known here is not read: its records are delivered again.
 fn kept_of(partition: read::PartitionResult) -> Kept {
     let batches = partition.state_batches.into_iter().filter_map(|batch| {
-        Some(KeptBatch {
+        let batch = KeptBatch {
             first: Offset(batch.first_offset),
             last: Offset(batch.last_offset),
             state: KeptState::of(batch.delivery_state)?,
             count: batch.delivery_count,
-        })
+        };
+        Some(batch).filter(KeptBatch::is_sound)
     });
     Kept {
         state_epoch: partition.state_epoch,

@@ -91,6 +91,19 @@ pub(crate) struct KeptBatch {
     pub count: i16,
 }
 
+impl KeptBatch {
+    /// Whether it is one: offsets of a log, the first one first, with room behind the last.
+    pub(super) fn is_sound(&self) -> bool {
+        let last = Offset(i64::MAX / 4);
+        (Offset::ZERO..=self.last).contains(&self.first) && self.last < last && self.count >= 0
+    }
+
+    /// How many records it is of.
+    pub(super) fn length(&self) -> i64 {
+        self.last.since(self.first) + 1
+    }
+}
+
 /// What is kept of one partition for one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {

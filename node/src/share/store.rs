@@ -50,7 +50,7 @@ fn encode(entry: &Entry) -> Bytes {
     value.put_i64(entry.written_ms);
     let count = u32::try_from(kept.batches.len()).unwrap_or(u32::MAX - 1);
     put_varint(&mut value, count + 1);
-    let mut complete = 0;
+    let mut complete = 0i64;
     for batch in &kept.batches {
         value.put_i64(batch.first.value());
         value.put_i64(batch.last.value());
@@ -58,7 +58,7 @@ fn encode(entry: &Entry) -> Bytes {
         value.put_i16(batch.count);
         put_varint(&mut value, 0);
         if batch.state != KeptState::Available {
-            complete += batch.last.since(batch.first) + 1;
+            complete = complete.saturating_add(batch.length());
         }
     }
     put_varint(&mut value, 1);
@@ -154,7 +154,7 @@ fn decode(mut value: &[u8]) -> Result<Entry, Malformed> {
             count: bytes.try_get_i16()?,
         };
         pass_tags(bytes)?;
-        batches.push(batch);
+        batches.push(Some(batch).filter(KeptBatch::is_sound).ok_or(Malformed)?);
     }
     pass_tags(bytes)?;
     Ok(Entry {

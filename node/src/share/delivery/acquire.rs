@@ -73,7 +73,7 @@ impl Delivery {
             let last = last.min(nth(first, most - taken));
             taken += length(first, last);
             self.change(first, last, |run| {
-                run.count += 1;
+                run.count = run.count.saturating_add(1);
                 run.phase = grip.phase();
                 let count = run.count;
                 given.push(Acquired { first, last, count });
