@@ -124,6 +124,8 @@ enum Event {
 
 impl Connection {
     async fn run(mut self, mut writer: WriteHalf) {
+        // However it ends, nobody waits for an answer then.
+        let _hurries = self.caller.hurry.clone().drop_guard();
         let over = self.work(&mut writer).await;
         let fault = match over {
             Over::Done => {

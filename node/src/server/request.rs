@@ -18,7 +18,7 @@ pub(super) struct Caller {
     pub(super) shared: Arc<Shared>,
     pub(super) peer: Arc<Peer>,
     pub(super) principal: Arc<Principal>,
-    /// Fires when nobody waits for an answer any more, or nobody should: the stream ended, the node drains.
+    /// Fires when nobody waits for an answer any more, or nobody should: the stream ended or broke, the node drains.
     pub(super) hurry: CancellationToken,
     /// Whether another request of the same stream is here and waits for this one to be answered.
     pub(super) pressed: watch::Sender<bool>,

@@ -31,6 +31,7 @@ use headwater_protocol::kafka::share_group_heartbeat::ShareGroupHeartbeatRequest
 use headwater_protocol::kafka::write_share_group_state as write;
 
 use super::*;
+use crate::transport::CloseCode;
 
 const GROUP: Str = Str::from_static("g");
 
@@ -263,7 +264,11 @@ async fn records_of_a_member_whose_connection_is_gone_are_for_others() {
     let mut lab = Lab::new().await;
     lab.produce(&["a", "b"]).await;
     assert_eq!(lab.until_given("a").await, "0-1x1");
-    lab.client = lab.edge.client().await;
+    // It breaks without an end.
+    let broken = std::mem::replace(&mut lab.client, lab.edge.client().await);
+    let Stream { reader, writer } = broken.stream;
+    writer.reset(CloseCode::Done);
+    drop(reader);
     lab.epoch = 0;
     assert_eq!(lab.until_given("b").await, "0-1x2");
     // A lock that runs out does the same.
