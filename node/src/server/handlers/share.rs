@@ -128,7 +128,14 @@ pub(super) fn locate(context: &Context, place: Place) -> Result<(Partition, Lead
     let (topic, index) = place;
     let Some(partition) = services.registry.get_by_id(topic, index) else {
         return Err(match services.view.topic_by_id(topic) {
-            Some(topic) => errors::absent(Some(&topic), index.value(), services.node_id()),
+            Some(topic) => {
+                let code = errors::absent(Some(&topic), index.value(), services.node_id());
+                // Members know no other word for a leader that is not here yet: they ask again.
+                match code == ErrorCode::LEADER_NOT_AVAILABLE {
+                    true => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+                    false => code,
+                }
+            }
             None => ErrorCode::UNKNOWN_TOPIC_ID,
         });
     };
