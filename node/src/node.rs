@@ -24,7 +24,7 @@ use crate::peer::{self, Peers};
 use crate::replication::{self, Replication};
 use crate::security::Authority;
 use crate::security::store::SecurityStore;
-use crate::server::{Server, Services, SessionSink};
+use crate::server::{Server, Services, SessionSink, share_groups};
 use crate::share::{self, Shares};
 use crate::sys::task::{Failure, StillRunning};
 use crate::sys::{Sys, net};
@@ -303,10 +303,11 @@ struct Coordinators {
 
 impl Coordinators {
     fn start(core: &Core) -> Self {
+        let groups = coordinate(core);
         Self {
-            groups: coordinate(core),
             transactions: coordinate_transactions(core),
-            shares: deliver(core),
+            shares: deliver(core, &groups),
+            groups,
         }
     }
 
@@ -347,7 +348,7 @@ fn coordinate_transactions(core: &Core) -> Transactions {
 }
 
 /// The share groups of this node; as with groups, there are none at first.
-fn deliver(core: &Core) -> Shares {
+fn deliver(core: &Core, groups: &Groups) -> Shares {
     Shares::start(share::Parts {
         me: core.config.node_id,
         config: core.config.share.clone(),
@@ -358,6 +359,7 @@ fn deliver(core: &Core) -> Shares {
         controller: core.controller.clone(),
         registry: core.registry.clone(),
         peers: core.peers.clone(),
+        knows: share_groups::known_by(groups, &core.peers, core.config.node_id),
         metrics: core.metrics.clone(),
     })
 }

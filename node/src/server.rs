@@ -13,6 +13,7 @@ mod handlers;
 mod meters;
 mod request;
 mod sessions;
+pub mod share_groups;
 
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,7 @@ use crate::telemetry::{Metrics, names};
 use coordinator::{Ask, Handle, Told};
 use delivery::Rules;
 use error::Unkept;
+use futures_util::future::BoxFuture;
 use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
 use keeper::Keeper;
 use post::SharePost;
@@ -60,6 +61,9 @@ use tokio_util::sync::CancellationToken;
 /// Requests that wait for the task; those who send more wait.
 const LETTERS_MAX: usize = 1024;
 
+/// Asks whether there is a share group of a name. None: its coordinator does not answer.
+pub type Knows = Arc<dyn Fn(Name) -> BoxFuture<'static, Option<bool>> + Send + Sync>;
+
 /// What the share groups of a node are made of.
 pub struct Parts {
     pub me: NodeId,
@@ -72,6 +76,7 @@ pub struct Parts {
     pub controller: Controller,
     pub registry: Registry,
     pub peers: Peers,
+    pub knows: Knows,
     pub metrics: Metrics,
 }
 
@@ -135,6 +140,7 @@ impl Shares {
             keeper: keeper.clone(),
             settings: settings(&config),
             properties: properties.clone(),
+            knows: parts.knows,
             counts: Arc::clone(&counts),
             acquired: parts.metrics.counter(&names::SHARE_ACQUIRED, &[]),
             acknowledged: parts.metrics.counter(&names::SHARE_ACKNOWLEDGEMENTS, &[]),
@@ -268,6 +274,10 @@ impl Shares {
 
     /// Forgets what was delivered to a group without members; `places` None: all of it.
     pub async fn forget(&self, group: &Name, places: Option<Vec<Place>>) -> Result<(), ShareError> {
+        if self.properties.view.topic(SHARE_STATE_TOPIC).is_none() {
+            // Nothing was ever kept, and the topic is not made for that.
+            return Ok(());
+        }
         self.do_all(group, Ask::Delete(places)).await
     }
 

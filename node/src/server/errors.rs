@@ -132,6 +132,7 @@ pub(super) fn of_share(error: &ShareError) -> ErrorCode {
         ShareError::InvalidState => ErrorCode::INVALID_RECORD_STATE,
         ShareError::NotLeader => ErrorCode::NOT_LEADER_OR_FOLLOWER,
         ShareError::NotAvailable => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        ShareError::NoGroup => ErrorCode::GROUP_ID_NOT_FOUND,
     }
 }
 

@@ -155,6 +155,7 @@ impl Edge {
             controller: controller.clone(),
             registry: registry.clone(),
             peers: peers.clone(),
+            knows: super::share_groups::known_by(&groups, &peers, config.node_id),
             metrics: metrics.clone(),
         });
         let services = Services {

@@ -289,8 +289,7 @@ fn carry_out(draft: &mut Draft<'_>, group: &Name, ask: Ask, fresh: i32) -> Told 
         Ask::Initialize(places) => {
             let mut done = Vec::with_capacity(places.len());
             for (place, start) in places {
-                draft.initialize(&key(place), start, fresh);
-                done.push((place, Ok(())));
+                done.push((place, draft.initialize(&key(place), start, fresh)));
             }
             Told::Done(done)
         }

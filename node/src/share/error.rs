@@ -18,6 +18,9 @@ pub enum ShareError {
     /// What became of the records could not be written down or read: they are delivered again.
     #[error("the group's share coordinator is not available")]
     NotAvailable,
+    /// Nothing is kept of such a group, nor is anything begun.
+    #[error("there is no share group of that name")]
+    NoGroup,
 }
 
 /// Why a state was not read or written.
@@ -32,6 +35,9 @@ pub(crate) enum Unkept {
     /// The state was read by somebody else since, or is gone.
     #[error("the state has been read or altered since")]
     FencedState,
+    /// As much is kept as may be, or it is more than is written at once: asking again does not help.
+    #[error("the share coordinator has no room for it")]
+    NoRoom,
     /// Only nodes may.
     #[error("it is not for clients to ask")]
     Refused,
@@ -43,7 +49,7 @@ pub(crate) enum Unkept {
 impl From<Unkept> for ShareError {
     fn from(unkept: Unkept) -> Self {
         match unkept {
-            Unkept::Again | Unkept::Refused | Unkept::Unknown => Self::NotAvailable,
+            Unkept::Again | Unkept::NoRoom | Unkept::Refused | Unkept::Unknown => Self::NotAvailable,
             Unkept::FencedLeader | Unkept::FencedState => Self::NotLeader,
         }
     }

@@ -9,6 +9,9 @@ use super::store::{self, Record};
 use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// States of one coordinator; partitions that have none yet are refused then.
+const STATES_MAX: usize = 500_000;
+
 /// A state as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -87,6 +90,7 @@ impl<'a> Draft<'a> {
                 leader_epoch,
                 ..entry.kept.clone()
             },
+            None if !self.has_room() => return Err(Unkept::NoRoom),
             None => Kept {
                 state_epoch: fresh & i32::MAX,
                 leader_epoch,
@@ -112,8 +116,16 @@ impl<'a> Draft<'a> {
     }
 
     /// The group begins anew at an offset. Who delivers by its former state is fenced.
-    pub(super) fn initialize(&mut self, key: &Key, start: Option<Offset>, fresh: i32) {
+    pub(super) fn initialize(
+        &mut self,
+        key: &Key,
+        start: Option<Offset>,
+        fresh: i32,
+    ) -> Result<(), Unkept> {
         let before = self.entry(key).map(|entry| &entry.kept);
+        if before.is_none() && !self.has_room() {
+            return Err(Unkept::NoRoom);
+        }
         let kept = Kept {
             state_epoch: before.map_or(fresh & i32::MAX, |kept| following(kept.state_epoch)),
             leader_epoch: before.map_or(LeaderEpoch(0), |kept| kept.leader_epoch),
@@ -121,6 +133,7 @@ impl<'a> Draft<'a> {
             batches: Vec::new(),
         };
         self.put(key, kept);
+        Ok(())
     }
 
     /// Forgets some partitions of a group, or all of them.
@@ -182,6 +195,11 @@ impl<'a> Draft<'a> {
             Some(change) => change.as_ref(),
             None => self.ledger.entries.get(key),
         }
+    }
+
+    /// Whether there may be one state more. Those that go meanwhile are counted.
+    fn has_room(&self) -> bool {
+        self.ledger.count() + self.changes.len() < STATES_MAX
     }
 
     fn put(&mut self, key: &Key, kept: Kept) {
@@ -300,7 +318,7 @@ mod tests {
             lab.write(key, 1, 40, 3).unwrap();
         }
         let group = Name::from("g");
-        lab.with(|draft| draft.initialize(&one, Some(Offset(100)), 9));
+        lab.with(|draft| draft.initialize(&one, Some(Offset(100)), 9)).unwrap();
         assert_eq!(lab.write(&one, 1, 40, 20), Err(Unkept::FencedState));
         let seen = lab.with(|draft| draft.seen(&group, None));
         let starts: Vec<_> = seen.iter().map(|(_, seen)| (seen.start, seen.complete)).collect();

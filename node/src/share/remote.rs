@@ -483,6 +483,7 @@ fn code<T>(result: &Result<T, Unkept>) -> ErrorCode {
         Err(Unkept::Again) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
         Err(Unkept::FencedLeader) => ErrorCode::FENCED_LEADER_EPOCH,
         Err(Unkept::FencedState) => ErrorCode::FENCED_STATE_EPOCH,
+        Err(Unkept::NoRoom) => ErrorCode::MESSAGE_TOO_LARGE,
         Err(Unkept::Refused) => ErrorCode::CLUSTER_AUTHORIZATION_FAILED,
         Err(Unkept::Unknown) => ErrorCode::UNKNOWN_SERVER_ERROR,
     }
@@ -496,6 +497,7 @@ fn check(code: i16) -> Result<(), Unkept> {
         | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => Err(Unkept::Again),
         ErrorCode::FENCED_LEADER_EPOCH => Err(Unkept::FencedLeader),
         ErrorCode::FENCED_STATE_EPOCH => Err(Unkept::FencedState),
+        ErrorCode::MESSAGE_TOO_LARGE => Err(Unkept::NoRoom),
         _ => Err(Unkept::Unknown),
     }
 }

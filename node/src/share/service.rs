@@ -2,7 +2,7 @@
 //!
 //! It reads no records: whoever serves a fetch does, where it is told to, and comes back with what it has read.
 
-use super::Properties;
+use super::{Knows, Properties};
 use super::coordinator::{Ask, Told};
 use super::error::{ShareError, Unkept};
 use super::keeper::Keeper;
@@ -76,6 +76,7 @@ pub(super) struct Means {
     pub(super) keeper: Keeper,
     pub(super) settings: Settings,
     pub(super) properties: Properties,
+    pub(super) knows: Knows,
     pub(super) counts: Arc<Counts>,
     pub(super) acquired: Counter,
     pub(super) acknowledged: Counter,
@@ -257,10 +258,27 @@ impl Service {
     fn read(&mut self, key: Key, epoch: LeaderEpoch, reading: Reading) {
         let keeper = self.means.keeper.clone();
         let (registry, properties) = (self.means.registry.clone(), self.means.properties.clone());
+        let knows = Arc::clone(&self.means.knows);
         self.work.push(Box::pin(async move {
-            let kept = read(&keeper, &registry, &key, epoch, &properties).await;
+            let kept = match may_begin(&keeper, &key, &knows).await {
+                Ok(()) => read(&keeper, &registry, &key, epoch, &properties).await,
+                Err(error) => Err(error),
+            };
             Done::Read(key, reading, kept)
         }));
+    }
+}
+
+/// Anybody may name a group: a state comes into being only for one that there is.
+async fn may_begin(keeper: &Keeper, key: &Key, knows: &Knows) -> Result<(), ShareError> {
+    let told = keeper.ask(&key.group, Ask::See(Some(vec![key.place]))).await?;
+    if matches!(told, Told::Seen(seen) if !seen.is_empty()) {
+        return Ok(());
+    }
+    match knows(Name::clone(&key.group)).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(ShareError::NoGroup),
+        None => Err(ShareError::NotAvailable),
     }
 }
 

@@ -400,6 +400,7 @@ impl Cluster {
             controller: controller.clone(),
             registry: registry.clone(),
             peers: peers.clone(),
+            knows: crate::server::share_groups::known_by(&groups, &peers, id),
             metrics: metrics.clone(),
         });
         let server = Server::new(

@@ -34,12 +34,22 @@ pub(in crate::server) async fn handle(
 async fn delete(context: &Context, group_id: &Str) -> Result<(), ErrorCode> {
     let name = group::name(group_id).map_err(|error| errors::of_group(&error))?;
     let groups = &context.services().groups;
-    // Whatever else is wrong, the deletion itself is told.
-    if let Ok(Some(_)) = groups.describe_sharers(group::Name::clone(&name)).await {
-        let name = share::empty_group(context, group_id).await?;
-        let forgotten = context.services().shares.forget(&name, None).await;
-        forgotten.map_err(|error| errors::of_share(&error))?;
+    let described = groups.describe_sharers(group::Name::clone(&name)).await;
+    match described {
+        Ok(Some(_)) => {
+            let name = share::empty_group(context, group_id).await?;
+            forget(context, &name).await?;
+        }
+        // What a fetch has brought about while its group was deleted goes now.
+        Ok(None) => forget(context, &name).await?,
+        // The deletion itself is told.
+        Err(_) => {}
     }
     let deleted = groups.delete(name).await;
     deleted.map_err(|error| errors::of_group(&error))
+}
+
+async fn forget(context: &Context, group: &group::Name) -> Result<(), ErrorCode> {
+    let forgotten = context.services().shares.forget(group, None).await;
+    forgotten.map_err(|error| errors::of_share(&error))
 }

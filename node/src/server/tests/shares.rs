@@ -27,7 +27,7 @@ use headwater_protocol::kafka::share_fetch::{
     AcknowledgementBatch, FetchPartition, FetchTopic, PartitionData, ShareFetchRequest, ShareFetchResponse,
 };
 use headwater_protocol::kafka::share_group_describe::ShareGroupDescribeRequest;
-use headwater_protocol::kafka::share_group_heartbeat::ShareGroupHeartbeatRequest;
+use headwater_protocol::kafka::share_group_heartbeat::{ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse};
 use headwater_protocol::kafka::write_share_group_state as write;
 
 use super::*;
@@ -140,8 +140,27 @@ impl Lab {
             client,
             epoch: 0,
         };
+        lab.join("a").await;
         assert_eq!(lab.until_given("a").await, "");
         lab
+    }
+
+    /// Makes the group, with a member.
+    async fn join(&mut self, member: &'static str) -> ShareGroupHeartbeatResponse {
+        let find = FindCoordinatorRequest {
+            key: GROUP,
+            ..FindCoordinatorRequest::default()
+        };
+        assert_eq!(self.client.call(&find, 3).await.error_code, 0);
+        let mut joined = self.client.call(&heartbeat(member, 0), 1).await;
+        for _ in 0..50 {
+            if joined.error_code == 0 {
+                break;
+            }
+            self.edge.pass(Duration::from_millis(50)).await;
+            joined = self.client.call(&heartbeat(member, 0), 1).await;
+        }
+        joined
     }
 
     /// Fetches until there is something, or long enough.
@@ -322,21 +341,27 @@ async fn sessions_that_are_not_there_or_not_counted_are_refused() {
 }
 
 #[tokio::test]
-async fn members_are_told_what_to_read_and_groups_are_seen() {
+async fn nothing_is_begun_for_a_group_that_is_not_there() {
     let mut lab = Lab::new().await;
-    let find = FindCoordinatorRequest {
-        key: GROUP,
-        ..FindCoordinatorRequest::default()
+    let request = ShareFetchRequest {
+        group_id: Some(Str::from_static("none")),
+        ..share_fetch(&lab.topic, "a", 0, &[])
     };
-    assert_eq!(lab.client.call(&find, 3).await.error_code, 0);
-    let mut joined = lab.client.call(&heartbeat("a", 0), 1).await;
+    let mut refused = 0;
     for _ in 0..50 {
-        if joined.error_code == 0 {
+        refused = lab.client.call(&request, 2).await.error_code;
+        if refused != 0 {
             break;
         }
         lab.edge.pass(Duration::from_millis(50)).await;
-        joined = lab.client.call(&heartbeat("a", 0), 1).await;
     }
+    assert_eq!(ErrorCode(refused), ErrorCode::GROUP_ID_NOT_FOUND);
+}
+
+#[tokio::test]
+async fn members_are_told_what_to_read_and_groups_are_seen() {
+    let mut lab = Lab::new().await;
+    let joined = lab.join("a").await;
     assert_eq!((joined.error_code, joined.member_epoch), (0, 1));
     assert_eq!(joined.assignment.unwrap().topic_partitions[0].partitions, [0]);
     let listed = lab.client.call(&ListGroupsRequest::default(), 5).await;
