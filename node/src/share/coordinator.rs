@@ -20,8 +20,14 @@ use tokio::sync::{oneshot, watch};
 
 /// Requests that wait for a coordinator; those who send more wait.
 const LETTERS_MAX: usize = 256;
-/// About how much is written at once.
-const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Letters are taken together until their records take about as much.
+const WRITE_BYTES: usize = 256 << 10;
+/// About how much one may take. Together it is less than what a batch of the log holds.
+const ASK_BYTES_MAX: usize = 512 << 10;
+
+/// About what a state takes of the log beside its group's name, and what each of its batches does.
+pub(super) const STATE_BYTES: usize = 128;
+pub(super) const BATCH_BYTES: usize = 20;
 
 /// What a coordinator is asked about one group.
 #[derive(Debug, Clone)]
@@ -189,37 +195,68 @@ impl Coordinator {
     /// Ends well when nobody can ask any more.
     async fn serve(&mut self) -> Result<(), Lost> {
         while let Some(first) = self.letters.recv().await {
-            let mut draft = Draft::new(&self.ledger, self.sys.clock.unix_ms());
-            let mut answers = Vec::new();
+            let mut letters = Vec::new();
             let mut bytes = 0;
             let mut next = Some(first);
             while let Some(letter) = next {
                 match letter {
-                    Letter::Ask { group, ask, reply } => {
-                        bytes += ask.bytes();
-                        let fresh = u32::from_be_bytes(self.sys.random.secret::<4>()).cast_signed();
-                        answers.push((reply, carry_out(&mut draft, &group, ask, fresh)));
+                    Letter::Ask { group, ask, reply } if ask.bytes(&group) > ASK_BYTES_MAX => {
+                        tracing::warn!(%group, "a share coordinator is asked for more than it can write");
+                        let _ = reply.send(Err(Unkept::NoRoom));
                     }
-                    Letter::ForgetTopics(topics) => draft.forget_topics(&topics),
+                    letter => {
+                        bytes += letter.bytes();
+                        letters.push(letter);
+                    }
                 }
-                next = match bytes < WRITE_BYTES_MAX {
+                next = match bytes < WRITE_BYTES {
                     true => self.letters.try_recv(),
                     false => None,
                 };
             }
-            let changes = draft.finish();
-            let records = ledger::records(&changes);
-            let written = self.write(&records).await?;
-            if written.is_ok() {
-                self.ledger.apply(changes);
-                self.status.count.store(self.ledger.count(), Ordering::Relaxed);
-            }
-            for (reply, told) in answers {
-                // That nobody waits any more is normal.
-                let _ = reply.send(written.map(|()| told));
-            }
+            self.work_off(letters).await?;
         }
         Ok(())
+    }
+
+    /// Carries letters out in one write; one by one where together they are too large for the log.
+    async fn work_off(&mut self, letters: Vec<Letter>) -> Result<(), Lost> {
+        let (told, written) = self.attempt(&letters).await?;
+        if written == Err(Unkept::NoRoom) && letters.len() > 1 {
+            for letter in letters {
+                let (told, written) = self.attempt(std::slice::from_ref(&letter)).await?;
+                answer([letter], told, written);
+            }
+            return Ok(());
+        }
+        answer(letters, told, written);
+        Ok(())
+    }
+
+    /// What is told of each letter, if the write is done.
+    async fn attempt(&mut self, letters: &[Letter]) -> Result<(Vec<Option<Told>>, Result<(), Unkept>), Lost> {
+        let mut draft = Draft::new(&self.ledger, self.sys.clock.unix_ms());
+        let mut told = Vec::with_capacity(letters.len());
+        for letter in letters {
+            match letter {
+                Letter::Ask { group, ask, .. } => {
+                    let fresh = u32::from_be_bytes(self.sys.random.secret::<4>()).cast_signed();
+                    told.push(Some(carry_out(&mut draft, group, ask.clone(), fresh)));
+                }
+                Letter::ForgetTopics(topics) => {
+                    draft.forget_topics(topics);
+                    told.push(None);
+                }
+            }
+        }
+        let changes = draft.finish();
+        let records = ledger::records(&changes);
+        let written = self.write(&records).await?;
+        if written.is_ok() {
+            self.ledger.apply(changes);
+            self.status.count.store(self.ledger.count(), Ordering::Relaxed);
+        }
+        Ok((told, written))
     }
 
     async fn write(&self, records: &[Record]) -> Result<Result<(), Unkept>, Lost> {
@@ -234,11 +271,11 @@ impl Coordinator {
         match done {
             Ok(_) => Ok(Ok(())),
             // Nothing was appended for certain; everything else the log alone can tell.
-            Err(
-                error @ (AppendError::NotEnoughReplicas { .. }
-                | AppendError::DiskFull
-                | AppendError::TooLarge { .. }),
-            ) => {
+            Err(error @ AppendError::TooLarge { .. }) => {
+                tracing::debug!(%error, partition = %self.log.name(), "states of share groups are not written");
+                Ok(Err(Unkept::NoRoom))
+            }
+            Err(error @ (AppendError::NotEnoughReplicas { .. } | AppendError::DiskFull)) => {
                 tracing::debug!(%error, partition = %self.log.name(), "states of share groups are not written");
                 Ok(Err(Unkept::Again))
             }
@@ -247,19 +284,36 @@ impl Coordinator {
     }
 }
 
+impl Letter {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ask { group, ask, .. } => ask.bytes(group),
+            Self::ForgetTopics(_) => 0,
+        }
+    }
+}
+
 impl Ask {
     /// About how much of the log it takes.
-    fn bytes(&self) -> usize {
-        const STATE_BYTES: usize = 128;
-        const BATCH_BYTES: usize = 20;
+    fn bytes(&self, group: &Name) -> usize {
+        let state = STATE_BYTES + group.len();
         match self {
-            Self::Read(places) => STATE_BYTES * places.len(),
+            Self::Read(places) => state * places.len(),
             Self::Write(writes) => {
-                let bytes = |(_, kept): &(Place, Kept)| STATE_BYTES + BATCH_BYTES * kept.batches.len();
+                let bytes = |(_, kept): &(Place, Kept)| state + BATCH_BYTES * kept.batches.len();
                 writes.iter().map(bytes).sum()
             }
-            Self::Initialize(places) => STATE_BYTES * places.len(),
-            Self::Delete(_) | Self::See(_) => STATE_BYTES,
+            Self::Initialize(places) => state * places.len(),
+            Self::Delete(_) | Self::See(_) => state,
+        }
+    }
+}
+
+/// That nobody waits any more is normal.
+fn answer(letters: impl IntoIterator<Item = Letter>, told: Vec<Option<Told>>, written: Result<(), Unkept>) {
+    for (letter, told) in letters.into_iter().zip(told) {
+        if let (Letter::Ask { reply, .. }, Some(told)) = (letter, told) {
+            let _ = reply.send(written.map(|()| told));
         }
     }
 }

@@ -17,6 +17,11 @@ use headwater_protocol::ids::Offset;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// Runs that a delivery may be made of, and offsets that it may be long. Where a record keeps the start while what is behind it
+/// is done with, nothing more is given then until that record is, too: else what is written down would grow without end.
+const RUNS_MAX: usize = 5_000;
+const LENGTH_MAX: i64 = 1_000_000;
+
 /// How records are delivered, by the properties of the group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
@@ -102,7 +107,12 @@ impl Delivery {
         if let Some((first, _)) = self.runs.iter().find(is_available) {
             return Some(*first);
         }
-        (self.in_flight < rules.in_flight_max).then_some(self.end)
+        (self.in_flight < rules.in_flight_max && !self.is_full()).then_some(self.end)
+    }
+
+    /// Whether nothing behind the end may be given.
+    fn is_full(&self) -> bool {
+        self.runs.len() >= RUNS_MAX || self.end.since(self.start) >= LENGTH_MAX
     }
 
     /// A member says what became of what it has acquired. All of it holds, or nothing. What it says of records that are done

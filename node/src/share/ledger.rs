@@ -116,12 +116,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The group begins anew at an offset. Who delivers by its former state is fenced.
-    pub(super) fn initialize(
-        &mut self,
-        key: &Key,
-        start: Option<Offset>,
-        fresh: i32,
-    ) -> Result<(), Unkept> {
+    pub(super) fn initialize(&mut self, key: &Key, start: Option<Offset>, fresh: i32) -> Result<(), Unkept> {
         let before = self.entry(key).map(|entry| &entry.kept);
         if before.is_none() && !self.has_room() {
             return Err(Unkept::NoRoom);
@@ -318,7 +313,8 @@ mod tests {
             lab.write(key, 1, 40, 3).unwrap();
         }
         let group = Name::from("g");
-        lab.with(|draft| draft.initialize(&one, Some(Offset(100)), 9)).unwrap();
+        lab.with(|draft| draft.initialize(&one, Some(Offset(100)), 9))
+            .unwrap();
         assert_eq!(lab.write(&one, 1, 40, 20), Err(Unkept::FencedState));
         let seen = lab.with(|draft| draft.seen(&group, None));
         let starts: Vec<_> = seen.iter().map(|(_, seen)| (seen.start, seen.complete)).collect();

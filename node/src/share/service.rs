@@ -2,12 +2,12 @@
 //!
 //! It reads no records: whoever serves a fetch does, where it is told to, and comes back with what it has read.
 
-use super::{Knows, Properties};
 use super::coordinator::{Ask, Told};
 use super::error::{ShareError, Unkept};
 use super::keeper::Keeper;
 use super::request::{Acknowledge, Acquire, Acquired, Kept, Key, Name, Next, Open, Place};
 use super::state::{Answer, CallId, Effect, Mark, Reading, SessionId, Settings, State, Write};
+use super::{Knows, Properties};
 use crate::partition::{Isolation, OffsetQuery, Registry};
 use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;

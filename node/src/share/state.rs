@@ -8,6 +8,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+use super::coordinator::{BATCH_BYTES, STATE_BYTES};
 use super::delivery::{Delivery, Rules, WriteNumber};
 use super::error::{ShareError, Unkept};
 use super::request::{Acknowledge, Acquire, Acquired, Kept, KeptBatch, Key, Name, Place};
@@ -20,8 +21,9 @@ pub(super) use sessions::SessionId;
 
 /// Partitions that are delivered from at a time, each for one group; whoever wants more is to ask again.
 const HELD_MAX: usize = 100_000;
-/// Partitions whose states are written at once.
+/// Partitions whose states are written at once, and about how much of the log they take.
 const WRITES_MAX: usize = 256;
+const WRITE_BYTES: usize = 192 << 10;
 
 /// How share groups are run, by the properties of the node.
 #[derive(Debug, Clone, Copy)]
@@ -359,12 +361,17 @@ impl State {
         let dirty = self.of_group(group).filter(|(_, held)| is_dirty(held));
         let dirty: Vec<Key> = dirty.map(|(key, _)| key.clone()).take(WRITES_MAX).collect();
         let mut writes = Vec::with_capacity(dirty.len());
+        let mut bytes = 0;
         for key in dirty {
+            if bytes >= WRITE_BYTES {
+                break;
+            }
             let Some(held) = self.held.get_mut(&key) else {
                 continue;
             };
             if let Phase::Ready(ready) = &mut held.phase {
                 let (number, start, batches) = ready.delivery.begin_write();
+                bytes += STATE_BYTES + group.len() + BATCH_BYTES * batches.len();
                 writes.push(Write {
                     place: key.place,
                     state_epoch: ready.state_epoch,

@@ -74,7 +74,10 @@ async fn try_handle(context: &Context, request: ShareFetchRequest) -> Result<Out
         wait_ms: u64::try_from(request.max_wait_ms).unwrap_or(0),
     };
     let (found, permit) = Gather::new(context, &member, limits).run(&places).await;
-    if found.values().any(|found| found.code == ErrorCode::GROUP_ID_NOT_FOUND) {
+    if found
+        .values()
+        .any(|found| found.code == ErrorCode::GROUP_ID_NOT_FOUND)
+    {
         // There is no group, so there is nobody in it.
         shares.close(member.group, member.id).await;
         return Err(ErrorCode::GROUP_ID_NOT_FOUND);

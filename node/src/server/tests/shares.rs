@@ -27,7 +27,9 @@ use headwater_protocol::kafka::share_fetch::{
     AcknowledgementBatch, FetchPartition, FetchTopic, PartitionData, ShareFetchRequest, ShareFetchResponse,
 };
 use headwater_protocol::kafka::share_group_describe::ShareGroupDescribeRequest;
-use headwater_protocol::kafka::share_group_heartbeat::{ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse};
+use headwater_protocol::kafka::share_group_heartbeat::{
+    ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse,
+};
 use headwater_protocol::kafka::write_share_group_state as write;
 
 use super::*;

@@ -32,6 +32,9 @@ impl Delivery {
             if span.first > at {
                 self.archive(at, span.first.plus(-1));
                 at = span.first;
+                if self.end < at {
+                    break;
+                }
             }
             if left == 0 {
                 break;
@@ -79,7 +82,10 @@ impl Delivery {
                 given.push(Acquired { first, last, count });
             });
         }
-        let room = grip.rules.in_flight_max.saturating_sub(self.in_flight);
+        let room = match self.is_full() {
+            true => 0,
+            false => grip.rules.in_flight_max.saturating_sub(self.in_flight),
+        };
         let first = self.end.max(first);
         let more = room.min(most - taken).min(length(first, last));
         if more == 0 {
@@ -104,13 +110,13 @@ impl Delivery {
             .collect()
     }
 
-    /// What is available between two offsets, or was never given, is done with.
+    /// What is available between two offsets, or was never given, is done with; the latter only as long as there is room.
     fn archive(&mut self, first: Offset, last: Offset) {
         for (first, last) in self.available_between(first, last) {
             self.change(first, last, |run| run.phase = Phase::Done(KeptState::Archived));
         }
         let first = self.end.max(first);
-        if first <= last {
+        if first <= last && !self.is_full() {
             self.append(first, last, 0, Phase::Done(KeptState::Archived));
         }
     }

@@ -129,6 +129,26 @@ fn records_are_given_once_until_their_lock_runs_out() {
 }
 
 #[test]
+fn a_record_that_is_kept_for_long_does_not_let_what_is_behind_it_grow() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.acquire("slow", &[span(0, 0)], 1), "0-0x1");
+    let mut offset = 1;
+    while lab.next() == Some(offset) {
+        assert_ne!(lab.acquire("a", &[span(offset, offset)], 1), "");
+        let ack = if offset % 2 == 0 { Ack::Accept } else { Ack::Reject };
+        lab.say("a", &[word(offset, offset, ack)]).unwrap();
+        lab.write();
+        offset += 1;
+    }
+    assert_eq!(lab.next(), None);
+    assert_eq!(lab.delivery.runs.len(), RUNS_MAX);
+    lab.say("slow", &[word(0, 0, Ack::Accept)]).unwrap();
+    lab.write();
+    assert_eq!(lab.next(), Some(offset));
+    assert_eq!(lab.delivery.runs.len(), 0);
+}
+
+#[test]
 fn what_is_said_holds_when_it_is_written_down() {
     let mut lab = Lab::new();
     let log = [span(0, 9)];
