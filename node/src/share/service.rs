@@ -121,6 +121,8 @@ impl Service {
     pub(super) async fn run(mut self) {
         let clock = self.means.sys.clock.clone();
         loop {
+            // Locks run out also where there is always something else to do.
+            self.state.tick(clock.now());
             self.carry_out();
             let deadline = self.state.next_deadline();
             tokio::select! {
@@ -130,7 +132,7 @@ impl Service {
                     Some(letter) => self.handle(letter),
                     None => return,
                 },
-                () = clock.sleep_until_some(deadline) => self.state.tick(clock.now()),
+                () = clock.sleep_until_some(deadline) => {}
             }
         }
     }
