@@ -124,6 +124,8 @@ pub(super) struct State {
     sessions: Sessions,
     held: BTreeMap<Key, Held>,
     writing: BTreeSet<Name>,
+    /// Where a group's last write ended that left something for the next one, which goes on behind it.
+    written_up_to: BTreeMap<Name, Place>,
     deadlines: BTreeSet<(Instant, Key)>,
     effects: Vec<Effect>,
     next_reading: u64,
@@ -136,6 +138,7 @@ impl State {
             sessions: Sessions::default(),
             held: BTreeMap::new(),
             writing: BTreeSet::new(),
+            written_up_to: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             effects: Vec::new(),
             next_reading: 0,
@@ -359,11 +362,16 @@ impl State {
         }
         let is_dirty = |held: &Held| matches!(&held.phase, Phase::Ready(ready) if ready.delivery.is_dirty());
         let dirty = self.of_group(group).filter(|(_, held)| is_dirty(held));
-        let dirty: Vec<Key> = dirty.map(|(key, _)| key.clone()).take(WRITES_MAX).collect();
-        let mut writes = Vec::with_capacity(dirty.len());
+        let mut dirty: Vec<Key> = dirty.map(|(key, _)| key.clone()).collect();
+        if let Some(last) = self.written_up_to.remove(group) {
+            let behind = dirty.partition_point(|key| key.place <= last);
+            dirty.rotate_left(behind);
+        }
+        let count = dirty.len();
+        let mut writes = Vec::with_capacity(count.min(WRITES_MAX));
         let mut bytes = 0;
         for key in dirty {
-            if bytes >= WRITE_BYTES {
+            if bytes >= WRITE_BYTES || writes.len() >= WRITES_MAX {
                 break;
             }
             let Some(held) = self.held.get_mut(&key) else {
@@ -385,8 +393,11 @@ impl State {
                 });
             }
         }
-        if !writes.is_empty() {
+        if let Some(last) = writes.last() {
             let group = Name::clone(group);
+            if writes.len() < count {
+                self.written_up_to.insert(Name::clone(&group), last.place);
+            }
             self.writing.insert(Name::clone(&group));
             self.effects.push(Effect::Write { group, writes });
         }

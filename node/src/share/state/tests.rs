@@ -290,6 +290,30 @@ fn partitions_of_a_group_are_written_together() {
 }
 
 #[test]
+fn every_partition_of_a_group_has_its_turn_to_be_written() {
+    let mut lab = Lab::new();
+    let count = i32::try_from(WRITES_MAX).unwrap() + 10;
+    let all: Vec<i32> = (0..count).collect();
+    lab.begin("a", &all);
+    for index in 0..count {
+        lab.acquire("a", index);
+    }
+    let first: Vec<CallId> = all
+        .iter()
+        .map(|index| lab.say("a", *index, &[word(10, 10, Ack::Accept)]))
+        .collect();
+    lab.write();
+    // The first ones have something to be written again; still, it goes on with those that were never.
+    assert_eq!(lab.writes[0].1.len(), WRITES_MAX);
+    for index in 0..count {
+        lab.say("a", index, &[word(11, 11, Ack::Accept)]);
+    }
+    lab.write();
+    lab.write();
+    assert!(first.iter().all(|call| lab.told(*call) == Some(Ok(()))));
+}
+
+#[test]
 fn records_of_a_member_that_is_gone_are_for_others() {
     let mut lab = Lab::new();
     let session = lab.begin("a", &[0]);
