@@ -80,6 +80,10 @@ pub(super) struct Delivery {
     in_flight: usize,
     looked_at: Option<Instant>,
     next_write: WriteNumber,
+    /// Everything before it is written down as done with.
+    kept_start: Offset,
+    /// The write on its way, with the start that it writes down.
+    pending: Option<(WriteNumber, Offset)>,
     /// Something has changed that is to be written down.
     is_dirty: bool,
 }
@@ -116,7 +120,8 @@ impl Delivery {
     }
 
     /// A member says what became of what it has acquired. All of it holds, or nothing. What it says of records that are done
-    /// with for good, since they lie before the start, is passed over. None: there is nothing to be written down.
+    /// with for good, since they lie before the start, is passed over, and holds when that start is written down. None: all
+    /// of it is.
     pub(super) fn acknowledge(
         &mut self,
         now: Instant,
@@ -131,7 +136,8 @@ impl Delivery {
             }
         }
         let with = self.next_write;
-        let mut is_written = false;
+        let passed = self.passed_with(batches);
+        let mut is_written = passed == Some(with);
         for batch in batches {
             let first = batch.first.max(self.start);
             if first > batch.last {
@@ -150,7 +156,20 @@ impl Delivery {
             });
         }
         self.is_dirty |= is_written;
-        Ok(is_written.then_some(with))
+        Ok(if is_written { Some(with) } else { passed })
+    }
+
+    /// With which write the start is written down behind what a member says of offsets before it.
+    fn passed_with(&self, batches: &[Acknowledge]) -> Option<WriteNumber> {
+        let passed = batches
+            .iter()
+            .filter(|batch| batch.ack != Ack::Renew && batch.first < self.start)
+            .map(|batch| batch.last.min(self.start.plus(-1)));
+        let last = passed.max().filter(|last| *last >= self.kept_start)?;
+        match self.pending {
+            Some((number, start)) if last < start => Some(number),
+            Some(_) | None => Some(self.next_write),
+        }
     }
 
     /// A member has gone: what it had acquired is for others. Whether anything is.
@@ -206,6 +225,7 @@ impl Delivery {
                 }),
             }
         }
+        self.pending = Some((number, start));
         (number, start, batches)
     }
 
@@ -232,6 +252,9 @@ impl Delivery {
             });
         }
         self.move_start();
+        if let Some((_, start)) = self.pending.take_if(|(with, _)| *with <= number) {
+            self.kept_start = self.kept_start.max(start);
+        }
         is_any_available || !settled.is_empty()
     }
 

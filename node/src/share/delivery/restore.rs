@@ -15,6 +15,8 @@ impl Delivery {
             in_flight: 0,
             looked_at: None,
             next_write: WriteNumber(0),
+            kept_start: start,
+            pending: None,
             is_dirty: false,
         };
         let mut batches = batches.to_vec();

@@ -149,6 +149,25 @@ fn a_record_that_is_kept_for_long_does_not_let_what_is_behind_it_grow() {
 }
 
 #[test]
+fn what_is_said_of_what_was_given_up_holds_when_the_start_is_written_down() {
+    let mut lab = Lab::new();
+    let log = [span(0, 1)];
+    for _ in 0..RULES.deliveries_max {
+        assert_ne!(lab.acquire("a", &log, 10), "");
+        lab.now += LOCK;
+        assert!(lab.delivery.expire(lab.now, &RULES));
+    }
+    assert_eq!(lab.delivery.start, Offset(2));
+    // The start has moved and is not written down.
+    let late = lab.say("a", &[word(0, 1, Ack::Accept)]).unwrap();
+    let (number, start, _) = lab.delivery.begin_write();
+    assert_eq!((late, start), (Some(number), Offset(2)));
+    assert_eq!(lab.say("a", &[word(0, 1, Ack::Accept)]), Ok(Some(number)));
+    lab.delivery.written(number);
+    assert_eq!(lab.say("a", &[word(0, 1, Ack::Accept)]), Ok(None));
+}
+
+#[test]
 fn what_is_said_holds_when_it_is_written_down() {
     let mut lab = Lab::new();
     let log = [span(0, 9)];
