@@ -51,7 +51,16 @@ pub(crate) enum Told {
     Seen(Vec<(Place, Seen)>),
 }
 
-type Reply = oneshot::Sender<Result<Told, Unkept>>;
+/// What an answer rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// Something was written together with it, which nobody can who is not in office.
+    Written,
+    /// What the coordinator knew: it may have been deposed.
+    Known,
+}
+
+type Reply = oneshot::Sender<Result<(Told, Basis), Unkept>>;
 
 /// One request. Whoever asked may be gone when it is answered.
 pub(super) enum Letter {
@@ -96,7 +105,7 @@ impl Handle {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(&self, group: Name, ask: Ask) -> Result<Told, Unkept> {
+    pub(super) async fn ask(&self, group: Name, ask: Ask) -> Result<(Told, Basis), Unkept> {
         if !self.is_open() {
             return Err(Unkept::Again);
         }
@@ -114,6 +123,9 @@ impl Handle {
         }
     }
 }
+
+/// What became of a write that the log has an answer to.
+type Written = Result<Basis, Unkept>;
 
 /// Why a coordinator ends before its reign does.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +246,7 @@ impl Coordinator {
     }
 
     /// What is told of each letter, if the write is done.
-    async fn attempt(&mut self, letters: &[Letter]) -> Result<(Vec<Option<Told>>, Result<(), Unkept>), Lost> {
+    async fn attempt(&mut self, letters: &[Letter]) -> Result<(Vec<Option<Told>>, Written), Lost> {
         let mut draft = Draft::new(&self.ledger, self.sys.clock.unix_ms());
         let mut told = Vec::with_capacity(letters.len());
         for letter in letters {
@@ -259,9 +271,9 @@ impl Coordinator {
         Ok((told, written))
     }
 
-    async fn write(&self, records: &[Record]) -> Result<Result<(), Unkept>, Lost> {
+    async fn write(&self, records: &[Record]) -> Result<Written, Lost> {
         if records.is_empty() {
-            return Ok(Ok(()));
+            return Ok(Ok(Basis::Known));
         }
         let appended = self.log.append(records, self.sys.clock.unix_ms()).await;
         let done = match appended {
@@ -269,7 +281,7 @@ impl Coordinator {
             Err(error) => Err(error),
         };
         match done {
-            Ok(_) => Ok(Ok(())),
+            Ok(_) => Ok(Ok(Basis::Written)),
             // Nothing was appended for certain; everything else the log alone can tell.
             Err(error @ AppendError::TooLarge { .. }) => {
                 tracing::debug!(%error, partition = %self.log.name(), "states of share groups are not written");
@@ -310,10 +322,10 @@ impl Ask {
 }
 
 /// That nobody waits any more is normal.
-fn answer(letters: impl IntoIterator<Item = Letter>, told: Vec<Option<Told>>, written: Result<(), Unkept>) {
+fn answer(letters: impl IntoIterator<Item = Letter>, told: Vec<Option<Told>>, written: Written) {
     for (letter, told) in letters.into_iter().zip(told) {
         if let (Letter::Ask { reply, .. }, Some(told)) = (letter, told) {
-            let _ = reply.send(written.map(|()| told));
+            let _ = reply.send(written.map(|basis| (told, basis)));
         }
     }
 }

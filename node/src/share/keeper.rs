@@ -2,7 +2,7 @@
 //!
 //! It asks again where nothing has happened for certain, for a while. What may have happened it never asks for twice.
 
-use super::coordinator::{Ask, Told};
+use super::coordinator::{Ask, Basis, Told};
 use super::error::Unkept;
 use super::post::SharePost;
 use super::remote;
@@ -58,9 +58,8 @@ impl Keeper {
     /// Asks the coordinator of a group, if it is here.
     pub(super) async fn ask_here(&self, group: &Name, ask: Ask) -> Result<Told, Unkept> {
         let handle = self.coordinators.get(group).ok_or(Unkept::Again)?;
-        let told = handle.ask(Name::clone(group), ask).await?;
-        // Everything else was written, which nobody can who is not in office.
-        if matches!(told, Told::Seen(_)) && !self.coordinators.is_in_office(group, &handle).await {
+        let (told, basis) = handle.ask(Name::clone(group), ask).await?;
+        if basis == Basis::Known && !self.coordinators.is_in_office(group, &handle).await {
             return Err(Unkept::Again);
         }
         Ok(told)
