@@ -51,7 +51,7 @@ use keeper::Keeper;
 use post::SharePost;
 pub(crate) use remote::Asks;
 use service::{Counts, Letter, Means, Service};
-use state::Settings;
+use state::{SessionId, Settings};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -78,6 +78,16 @@ pub struct Parts {
     pub peers: Peers,
     pub knows: Knows,
     pub metrics: Metrics,
+}
+
+/// A member's session, as one of its requests finds it.
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    /// What is fetched, in the order in which it is this time.
+    pub places: Vec<Place>,
+    /// Fires when the session is over, and with the member's connection.
+    pub over: CancellationToken,
 }
 
 /// The share groups of this node. Cheap to clone.
@@ -197,9 +207,9 @@ impl Shares {
         found.map_err(|Unavailable| ShareError::NotAvailable)
     }
 
-    /// A member's session goes on, begins or ends. What it fetches is returned. A session that begins ends with `gone`, which
-    /// fires when the member's connection does.
-    pub async fn open(&self, open: Open, gone: CancellationToken) -> Result<Vec<Place>, ShareError> {
+    /// A member's session goes on, begins or ends. One that begins ends with `gone`, which fires when the member's connection
+    /// does.
+    pub async fn open(&self, open: Open, gone: CancellationToken) -> Result<Session, ShareError> {
         self.ask(|reply| Letter::Open { open, gone, reply }).await?
     }
 
@@ -220,14 +230,18 @@ impl Shares {
         self.ask(letter).await?
     }
 
-    /// Gives records to a member that were read where `next` said. There may be none left.
+    /// Gives records to a member that were read where `next` said. There may be none left, and there are none for a session
+    /// that is over.
     pub async fn acquire(
         &self,
+        session: &Session,
         key: Key,
         epoch: LeaderEpoch,
         wanted: Acquire,
     ) -> Result<Vec<Acquired>, ShareError> {
+        let session = session.id;
         let letter = |reply| Letter::Acquire {
+            session,
             key,
             epoch,
             wanted,

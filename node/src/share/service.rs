@@ -7,7 +7,7 @@ use super::error::{ShareError, Unkept};
 use super::keeper::Keeper;
 use super::request::{Acknowledge, Acquire, Acquired, Kept, Key, Name, Next, Open, Place};
 use super::state::{Answer, CallId, Effect, Mark, Reading, SessionId, Settings, State, Write};
-use super::{Knows, Properties};
+use super::{Knows, Properties, Session};
 use crate::partition::{Isolation, OffsetQuery, Registry};
 use crate::sys::Sys;
 use crate::sys::mailbox::Mailbox;
@@ -28,7 +28,7 @@ pub(super) enum Letter {
         open: Open,
         /// Fires when the member's connection is gone.
         gone: CancellationToken,
-        reply: oneshot::Sender<Result<Vec<Place>, ShareError>>,
+        reply: oneshot::Sender<Result<Session, ShareError>>,
     },
     Close {
         group: Name,
@@ -41,6 +41,7 @@ pub(super) enum Letter {
         reply: oneshot::Sender<Result<Next, ShareError>>,
     },
     Acquire {
+        session: SessionId,
         key: Key,
         epoch: LeaderEpoch,
         wanted: Acquire,
@@ -163,7 +164,12 @@ impl Service {
                         Done::Gone(session)
                     }));
                 }
-                drop(reply.send(opened.map(|opened| opened.places)));
+                let found = opened.map(|opened| Session {
+                    id: opened.session,
+                    over: self.sessions.get(&opened.session).cloned().unwrap_or(gone),
+                    places: opened.places,
+                });
+                drop(reply.send(found));
             }
             Letter::Close { group, member } => self.state.close(&group, &member),
             Letter::Next {
@@ -177,12 +183,13 @@ impl Service {
                 self.state.next(call, &key, epoch, log_start);
             }
             Letter::Acquire {
+                session,
                 key,
                 epoch,
                 wanted,
                 reply,
             } => {
-                let acquired = self.state.acquire(now, &key, epoch, &wanted);
+                let acquired = self.state.acquire(now, session, (&key, epoch), &wanted);
                 let count: i64 = acquired.iter().map(|it| it.last.since(it.first) + 1).sum();
                 self.means.acquired.add(u64::try_from(count).unwrap_or(0));
                 drop(reply.send(acquired));

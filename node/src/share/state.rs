@@ -228,14 +228,17 @@ impl State {
         self.sweep(&key.group);
     }
 
-    /// Gives records to a member. Nothing, where the state has been given up meanwhile.
+    /// Gives records to a member. Nothing, where its session or the state has been given up meanwhile.
     pub(super) fn acquire(
         &mut self,
         now: Instant,
-        key: &Key,
-        epoch: LeaderEpoch,
+        session: SessionId,
+        (key, epoch): (&Key, LeaderEpoch),
         wanted: &Acquire,
     ) -> Vec<Acquired> {
+        if !self.sessions.is_current(session, &key.group, &wanted.by) {
+            return Vec::new();
+        }
         let rules = self.settings.rules;
         let Some(ready) = self.ready(key, epoch) else {
             return Vec::new();

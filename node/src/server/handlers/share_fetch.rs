@@ -54,7 +54,7 @@ async fn try_handle(context: &Context, request: ShareFetchRequest) -> Result<Out
     let opened = shares
         .open(open(&member, &request), context.caller.hurry.clone())
         .await;
-    let places = opened.map_err(|error| errors::of_share(&error))?;
+    let session = opened.map_err(|error| errors::of_share(&error))?;
     let said = share::acknowledge(context, &member, words(&request)).await;
     if ends {
         shares.close(member.group, member.id).await;
@@ -73,7 +73,7 @@ async fn try_handle(context: &Context, request: ShareFetchRequest) -> Result<Out
         batch_size: count(request.batch_size).max(1),
         wait_ms: u64::try_from(request.max_wait_ms).unwrap_or(0),
     };
-    let (found, permit) = Gather::new(context, &member, limits).run(&places).await;
+    let (found, permit) = Gather::new(context, &member, &session, limits).run().await;
     if found
         .values()
         .any(|found| found.code == ErrorCode::GROUP_ID_NOT_FOUND)

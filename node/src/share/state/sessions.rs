@@ -19,6 +19,7 @@ pub(in crate::share) struct SessionId(u64);
 pub(in crate::share) struct Opened {
     /// What is fetched, in the order in which it is this time.
     pub(in crate::share) places: Vec<Place>,
+    pub(in crate::share) session: SessionId,
     /// Set for a new one.
     pub(in crate::share) begun: Option<SessionId>,
 }
@@ -52,6 +53,12 @@ impl Sessions {
         found.is_some_and(|((it, _), _)| it == group)
     }
 
+    /// Whether a session is that of a member still.
+    pub(super) fn is_current(&self, id: SessionId, group: &Name, member: &Name) -> bool {
+        let found = self.by_id.get(&id);
+        found.is_some_and(|(in_group, it)| in_group == group && it == member)
+    }
+
     fn remove(&mut self, member: &(Name, Name)) -> Option<SessionId> {
         let session = self.by_member.remove(member)?;
         self.by_id.remove(&session.id);
@@ -79,9 +86,11 @@ impl State {
         }
         let session = self.sessions.by_member.get_mut(&member);
         let session = session.ok_or(ShareError::SessionNotFound)?;
+        let id = session.id;
         if open.epoch == Open::ENDS {
             return Ok(Opened {
                 places: Vec::new(),
+                session: id,
                 begun,
             });
         }
@@ -104,6 +113,7 @@ impl State {
             .chain(session.places.iter().take(first));
         Ok(Opened {
             places: places.copied().collect(),
+            session: id,
             begun,
         })
     }

@@ -62,6 +62,8 @@ struct Lab {
     writes: Vec<(Name, Vec<Write>)>,
     news: Vec<Key>,
     ended: Vec<SessionId>,
+    /// The latest one of each member.
+    sessions: BTreeMap<String, SessionId>,
     refuses: Option<Unkept>,
 }
 
@@ -76,6 +78,7 @@ impl Lab {
             writes: Vec::new(),
             news: Vec::new(),
             ended: Vec::new(),
+            sessions: BTreeMap::new(),
             refuses: None,
         }
     }
@@ -173,7 +176,13 @@ impl Lab {
             is_strict: false,
             batch_size: 100,
         };
-        let acquired = self.state.acquire(self.now, &key(index), EPOCH, &wanted);
+        let session = match self.sessions.get(member) {
+            Some(session) => *session,
+            None => self.begin(member, &[index]),
+        };
+        let acquired = self
+            .state
+            .acquire(self.now, session, (&key(index), EPOCH), &wanted);
         acquired
             .iter()
             .map(|it| (it.first.value(), it.last.value(), it.count))
@@ -197,7 +206,10 @@ impl Lab {
     }
 
     fn begin(&mut self, member: &str, adds: &[i32]) -> SessionId {
-        self.state.open(&open(member, 0, adds)).unwrap().begun.unwrap()
+        let opened = self.state.open(&open(member, 0, adds)).unwrap();
+        assert_eq!(opened.begun, Some(opened.session));
+        self.sessions.insert(member.to_owned(), opened.session);
+        opened.session
     }
 }
 
@@ -323,6 +335,8 @@ fn records_of_a_member_that_is_gone_are_for_others() {
     lab.state.gone(session);
     lab.settle();
     assert_eq!(lab.news, [key(0)]);
+    // What it asked for before comes too late.
+    assert_eq!(lab.acquire("a", 0), []);
     assert_eq!(lab.acquire("b", 0), [(10, 19, 2)]);
     // That they were delivered once is written down.
     lab.write();

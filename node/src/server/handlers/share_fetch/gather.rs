@@ -16,7 +16,7 @@ use super::super::share::{Member, locate};
 use crate::partition::{Isolation, Partition, ReadError, ReadOutcome, ReadRequest};
 use crate::server::errors;
 use crate::server::request::Context;
-use crate::share::{Acquire, Acquired, Name, Next, Place, ShareError, Span};
+use crate::share::{Acquire, Acquired, Name, Next, Place, Session, ShareError, Span};
 use crate::sys::budget::Permit;
 
 /// What one read takes at most.
@@ -70,6 +70,7 @@ struct Round {
 pub(super) struct Gather<'a> {
     context: &'a Context,
     member: &'a Member,
+    session: &'a Session,
     limits: Limits,
     isolation: Isolation,
     deadline: Instant,
@@ -78,10 +79,16 @@ pub(super) struct Gather<'a> {
 }
 
 impl<'a> Gather<'a> {
-    pub(super) fn new(context: &'a Context, member: &'a Member, limits: Limits) -> Self {
+    pub(super) fn new(
+        context: &'a Context,
+        member: &'a Member,
+        session: &'a Session,
+        limits: Limits,
+    ) -> Self {
         Self {
             context,
             member,
+            session,
             isolation: context.services().shares.isolation(&member.group),
             deadline: context.received + Duration::from_millis(limits.wait_ms),
             limits,
@@ -90,11 +97,11 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// What the member is given, with the memory that it takes.
-    pub(super) async fn run(mut self, places: &[Place]) -> (BTreeMap<Place, Found>, Option<Permit>) {
+    /// What the member is given, with the memory that it takes. Ends when its session does.
+    pub(super) async fn run(mut self) -> (BTreeMap<Place, Found>, Option<Permit>) {
         let mut rounds = 0;
         loop {
-            let mut round = self.look(places).await;
+            let mut round = self.look(&self.session.places).await;
             let is_over = self.context.services().sys.clock.now() >= self.deadline;
             let had_candidates = !round.candidates.is_empty();
             if is_over || !round.errors.is_empty() || round.bytes >= self.limits.bytes_min {
@@ -130,7 +137,7 @@ impl<'a> Gather<'a> {
         };
         tokio::select! {
             biased;
-            () = self.context.caller.hurry.cancelled() => false,
+            () = self.session.over.cancelled() => false,
             _ = pressed.wait_for(|pressed| *pressed) => false,
             () = news => true,
             () = clock.sleep_until(self.deadline) => true,
@@ -234,7 +241,7 @@ impl<'a> Gather<'a> {
         }
         tokio::select! {
             biased;
-            () = self.context.caller.hurry.cancelled() => None,
+            () = self.session.over.cancelled() => None,
             permit = answers.acquire(room) => Some(permit),
         }
     }
@@ -263,7 +270,9 @@ impl<'a> Gather<'a> {
             batch_size: self.limits.batch_size,
         };
         let shares = &self.context.services().shares;
-        let acquired = shares.acquire(self.member.key(place), epoch, wanted).await;
+        let acquired = shares
+            .acquire(self.session, self.member.key(place), epoch, wanted)
+            .await;
         let Ok(acquired) = acquired else { return };
         if acquired.is_empty() {
             return;
