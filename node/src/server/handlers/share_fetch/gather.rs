@@ -4,16 +4,20 @@
 //! member would be locked for nothing, so nothing is given before there is enough to be told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, select_all};
+use futures_util::stream::FuturesUnordered;
 use headwater_protocol::ids::{LeaderEpoch, Offset};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::record::{BatchView, Batches};
+use tokio::sync::watch;
 
 use super::super::share::{Member, locate};
-use crate::partition::{Isolation, Partition, ReadError, ReadOutcome, ReadRequest};
+use crate::partition::{Isolation, Partition, ReadError, ReadOutcome, ReadRequest, Watermarks};
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::share::{Acquire, Acquired, Name, Next, Place, Session, ShareError, Span};
@@ -21,8 +25,9 @@ use crate::sys::budget::Permit;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 1 << 20;
-/// How long is waited for where a group stands.
-const STATE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a look waits for where the group stands, in all partitions together; also where the time of the fetch is up, so
+/// that what is known is told.
+const STATE_PATIENCE: Duration = Duration::from_millis(100);
 /// How often is looked again at once where what was read went to others.
 const ROUNDS_MAX: usize = 16;
 
@@ -43,6 +48,15 @@ pub(super) struct Found {
     /// Whole batches, of which the acquired records are some.
     pub(super) records: Vec<Bytes>,
     pub(super) acquired: Vec<Acquired>,
+}
+
+/// A partition that is led here, as it was before anybody asked where the group stands.
+struct Led {
+    place: Place,
+    partition: Partition,
+    epoch: LeaderEpoch,
+    marks: Watermarks,
+    watermarks: watch::Receiver<Watermarks>,
 }
 
 /// What was read of one partition and is nobody's yet.
@@ -146,39 +160,89 @@ impl<'a> Gather<'a> {
 
     async fn look(&self, places: &[Place]) -> Round {
         let mut round = Round::default();
-        for place in places {
-            match self.look_at(*place, &mut round).await {
+        let shares = Arc::new(self.context.services().shares.clone());
+        let mut asked = FuturesUnordered::new();
+        for (index, place) in places.iter().enumerate() {
+            let (partition, epoch) = match locate(self.context, *place) {
+                Ok(led) => led,
+                Err(code) => {
+                    round.errors.insert(*place, code);
+                    continue;
+                }
+            };
+            let mut watermarks = partition.watermarks();
+            // Seen before anything else is: what changes from here on is looked at again.
+            let marks = *watermarks.borrow_and_update();
+            let led = Led {
+                place: *place,
+                partition,
+                epoch,
+                marks,
+                watermarks,
+            };
+            let (shares, key) = (Arc::clone(&shares), self.member.key(*place));
+            asked.push(async move {
+                let next = shares.next(key, epoch, marks.log_start).await;
+                (index, led, next)
+            });
+        }
+        let mut known = self.known(&mut asked).await;
+        known.sort_unstable_by_key(|(index, ..)| *index);
+        if !asked.is_empty() {
+            // What is still being read is looked at when it is there.
+            round
+                .watches
+                .push(Box::pin(async move { drop(asked.next().await) }));
+        }
+        for (_, led, next) in known {
+            let place = led.place;
+            let looked = match next {
+                Ok(next) => self.look_at(led, next, &mut round).await,
+                // It is read anew at the next fetch.
+                Err(ShareError::NotAvailable) => Ok(None),
+                Err(error) => Err(errors::of_share(&error)),
+            };
+            match looked {
                 Ok(Some(candidate)) => {
                     round.bytes += candidate.bytes;
                     round.candidates.push(candidate);
                 }
                 Ok(None) => {}
-                Err(code) => drop(round.errors.insert(*place, code)),
+                Err(code) => drop(round.errors.insert(place, code)),
             }
         }
         round
     }
 
+    /// What is answered of all that was asked at the same time, or soon enough.
+    async fn known<F: Future>(&self, asked: &mut FuturesUnordered<F>) -> Vec<F::Output> {
+        let clock = &self.context.services().sys.clock;
+        let mut patience = std::pin::pin!(clock.sleep(STATE_PATIENCE));
+        let mut over = std::pin::pin!(self.session.over.cancelled());
+        let mut known = Vec::with_capacity(asked.len());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut over => return known,
+                answer = asked.next() => match answer {
+                    Some(answer) => known.push(answer),
+                    None => return known,
+                },
+                () = &mut patience => return known,
+            }
+        }
+    }
+
     /// Reads one partition where its group stands, if there is room for it.
-    async fn look_at(&self, place: Place, round: &mut Round) -> Result<Option<Candidate>, ErrorCode> {
-        let (partition, epoch) = locate(self.context, place)?;
-        let mut watermarks = partition.watermarks();
-        // Seen before anything else is: what changes from here on is looked at again.
-        let marks = *watermarks.borrow_and_update();
-        let shares = &self.context.services().shares;
-        let next = shares.next(self.member.key(place), epoch, marks.log_start);
-        let next = tokio::select! {
-            biased;
-            next = next => next,
-            // It goes on being read, and the next fetch finds it.
-            () = self.context.services().sys.clock.sleep_until(self.patience()) => return Ok(None),
-        };
-        let Next { from, mut news } = match next {
-            Ok(next) => next,
-            // It is read anew at the next fetch.
-            Err(ShareError::NotAvailable) => return Ok(None),
-            Err(error) => return Err(errors::of_share(&error)),
-        };
+    async fn look_at(&self, led: Led, next: Next, round: &mut Round) -> Result<Option<Candidate>, ErrorCode> {
+        let Led {
+            place,
+            partition,
+            epoch,
+            marks,
+            mut watermarks,
+        } = led;
+        let Next { from, mut news } = next;
         round.watches.push(Box::pin(async move {
             tokio::select! {
                 _ = watermarks.changed() => {}
@@ -223,11 +287,6 @@ impl<'a> Gather<'a> {
             bytes: outcome.bytes,
             permit,
         }))
-    }
-
-    /// Until when a partition's state may take to be read: whoever waits for nothing else has to wait for that.
-    fn patience(&self) -> Instant {
-        self.deadline.max(self.context.received + STATE_PATIENCE)
     }
 
     /// Takes memory for a read. When there is none, a fetch that has something already goes without.
