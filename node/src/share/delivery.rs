@@ -98,6 +98,11 @@ impl Delivery {
         self.is_dirty
     }
 
+    pub(super) fn has_acquired(&self) -> bool {
+        let mut runs = self.runs.values();
+        runs.any(|run| matches!(run.phase, Phase::Acquired { .. }))
+    }
+
     /// When locks are to be looked at next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.looked_at

@@ -117,12 +117,14 @@ struct Ready {
 }
 
 /// - A group has one write on its way at most, so that states arrive in the order in which they were.
+/// - `loose` has those of `held` that no session names: they are forgotten when there is nothing to be done with them.
 /// - `deadlines` has what each of `held` looks at next.
 #[derive(Debug)]
 pub(super) struct State {
     settings: Settings,
     sessions: Sessions,
     held: BTreeMap<Key, Held>,
+    loose: BTreeSet<Key>,
     writing: BTreeSet<Name>,
     /// Where a group's last write ended that left something for the next one, which goes on behind it.
     written_up_to: BTreeMap<Name, Place>,
@@ -137,6 +139,7 @@ impl State {
             settings,
             sessions: Sessions::default(),
             held: BTreeMap::new(),
+            loose: BTreeSet::new(),
             writing: BTreeSet::new(),
             written_up_to: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -199,6 +202,9 @@ impl State {
             deadline: None,
         };
         self.held.insert(key.clone(), held);
+        if !self.sessions.names(key) {
+            self.loose.insert(key.clone());
+        }
         let key = key.clone();
         self.effects.push(Effect::Read { key, epoch, reading });
     }
@@ -298,6 +304,7 @@ impl State {
                 self.effects.push(Effect::News(key.clone()));
                 self.advance(&key.group);
             }
+            self.sweep(&key.group);
         }
     }
 
@@ -350,11 +357,7 @@ impl State {
     }
 
     fn of_group(&self, group: &Name) -> impl Iterator<Item = (&Key, &Held)> {
-        let first = Key {
-            group: Name::clone(group),
-            place: (headwater_protocol::ids::TopicId([0; 16]), i32::MIN.into()),
-        };
-        let held = self.held.range(first..);
+        let held = self.held.range(first_of(group)..);
         held.take_while(move |(key, _)| key.group == *group)
     }
 
@@ -406,18 +409,25 @@ impl State {
         }
     }
 
-    /// A group that nobody fetches for any more is forgotten, once everything is written down.
+    /// Partitions that nobody of a group fetches any more are forgotten, once everything is written down and nobody has
+    /// anything of them.
     fn sweep(&mut self, group: &Name) {
-        if self.writing.contains(group) || self.sessions.has_any_of(group) {
+        if self.loose.is_empty() || self.writing.contains(group) {
             return;
         }
-        let is_idle = |held: &Held| match &held.phase {
-            Phase::Loading(_) => false,
-            Phase::Ready(ready) => ready.waiting.is_empty() && !ready.delivery.is_dirty(),
+        let is_idle = |key: &&Key| match self.held.get(*key).map(|held| &held.phase) {
+            None => true,
+            Some(Phase::Loading(_)) => false,
+            Some(Phase::Ready(ready)) => {
+                let delivery = &ready.delivery;
+                ready.waiting.is_empty() && !delivery.is_dirty() && !delivery.has_acquired()
+            }
         };
-        let idle = self.of_group(group).filter(|(_, held)| is_idle(held));
-        let idle: Vec<Key> = idle.map(|(key, _)| key.clone()).collect();
+        let loose = self.loose.range(first_of(group)..);
+        let loose = loose.take_while(|key| key.group == *group);
+        let idle: Vec<Key> = loose.filter(is_idle).cloned().collect();
         for key in idle {
+            self.loose.remove(&key);
             self.drop_held(&key, ShareError::NotAvailable);
         }
     }
@@ -427,6 +437,7 @@ impl State {
         let Some(held) = self.held.remove(key) else {
             return;
         };
+        self.loose.remove(key);
         if let Some(at) = held.deadline {
             self.deadlines.remove(&(at, key.clone()));
         }
@@ -466,5 +477,13 @@ impl State {
 
     fn answer(&mut self, call: CallId, answer: Answer) {
         self.effects.push(Effect::Answer { call, answer });
+    }
+}
+
+/// No key of a group is before it.
+fn first_of(group: &Name) -> Key {
+    Key {
+        group: Name::clone(group),
+        place: (headwater_protocol::ids::TopicId([0; 16]), i32::MIN.into()),
     }
 }

@@ -35,10 +35,12 @@ struct Session {
 }
 
 /// - `by_id` and `by_member` have the same sessions.
+/// - `named` counts, of each partition, the sessions that name it.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_member: BTreeMap<(Name, Name), Session>,
     by_id: BTreeMap<SessionId, (Name, Name)>,
+    named: BTreeMap<Key, usize>,
     next_id: u64,
 }
 
@@ -47,10 +49,26 @@ impl Sessions {
         self.by_member.len()
     }
 
-    pub(super) fn has_any_of(&self, group: &Name) -> bool {
-        let first = (Name::clone(group), Name::from(""));
-        let found = self.by_member.range(first..).next();
-        found.is_some_and(|((it, _), _)| it == group)
+    /// Whether any session names a partition.
+    pub(super) fn names(&self, key: &Key) -> bool {
+        self.named.contains_key(key)
+    }
+
+    fn name(&mut self, key: Key) {
+        *self.named.entry(key).or_default() += 1;
+    }
+
+    /// Whether no session names the partition any more.
+    fn unname(&mut self, key: &Key) -> bool {
+        let Some(count) = self.named.get_mut(key) else {
+            return true;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.named.remove(key);
+            return true;
+        }
+        false
     }
 
     /// Whether a session is that of a member still.
@@ -59,10 +77,16 @@ impl Sessions {
         found.is_some_and(|(in_group, it)| in_group == group && it == member)
     }
 
-    fn remove(&mut self, member: &(Name, Name)) -> Option<SessionId> {
+    /// Its id, and what no session names any more.
+    fn remove(&mut self, member: &(Name, Name)) -> Option<(SessionId, Vec<Key>)> {
         let session = self.by_member.remove(member)?;
         self.by_id.remove(&session.id);
-        Some(session.id)
+        let keys = session.places.into_iter().map(|place| Key {
+            group: Name::clone(&member.0),
+            place,
+        });
+        let unnamed = keys.filter(|key| self.unname(key)).collect();
+        Some((session.id, unnamed))
     }
 }
 
@@ -76,10 +100,9 @@ impl State {
                 return Err(ShareError::InvalidSessionEpoch);
             }
             // Whoever begins anew has lost count. What it has acquired it may still speak of.
-            if let Some(before) = self.sessions.remove(&member) {
-                self.effects.push(Effect::Ended(before));
-            }
+            self.end(&member);
             if self.sessions.count() >= self.settings.sessions_max {
+                self.sweep(&open.group);
                 return Err(ShareError::SessionLimit);
             }
             begun = Some(self.begin(member.clone()));
@@ -97,10 +120,16 @@ impl State {
         if open.epoch != session.epoch {
             return Err(ShareError::InvalidSessionEpoch);
         }
-        for place in &open.forgets {
-            session.places.shift_remove(place);
-        }
-        session.places.extend(open.adds.iter().copied());
+        let forgets = open.forgets.iter().copied();
+        let forgotten: Vec<Place> = forgets
+            .filter(|place| session.places.shift_remove(place))
+            .collect();
+        let adds = open.adds.iter().copied();
+        let room = PLACES_MAX.saturating_sub(session.places.len());
+        let added: Vec<Place> = adds
+            .filter(|place| session.places.insert(*place))
+            .take(room)
+            .collect();
         session.places.truncate(PLACES_MAX);
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
         let count = session.places.len();
@@ -111,11 +140,48 @@ impl State {
             .iter()
             .skip(first)
             .chain(session.places.iter().take(first));
-        Ok(Opened {
+        let opened = Opened {
             places: places.copied().collect(),
             session: id,
             begun,
-        })
+        };
+        self.rename(&open.group, &forgotten, &added);
+        Ok(opened)
+    }
+
+    /// A session names others from now on.
+    fn rename(&mut self, group: &Name, forgotten: &[Place], added: &[Place]) {
+        let key = |place: &Place| Key {
+            group: Name::clone(group),
+            place: *place,
+        };
+        for key in added.iter().map(key) {
+            self.loose.remove(&key);
+            self.sessions.name(key);
+        }
+        for key in forgotten.iter().map(key) {
+            if self.sessions.unname(&key) {
+                self.loosen(key);
+            }
+        }
+        self.sweep(group);
+    }
+
+    /// A session is over.
+    fn end(&mut self, member: &(Name, Name)) {
+        let Some((id, unnamed)) = self.sessions.remove(member) else {
+            return;
+        };
+        self.effects.push(Effect::Ended(id));
+        for key in unnamed {
+            self.loosen(key);
+        }
+    }
+
+    fn loosen(&mut self, key: Key) {
+        if self.held.contains_key(&key) {
+            self.loose.insert(key);
+        }
     }
 
     fn begin(&mut self, member: (Name, Name)) -> SessionId {
@@ -134,10 +200,7 @@ impl State {
 
     /// A member ends its session: what it has acquired is for others.
     pub(in crate::share) fn close(&mut self, group: &Name, member: &Name) {
-        let session = (Name::clone(group), Name::clone(member));
-        if let Some(id) = self.sessions.remove(&session) {
-            self.effects.push(Effect::Ended(id));
-        }
+        self.end(&(Name::clone(group), Name::clone(member)));
         self.release(group, member);
     }
 

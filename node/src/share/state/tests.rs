@@ -416,6 +416,33 @@ fn another_reign_begins_with_what_is_kept() {
 }
 
 #[test]
+fn a_partition_that_no_session_names_is_forgotten_when_nobody_has_anything_of_it() {
+    let mut lab = Lab::new();
+    lab.begin("a", &[0, 1]);
+    lab.begin("b", &[1]);
+    lab.acquire("a", 0);
+    lab.acquire("a", 1);
+    let forgets = Open {
+        forgets: vec![place(0), place(1)],
+        ..open("a", 1, &[])
+    };
+    lab.state.open(&forgets).unwrap();
+    // It may speak of what it has.
+    assert_eq!(lab.state.held_count(), 2);
+    let call = lab.say("a", 0, &[word(10, 19, Ack::Accept)]);
+    lab.write();
+    assert_eq!(lab.told(call), Some(Ok(())));
+    assert_eq!(lab.state.held_count(), 1);
+    lab.state.close(&Name::from("g"), &Name::from("b"));
+    lab.now += LOCK;
+    lab.state.tick(lab.now);
+    lab.settle();
+    lab.write();
+    assert_eq!(lab.state.held_count(), 0);
+    assert_eq!(lab.state.next_deadline(), None);
+}
+
+#[test]
 fn a_group_without_sessions_is_forgotten_when_all_is_written_down() {
     let mut lab = Lab::new();
     lab.begin("a", &[0]);
