@@ -7,7 +7,7 @@ use headwater_protocol::kafka::delete_groups::{
 use headwater_protocol::primitives::Str;
 
 use super::share;
-use crate::group;
+use crate::group::{self, GroupError};
 use crate::server::errors;
 use crate::server::request::Context;
 
@@ -42,8 +42,8 @@ async fn delete(context: &Context, group_id: &Str) -> Result<(), ErrorCode> {
         }
         // What a fetch has brought about while its group was deleted goes now.
         Ok(None) => forget(context, &name).await?,
-        // The deletion itself is told.
-        Err(_) => {}
+        Err(GroupError::OtherProtocol) => {}
+        Err(error) => return Err(errors::of_group(&error)),
     }
     let deleted = groups.delete(name).await;
     deleted.map_err(|error| errors::of_group(&error))
