@@ -1,6 +1,7 @@
 //! What one node asks another's share coordinator, in Kafka's messages: both ends of it.
 //!
-//! Where a request names no topic, it means all of the group's; Kafka's brokers do not ask for that.
+//! A request that means all of the group's partitions names `NOWHERE` and nothing else; Kafka's brokers do not ask for that.
+//! One that names none means none.
 
 use super::coordinator::{Ask, Told};
 use super::error::Unkept;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 /// How long another node may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What an answer names that is about no partition.
+/// What an answer names that is about no partition, and a request that is about all.
 const NOWHERE: Place = (TopicId([0; 16]), PartitionIndex(-1));
 const NO_START: i64 = -1;
 
@@ -187,7 +188,7 @@ fn delete_request(group: &Name, places: Option<Vec<Place>>) -> delete::DeleteSha
     };
     delete::DeleteShareGroupStateRequest {
         group_id: Str::from(&**group),
-        topics: places.unwrap_or_default().into_iter().map(topic).collect(),
+        topics: named(places).into_iter().map(topic).collect(),
         ..delete::DeleteShareGroupStateRequest::default()
     }
 }
@@ -203,7 +204,7 @@ fn summary_request(group: &Name, places: Option<Vec<Place>>) -> summary::ReadSha
     };
     summary::ReadShareGroupStateSummaryRequest {
         group_id: Str::from(&**group),
-        topics: places.unwrap_or_default().into_iter().map(topic).collect(),
+        topics: named(places).into_iter().map(topic).collect(),
         ..summary::ReadShareGroupStateSummaryRequest::default()
     }
 }
@@ -366,8 +367,7 @@ impl Asks for delete::DeleteShareGroupStateRequest {
             let partitions = topic.partitions.iter();
             partitions.map(|it| place_of(topic.topic_id, it.partition))
         });
-        let places: Vec<Place> = places.collect();
-        Some(Ask::Delete((!places.is_empty()).then_some(places)))
+        Some(Ask::Delete(meant(places.collect())))
     }
 
     fn answer(&self, told: Result<Told, Unkept>) -> delete::DeleteShareGroupStateResponse {
@@ -397,8 +397,7 @@ impl Asks for summary::ReadShareGroupStateSummaryRequest {
             let partitions = topic.partitions.iter();
             partitions.map(|it| place_of(topic.topic_id, it.partition))
         });
-        let places: Vec<Place> = places.collect();
-        Some(Ask::See((!places.is_empty()).then_some(places)))
+        Some(Ask::See(meant(places.collect())))
     }
 
     fn answer(&self, told: Result<Told, Unkept>) -> summary::ReadShareGroupStateSummaryResponse {
@@ -439,6 +438,15 @@ fn done(told: Result<Told, Unkept>) -> Vec<(Place, Result<(), Unkept>)> {
         Ok(Told::Read(_) | Told::Seen(_)) => Vec::new(),
         Err(unkept) => vec![(NOWHERE, Err(unkept))],
     }
+}
+
+/// None: all of them.
+fn named(places: Option<Vec<Place>>) -> Vec<Place> {
+    places.unwrap_or_else(|| vec![NOWHERE])
+}
+
+fn meant(places: Vec<Place>) -> Option<Vec<Place>> {
+    (places != [NOWHERE]).then_some(places)
 }
 
 fn place_of(topic: Uuid, partition: i32) -> Place {
@@ -499,5 +507,22 @@ fn check(code: i16) -> Result<(), Unkept> {
         ErrorCode::FENCED_STATE_EPOCH => Err(Unkept::FencedState),
         ErrorCode::MESSAGE_TOO_LARGE => Err(Unkept::NoRoom),
         _ => Err(Unkept::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_said_and_none_is_none() {
+        let one: Place = (TopicId([7; 16]), PartitionIndex(3));
+        for places in [None, Some(Vec::new()), Some(vec![one])] {
+            let group = Name::from("g");
+            let delete = delete_request(&group, places.clone()).ask();
+            assert!(matches!(delete, Some(Ask::Delete(meant)) if meant == places));
+            let see = summary_request(&group, places.clone()).ask();
+            assert!(matches!(see, Some(Ask::See(meant)) if meant == places));
+        }
     }
 }
