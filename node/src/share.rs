@@ -86,6 +86,8 @@ pub struct Session {
     id: SessionId,
     /// What is fetched, in the order in which it is this time.
     pub places: Vec<Place>,
+    /// What the request named beyond what a session may.
+    pub refused: Vec<Place>,
     /// Fires when the session is over, and with the member's connection.
     pub over: CancellationToken,
 }

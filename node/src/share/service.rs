@@ -168,6 +168,7 @@ impl Service {
                     id: opened.session,
                     over: self.sessions.get(&opened.session).cloned().unwrap_or(gone),
                     places: opened.places,
+                    refused: opened.refused,
                 });
                 drop(reply.send(found));
             }

@@ -19,6 +19,8 @@ pub(in crate::share) struct SessionId(u64);
 pub(in crate::share) struct Opened {
     /// What is fetched, in the order in which it is this time.
     pub(in crate::share) places: Vec<Place>,
+    /// What there was no room for.
+    pub(in crate::share) refused: Vec<Place>,
     pub(in crate::share) session: SessionId,
     /// Set for a new one.
     pub(in crate::share) begun: Option<SessionId>,
@@ -113,6 +115,7 @@ impl State {
         if open.epoch == Open::ENDS {
             return Ok(Opened {
                 places: Vec::new(),
+                refused: Vec::new(),
                 session: id,
                 begun,
             });
@@ -125,11 +128,9 @@ impl State {
             .filter(|place| session.places.shift_remove(place))
             .collect();
         let adds = open.adds.iter().copied();
-        let room = PLACES_MAX.saturating_sub(session.places.len());
-        let added: Vec<Place> = adds
-            .filter(|place| session.places.insert(*place))
-            .take(room)
-            .collect();
+        let mut added: Vec<Place> = adds.filter(|place| session.places.insert(*place)).collect();
+        let excess = session.places.len().saturating_sub(PLACES_MAX);
+        let refused = added.split_off(added.len().saturating_sub(excess));
         session.places.truncate(PLACES_MAX);
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
         let count = session.places.len();
@@ -142,6 +143,7 @@ impl State {
             .chain(session.places.iter().take(first));
         let opened = Opened {
             places: places.copied().collect(),
+            refused,
             session: id,
             begun,
         };

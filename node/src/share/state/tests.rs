@@ -261,6 +261,17 @@ fn sessions_go_on_by_their_epochs() {
 }
 
 #[test]
+fn a_session_names_no_more_than_it_may() {
+    let mut lab = Lab::new();
+    let most: Vec<i32> = (0..10_000).collect();
+    lab.begin("a", &most);
+    let opened = lab.state.open(&open("a", 1, &[5, 10_000, 10_001])).unwrap();
+    assert_eq!(opened.places.len(), 10_000);
+    assert_eq!(opened.refused, [place(10_000), place(10_001)]);
+    lab.state.close(&Name::from("g"), &Name::from("a"));
+}
+
+#[test]
 fn what_is_said_is_answered_when_it_is_written_down() {
     let mut lab = Lab::new();
     lab.begin("a", &[0]);

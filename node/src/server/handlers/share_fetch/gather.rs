@@ -50,6 +50,15 @@ pub(super) struct Found {
     pub(super) acquired: Vec<Acquired>,
 }
 
+impl Found {
+    fn of(code: ErrorCode) -> Self {
+        Self {
+            code,
+            ..Self::default()
+        }
+    }
+}
+
 /// A partition that is led here, as it was before anybody asked where the group stands.
 struct Led {
     place: Place,
@@ -106,7 +115,11 @@ impl<'a> Gather<'a> {
             isolation: context.services().shares.isolation(&member.group),
             deadline: context.received + Duration::from_millis(limits.wait_ms),
             limits,
-            found: BTreeMap::new(),
+            found: session
+                .refused
+                .iter()
+                .map(|place| (*place, Found::of(ErrorCode::INVALID_REQUEST)))
+                .collect(),
             permit: None,
         }
     }
