@@ -20,7 +20,7 @@ pub(super) struct Caller {
     pub(super) principal: Arc<Principal>,
     /// Fires when nobody waits for an answer any more, or nobody should: the stream ended or broke, the node drains.
     pub(super) hurry: CancellationToken,
-    /// Whether another request of the same stream is here and waits for this one to be answered.
+    /// Whether another request of the same stream, which is another node's, is here and waits for this one to be answered.
     pub(super) pressed: watch::Sender<bool>,
     /// Set while what was read may be a replay.
     pub(super) early: Option<HandshakeOver>,

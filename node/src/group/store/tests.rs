@@ -147,7 +147,7 @@ fn what_is_not_understood_is_counted_and_harms_nothing() {
     for (key, value) in [
         (None, None),
         (Some(""), Some("00")),
-        // A share group, which is not served.
+        // A share group whose record is cut short.
         (Some("000b 00026731"), Some("0000")),
         (Some("0001 000267"), None),
         (Some("0001 7fff 31"), None),

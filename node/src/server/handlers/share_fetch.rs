@@ -1,7 +1,7 @@
 //! ShareFetch (key 78, KIP-932): a member says what became of records, and is given more of them.
 //!
 //! What is said is written down first. Then what the session names is read where its group stands, and given to the member; a
-//! wait ends when a watermark moves, when records come back, when the time is up, or when somebody waits behind it.
+//! wait ends when a watermark moves, when records come back, when the time is up, or when the session ends.
 
 mod gather;
 

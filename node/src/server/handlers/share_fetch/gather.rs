@@ -155,7 +155,6 @@ impl<'a> Gather<'a> {
     /// Whether there is anything to look for again.
     async fn wait(&self, watches: Vec<Watch>) -> bool {
         let clock = &self.context.services().sys.clock;
-        let mut pressed = self.context.caller.pressed.subscribe();
         let news = async {
             match watches.is_empty() {
                 true => std::future::pending().await,
@@ -165,7 +164,6 @@ impl<'a> Gather<'a> {
         tokio::select! {
             biased;
             () = self.session.over.cancelled() => false,
-            _ = pressed.wait_for(|pressed| *pressed) => false,
             () = news => true,
             () = clock.sleep_until(self.deadline) => true,
         }
