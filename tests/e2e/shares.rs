@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
+use headwater_sdk::protocol::kafka::find_coordinator::FindCoordinatorRequest;
 use headwater_sdk::protocol::kafka::share_acknowledge::{
     AcknowledgePartition, AcknowledgeTopic, AcknowledgementBatch, ShareAcknowledgeRequest,
 };
 use headwater_sdk::protocol::kafka::share_fetch::{
     FetchPartition, FetchTopic, ShareFetchRequest, ShareFetchResponse,
 };
+use headwater_sdk::protocol::kafka::share_group_heartbeat::ShareGroupHeartbeatRequest;
 use headwater_sdk::protocol::primitives::{Str, Uuid};
 use headwater_sdk::{Client, Config, NewTopic, NodeId};
 use headwater_tests::{Node, PATIENCE, until, write_numbers};
@@ -38,6 +40,28 @@ impl Member {
         .await
     }
 
+    /// Makes the group, with this member in it.
+    async fn join(&self) -> anyhow::Result<()> {
+        let find = FindCoordinatorRequest {
+            coordinator_keys: vec![Str::from_static("workers")],
+            ..FindCoordinatorRequest::default()
+        };
+        let heartbeat = ShareGroupHeartbeatRequest {
+            group_id: Str::from_static("workers"),
+            member_id: self.name.clone(),
+            subscribed_topic_names: Some(vec![Str::from_static(TOPIC)]),
+            ..ShareGroupHeartbeatRequest::default()
+        };
+        until(PATIENCE, "a group", || async {
+            let found = self.client.admin().call(&find).await?;
+            let node = found.coordinators.first().context("a coordinator")?.node_id;
+            let joined = self.client.admin().call_node(NodeId(node), &heartbeat).await?;
+            ensure!(joined.error_code == 0, "{joined:?}");
+            Ok(Some(()))
+        })
+        .await
+    }
+
     /// One fetch; None: it is to be tried again.
     async fn fetch(&mut self) -> anyhow::Result<Option<ShareFetchResponse>> {
         let (node, epoch) = match self.session {
@@ -48,7 +72,7 @@ impl Member {
             group_id: Some(Str::from_static("workers")),
             member_id: Some(self.name.clone()),
             share_session_epoch: epoch,
-            max_wait_ms: 300,
+            max_wait_ms: 1_000,
             min_bytes: 1,
             max_records: 100,
             batch_size: 100,
@@ -143,6 +167,7 @@ async fn what_was_accepted_does_not_come_again_whoever_is_killed() -> anyhow::Re
         name: Str::from_static("m"),
         session: None,
     };
+    member.join().await?;
     // The group begins here, where the topic ends.
     while member.fetch().await?.is_none() {}
     write_numbers(&client, TOPIC, 1, 0..COUNT).await?;
