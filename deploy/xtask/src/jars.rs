@@ -21,13 +21,15 @@ pub(crate) fn fetch(pom: &str, to: PathBuf, version: &str) -> anyhow::Result<Pat
     Ok(to)
 }
 
-/// Compiles the Java files of a folder; answers the class path of what came out, with the libraries.
-pub(crate) fn compiled(libraries: &Path, sources: &str) -> anyhow::Result<String> {
+/// Compiles the Java files of some folders; answers the class path of what came out, with the libraries.
+pub(crate) fn compiled(libraries: &Path, sources: &[&str]) -> anyhow::Result<String> {
     let mut files = Vec::new();
-    for file in std::fs::read_dir(place::root().join(sources))? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "java") {
-            files.push(path);
+    for folder in sources {
+        for file in std::fs::read_dir(place::root().join(folder))? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "java") {
+                files.push(path);
+            }
         }
     }
     let path = libraries.join("*").display().to_string();

@@ -67,6 +67,22 @@ public final class Compat {
         void run() throws Exception;
     }
 
+    /** Features that are compiled only beside the clients that have them. */
+    interface More {
+        Map<String, Check> features(Compat compat);
+    }
+
+    /** The client has no way to do it. */
+    private static final class Absent extends Exception {
+        Absent(String why) {
+            super(why);
+        }
+    }
+
+    /** What `shares/Shares.java` has, in its order. */
+    static final List<String> SHARES = List.of(
+            "share group: shared", "share group: acknowledge", "share group: node killed", "admin: share groups");
+
     public static void main(String[] arguments) {
         Compat compat = new Compat(arguments);
         tell("client", "kafka-clients (Java)", "version", version());
@@ -75,6 +91,9 @@ public final class Compat {
             String why = "";
             try {
                 check.run();
+            } catch (Absent absent) {
+                outcome = "absent";
+                why = absent.getMessage();
             } catch (Throwable failure) {
                 failure.printStackTrace();
                 Throwable cause = failure instanceof ExecutionException ? failure.getCause() : failure;
@@ -120,7 +139,21 @@ public final class Compat {
         features.putAll(new Transactions(this).features());
         features.put("node killed", () -> new Killed(this).run("killed", Map.of()));
         features.put("group: node killed (consumer protocol)", this::killedConsumerProtocol);
+        features.putAll(shares());
         return features;
+    }
+
+    private Map<String, Check> shares() {
+        try {
+            More shares = (More) Class.forName("Shares").getDeclaredConstructor().newInstance();
+            return shares.features(this);
+        } catch (ReflectiveOperationException none) {
+            Map<String, Check> absent = new LinkedHashMap<>();
+            SHARES.forEach(feature -> absent.put(feature, () -> {
+                throw new Absent("this version has no share groups");
+            }));
+            return absent;
+        }
     }
 
     static void tell(String... pairs) {

@@ -42,7 +42,7 @@ final class Killed {
                 keep(consumer.poll(Duration.ofMillis(5)), found);
                 if (number == 200) {
                     consumer.commitSync();
-                    back = kill(partition);
+                    back = kill(compat, partition);
                 }
                 if (back != null && back.isDone() && last == Integer.MAX_VALUE) {
                     back.get();
@@ -72,7 +72,7 @@ final class Killed {
     }
 
     /** Has the ring kill the leader; done when it is back. */
-    private CompletableFuture<Void> kill(TopicPartition partition) throws Exception {
+    static CompletableFuture<Void> kill(Compat compat, TopicPartition partition) throws Exception {
         var described = Compat.within(compat.admin.describeTopics(List.of(partition.topic())).allTopicNames());
         Compat.tell("kill", described.get(partition.topic()).partitions().get(0).leader().idString());
         return CompletableFuture.runAsync(() -> {

@@ -21,12 +21,12 @@ pub(super) const CLIENTS: &[Client] = &[
     Client {
         name: "java-3.9",
         kind: Kind::Client,
-        prepare: || java("3.9.1"),
+        prepare: || java("3.9.1", &[JAVA]),
     },
     Client {
         name: "java-4",
         kind: Kind::Client,
-        prepare: || java(jars::NEWEST),
+        prepare: || java(jars::NEWEST, &[JAVA, JAVA_SHARES]),
     },
     Client {
         name: "confluent",
@@ -99,6 +99,10 @@ const PYTHON: &[&str] = &[
     "zstandard",
 ];
 
+/// The driver of Kafka's own client, and what is compiled beside it for those that have share groups.
+const JAVA: &str = "tests/compat/java";
+const JAVA_SHARES: &str = "tests/compat/java/shares";
+
 fn python(script: &str) -> anyhow::Result<Vec<String>> {
     let interpreter = tools::python(PYTHON)?;
     Ok(vec![text(interpreter), script.to_owned()])
@@ -153,13 +157,9 @@ fn node(client: &str, environment: &[(&str, &str)]) -> anyhow::Result<Vec<String
     Ok(["env", &modules, "node", &driver].map(str::to_owned).to_vec())
 }
 
-fn java(version: &str) -> anyhow::Result<Vec<String>> {
-    let libraries = jars::fetch(
-        "tests/compat/java",
-        folder(&format!("kafka-clients-{version}"))?,
-        version,
-    )?;
-    let path = jars::compiled(&libraries, "tests/compat/java")?;
+fn java(version: &str, sources: &[&str]) -> anyhow::Result<Vec<String>> {
+    let libraries = jars::fetch(JAVA, folder(&format!("kafka-clients-{version}"))?, version)?;
+    let path = jars::compiled(&libraries, sources)?;
     let line = ["java", "-Xmx512m", "-cp", &path, "Compat"];
     Ok(line.map(str::to_owned).to_vec())
 }
@@ -170,7 +170,7 @@ fn program(script: &str) -> anyhow::Result<Vec<String>> {
     let libraries = jars::fetch("tests/compat/java/apps", to, jars::NEWEST)?;
     let path = format!(
         "CLASSPATH={}",
-        jars::compiled(&libraries, "tests/compat/java/streams")?
+        jars::compiled(&libraries, &["tests/compat/java/streams"])?
     );
     let mut line = vec!["env".to_owned(), path];
     line.extend(python(script)?);

@@ -80,7 +80,7 @@ impl Programs {
         let libraries = place::cache().join(format!("compat/kafka-broker-{}", jars::NEWEST));
         std::fs::create_dir_all(&libraries)?;
         let libraries = jars::fetch("tests/compat/java/bench", libraries, jars::NEWEST)?;
-        let class_path = jars::compiled(&libraries, "tests/compat/java/bench")?;
+        let class_path = jars::compiled(&libraries, &["tests/compat/java/bench"])?;
         let headwater = match headwater {
             Some(binary) => std::path::absolute(&binary)?,
             None => build::release()?,
