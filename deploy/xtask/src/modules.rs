@@ -106,8 +106,8 @@ fn made(messages: &str) -> Vec<Module> {
         .collect()
 }
 
-/// Copies a module to its place unless the same bytes are there; answers its size.
-fn place(file: &Path, to: &Path) -> anyhow::Result<u64> {
+/// Copies a file to its place unless the same bytes are there; answers its size.
+pub(crate) fn place(file: &Path, to: &Path) -> anyhow::Result<u64> {
     let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     if fs::read(to).ok().as_deref() != Some(&bytes) {
         // Renamed into place: whoever reads it meanwhile sees the old or the new one, whole.
