@@ -119,6 +119,25 @@ fn refused(response: &ShareAcknowledgeResponse) -> ErrorCode {
     ErrorCode(response.responses[0].partitions[0].error_code)
 }
 
+fn describe_offsets() -> DescribeShareGroupOffsetsRequest {
+    DescribeShareGroupOffsetsRequest {
+        groups: vec![DescribeShareGroupOffsetsRequestGroup {
+            group_id: GROUP,
+            topics: None,
+            ..DescribeShareGroupOffsetsRequestGroup::default()
+        }],
+        ..DescribeShareGroupOffsetsRequest::default()
+    }
+}
+
+/// Where a group starts, and its lag, in each partition that it has begun.
+fn starts(described: &DescribeShareGroupOffsetsResponse) -> Vec<(i64, i64)> {
+    let group = &described.groups[0];
+    assert_eq!(group.error_code, 0);
+    let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|it| (it.start_offset, it.lag)).collect()
+}
+
 /// An edge with a topic `t` of one partition, and a member's session that has seen its beginning.
 struct Lab {
     edge: Edge,
@@ -143,8 +162,21 @@ impl Lab {
             epoch: 0,
         };
         lab.join("a").await;
-        assert_eq!(lab.until_given("a").await, "");
+        lab.until_begun("a").await;
         lab
+    }
+
+    /// Fetches, and is given nothing, until it is written down where the group begins.
+    async fn until_begun(&mut self, member: &'static str) {
+        for _ in 0..1000 {
+            assert_eq!(given(&self.fetch(member, &[]).await), "");
+            let starts = starts(&self.client.call(&describe_offsets(), 1).await);
+            if starts.iter().any(|(start, _)| *start >= 0) {
+                return;
+            }
+            self.edge.pass(Duration::from_millis(2)).await;
+        }
+        panic!("the group has not begun");
     }
 
     /// Makes the group, with a member.
@@ -154,28 +186,27 @@ impl Lab {
             ..FindCoordinatorRequest::default()
         };
         assert_eq!(self.client.call(&find, 3).await.error_code, 0);
-        let mut joined = self.client.call(&heartbeat(member, 0), 1).await;
-        for _ in 0..50 {
+        for _ in 0..1000 {
+            let joined = self.client.call(&heartbeat(member, 0), 1).await;
             if joined.error_code == 0 {
-                break;
+                return joined;
             }
-            self.edge.pass(Duration::from_millis(50)).await;
-            joined = self.client.call(&heartbeat(member, 0), 1).await;
+            self.edge.pass(Duration::from_millis(2)).await;
         }
-        joined
+        panic!("nobody coordinates the group");
     }
 
-    /// Fetches until there is something, or long enough.
+    /// Fetches until there is something.
     async fn until_given(&mut self, member: &'static str) -> String {
-        for _ in 0..20 {
+        for _ in 0..1000 {
             let response = self.fetch(member, &[]).await;
             let found = given(&response);
             if !found.is_empty() {
                 return found;
             }
-            self.edge.pass(Duration::from_millis(50)).await;
+            self.edge.pass(Duration::from_millis(2)).await;
         }
-        String::new()
+        panic!("nothing is given");
     }
 
     async fn fetch(&mut self, member: &'static str, words: Batches<'_>) -> ShareFetchResponse {
@@ -397,21 +428,7 @@ async fn administer(lab: &mut Lab) {
     lab.produce(&["a", "b", "c"]).await;
     assert_eq!(lab.until_given("a").await, "0-2x1");
     assert_eq!(lab.say("a", &[(0, 1, &[1])]).await, ErrorCode::NONE);
-    let describe = DescribeShareGroupOffsetsRequest {
-        groups: vec![DescribeShareGroupOffsetsRequestGroup {
-            group_id: GROUP,
-            topics: None,
-            ..DescribeShareGroupOffsetsRequestGroup::default()
-        }],
-        ..DescribeShareGroupOffsetsRequest::default()
-    };
-    let offsets = |described: &DescribeShareGroupOffsetsResponse| {
-        let group = &described.groups[0];
-        assert_eq!(group.error_code, 0);
-        let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.map(|it| (it.start_offset, it.lag)).collect::<Vec<_>>()
-    };
-    assert_eq!(offsets(&lab.client.call(&describe, 1).await), [(2, 1)]);
+    assert_eq!(starts(&lab.client.call(&describe_offsets(), 1).await), [(2, 1)]);
     let alter = AlterShareGroupOffsetsRequest {
         group_id: GROUP,
         topics: vec![AlterShareGroupOffsetsRequestTopic {
@@ -448,18 +465,19 @@ async fn administer(lab: &mut Lab) {
         lab.client.call(&alter, 0).await.responses[0].partitions[0].error_code,
         0
     );
-    assert_eq!(offsets(&lab.client.call(&describe, 1).await), [(1, 2)]);
+    assert_eq!(starts(&lab.client.call(&describe_offsets(), 1).await), [(1, 2)]);
     lab.epoch = 0;
     assert_eq!(lab.until_given("b").await, "1-2x1");
     lab.client.call(&say(&lab.topic, "b", -1, &[]), 1).await;
     assert_eq!(lab.client.call(&delete, 0).await.responses[0].error_code, 0);
-    assert_eq!(offsets(&lab.client.call(&describe, 0).await), []);
+    assert_eq!(starts(&lab.client.call(&describe_offsets(), 0).await), []);
     let deleted = lab.client.call(&delete_group, 2).await;
     assert_eq!(deleted.results[0].error_code, 0);
     let listed = lab.client.call(&ListGroupsRequest::default(), 5).await;
     assert_eq!(listed.groups, []);
     // From the start of the log, as if it had never been.
     lab.epoch = 0;
+    lab.join("c").await;
     assert_eq!(lab.until_given("c").await, "0-2x1");
 }
 
