@@ -122,6 +122,7 @@ impl Scenario {
             coordinators: 1,
             coordinator_replicas: 1,
         };
+        scenario.timing.suit(&scenario.link);
         // Last: what was drawn before is what it was.
         scenario.duties = Duties::draw(random, nodes, &scenario.topics);
         // A node that is taken out needs another one to take its place in everything.
@@ -317,6 +318,15 @@ impl Timing {
                 true => between(400, 1_500),
                 false => between(1_500, 10_000),
             },
+        }
+    }
+
+    /// A session is longer than what may be under way on a link takes. Else a node that catches up is not heard of, and the news
+    /// of that are what it waits behind, for as long as clients write.
+    fn suit(&mut self, link: &Link) {
+        const UNDER_WAY_BYTES: u64 = 256 * 1024;
+        if let Some(rate) = link.bytes_per_second {
+            self.session_ms = self.session_ms.max(UNDER_WAY_BYTES * 1000 / rate);
         }
     }
 }

@@ -15,6 +15,9 @@ use super::{Alive, Control};
 /// Refusals before a node that was stopped is started again.
 const TRIES: u32 = 10;
 
+/// The same where nobody can say whether it is a member: the others may be too few to decide anything without it.
+const UNANSWERED_TRIES: u32 = 30;
+
 /// Refusals of a vote before a node that does not come up is removed once more.
 const STARTING_TRIES: u32 = 20;
 
@@ -188,16 +191,22 @@ impl Operator {
             broker_id: node,
             ..Default::default()
         };
-        let mut refused = 0;
-        while refused < TRIES {
+        let (mut refused, mut unanswered) = (0, 0);
+        while refused < TRIES && unanswered < UNANSWERED_TRIES {
             match self.client.call(&self.client.any_node(), &request, 0).await {
                 Ok(answer) => match ErrorCode(answer.error_code) {
                     ErrorCode::NONE | ErrorCode::BROKER_ID_NOT_REGISTERED => return true,
                     ErrorCode::POLICY_VIOLATION => refused += 1,
-                    _ => self.control.retried(),
+                    _ => {
+                        self.control.retried();
+                        unanswered += 1;
+                    }
                 },
-                // It may arrive when the new one is in, and is obeyed.
-                Err(_) => self.control.note_farewell(node),
+                Err(_) => {
+                    // It may arrive when the new one is in, and is obeyed.
+                    self.control.note_farewell(node);
+                    unanswered += 1;
+                }
             }
             self.client.pause_ms(400).await;
         }
