@@ -385,6 +385,7 @@ fn listen_to_peers(
         groups,
         transactions,
         shares,
+        peers: core.peers.clone(),
     };
     let sites = listen::Sites::new(&core.sys.tasks, core.peers.clone());
     let server = Server::new(services, Some(Arc::clone(&sites) as Arc<dyn SessionSink>));

@@ -30,6 +30,7 @@ use crate::controller::Controller;
 use crate::group::Groups;
 use crate::metadata::{Image, View};
 use crate::partition::Registry;
+use crate::peer::Peers;
 use crate::share::Shares;
 use crate::sys::Sys;
 use crate::sys::budget::Budget;
@@ -59,6 +60,7 @@ pub struct Services {
     pub groups: Groups,
     pub transactions: Transactions,
     pub shares: Shares,
+    pub peers: Peers,
 }
 
 impl Services {

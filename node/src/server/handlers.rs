@@ -31,6 +31,7 @@ pub(super) mod describe_topic_partitions;
 pub(super) mod describe_transactions;
 pub(super) mod elect_leaders;
 pub(super) mod end_txn;
+mod ends;
 pub(super) mod fetch;
 pub(super) mod find_coordinator;
 pub(super) mod get_telemetry_subscriptions;

@@ -168,6 +168,7 @@ impl Edge {
             groups,
             transactions,
             shares,
+            peers,
         };
         let server = Server::new(services.clone(), None);
         server.open();

@@ -414,6 +414,7 @@ impl Cluster {
                 groups: groups.clone(),
                 transactions: transactions.clone(),
                 shares,
+                peers,
             },
             None,
         );

@@ -1,5 +1,7 @@
 //! Share groups over the wire (KIP-932): records are given, spoken of, and come again.
 
+mod lag;
+
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::alter_share_group_offsets::{
     AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
@@ -152,7 +154,10 @@ impl Lab {
     }
 
     async fn with(set: &[(&str, &str)]) -> Self {
-        let edge = Edge::with(set).await;
+        Self::of(Edge::with(set).await).await
+    }
+
+    async fn of(edge: Edge) -> Self {
         let topic = edge.topic("t", 1).await;
         let client = edge.client().await;
         let mut lab = Self {
