@@ -1,10 +1,11 @@
-//! Consumer groups: who is in them, how far they are, and setting that anew.
+//! Consumer groups and share groups: who is in them, how far they are, and setting that anew.
 //!
 //! A group is known to its coordinator alone: whichever node is asked here asks that one.
 
 mod ask;
 mod reset;
 mod seen;
+mod share;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -40,17 +41,31 @@ pub(super) struct GroupList {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct GroupSummary {
     pub group: String,
+    pub kind: GroupKind,
     pub state: GroupState,
-    /// `consumer` for groups of consumers; empty where only offsets were ever committed.
+    /// `consumer` for groups of consumers, `share` for share groups; empty where only offsets were ever committed.
     pub protocol_type: String,
     /// The node that coordinates it.
     pub coordinator: i32,
     pub members: u64,
     /// The topics that its members read, or that it has committed offsets of.
     pub topics: Vec<String>,
-    /// Records behind what was committed, over all partitions; null: that of some partition is not known.
+    /// Records behind what was committed, over all partitions; in a share group those of them that are not done with.
+    /// Null: that of some partition is not known.
     #[schema(required)]
     pub lag: Option<i64>,
+}
+
+/// How its members read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum GroupKind {
+    /// Each partition by one of them, as one of them divides them.
+    Classic,
+    /// Each partition by one of them, as the coordinator deals them out (KIP-848).
+    Consumer,
+    /// Several of them from one partition, record by record (KIP-932).
+    Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -74,6 +89,7 @@ pub(super) enum GroupState {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct GroupDetail {
     pub group: String,
+    pub kind: GroupKind,
     pub state: GroupState,
     pub protocol_type: String,
     pub coordinator: i32,
@@ -94,10 +110,10 @@ pub(super) struct GroupMember {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub host: String,
-    /// The member's epoch in the consumer protocol; null in the classic one.
+    /// The member's epoch; null in the classic protocol.
     #[schema(required)]
     pub epoch: Option<i32>,
-    /// How many partitions it has.
+    /// How many partitions it has. Members of a share group may have the same.
     pub partitions: u64,
 }
 
@@ -105,24 +121,27 @@ pub(super) struct GroupMember {
 pub(super) struct GroupPartition {
     pub topic: String,
     pub partition: i32,
-    /// Where its reader goes on; null: nothing was committed.
+    /// Where its reader goes on, or where a share group starts: all before is done with. Null: nothing was committed, or
+    /// nothing delivered to the share group.
     #[schema(required)]
     pub committed_offset: Option<i64>,
     /// Null: the partition is gone, or its leader does not answer.
     #[schema(required)]
     pub high_watermark: Option<i64>,
-    /// Records behind what was committed; null: one of both is not known.
+    /// Records behind what was committed; in a share group those of them that are not done with. Null: it is not known.
     #[schema(required)]
     pub lag: Option<i64>,
-    /// Who reads it; null: nobody.
+    /// Who alone reads it; null: nobody, or it is a share group's.
     #[schema(required)]
     pub member_id: Option<String>,
+    /// Who reads it: nobody, one, or any number in a share group.
+    pub member_ids: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetOffsets {
-    /// Which partitions; empty: all that the group has committed.
+    /// Which partitions; empty: all that the group has committed, or a share group was delivered from.
     #[serde(default)]
     pub topics: Vec<SetOffsetsTopic>,
     pub to: SetOffsetsTo,
@@ -166,7 +185,7 @@ pub(super) struct OffsetsSet {
 pub(super) struct OffsetSet {
     pub topic: String,
     pub partition: i32,
-    /// Null: nothing was committed.
+    /// Null: nothing was committed, or delivered to the share group.
     #[schema(required)]
     pub before: Option<i64>,
     pub after: i64,
@@ -190,7 +209,7 @@ pub(super) async fn describe(
     seen::one(&api, &name).await.map(Json)
 }
 
-/// Deletes a group without members, and all it has committed.
+/// Deletes a group without members, and all it has committed or was delivered.
 #[utoipa::path(
     delete, path = "/api/v1/groups/{group}", tag = "groups", params(("group" = String, Path)),
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))

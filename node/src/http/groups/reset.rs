@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use headwater_protocol::ids::NodeId;
 use headwater_protocol::kafka::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use headwater_protocol::primitives::Str;
 
 use super::ask::{EARLIEST, LATEST, check, coordinator, coordinator_to_be, look_up};
-use super::{OffsetSet, OffsetsSet, Place, SetOffsets, SetOffsetsTo, SetOffsetsTopic, seen};
+use super::{OffsetSet, OffsetsSet, Place, SetOffsets, SetOffsetsTo, SetOffsetsTopic, seen, share};
 use crate::http::Api;
 use crate::http::error::ApiError;
 use crate::http::nodes::ask;
@@ -24,13 +25,17 @@ pub(super) async fn run(api: &Api, group: &str, body: SetOffsets) -> Result<Offs
         // One that has committed nothing yet may be told where to begin.
         coordinator_to_be(api, group).await?
     };
-    let committed = seen::committed(api, node, group).await?;
+    let is_shared = share::is_one(api, node, group).await;
+    let committed = match is_shared {
+        true => share::started(api, node, group).await?,
+        false => seen::committed(api, node, group).await?,
+    };
     let places = chosen(api, &body.topics, &committed)?;
     let plan = plan(api, &places, body.to, value, &committed).await?;
-    if !body.dry_run {
-        let answer = ask(api, node, COMMIT_VERSION, &request(group, &plan)).await?;
-        let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.try_for_each(|partition| check(group, partition.error_code))?;
+    match (body.dry_run, is_shared) {
+        (true, _) => {}
+        (false, true) => share::set(api, node, group, &plan).await?,
+        (false, false) => commit(api, node, group, &plan).await?,
     }
     let row = |((topic, partition), after): (Place, i64)| OffsetSet {
         before: committed.get(&(topic.clone(), partition)).copied(),
@@ -42,6 +47,12 @@ pub(super) async fn run(api: &Api, group: &str, body: SetOffsets) -> Result<Offs
         dry_run: body.dry_run,
         partitions: plan.into_iter().map(row).collect(),
     })
+}
+
+async fn commit(api: &Api, node: NodeId, group: &str, plan: &BTreeMap<Place, i64>) -> Result<(), ApiError> {
+    let answer = ask(api, node, COMMIT_VERSION, &request(group, plan)).await?;
+    let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.try_for_each(|partition| check(group, partition.error_code))
 }
 
 /// The value, if this way needs one.

@@ -14,8 +14,10 @@ use headwater_protocol::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchReq
 use headwater_protocol::primitives::Str;
 
 use super::ask::{LATEST, check, coordinator, look_up, unknown};
-use super::{GroupDetail, GroupList, GroupMember, GroupPartition, GroupState, GroupSummary, Place};
-use crate::group::{GroupKind, Stage};
+use super::{
+    GroupDetail, GroupKind, GroupList, GroupMember, GroupPartition, GroupState, GroupSummary, Place, share,
+};
+use crate::group::{self, Stage};
 use crate::http::Api;
 use crate::http::error::ApiError;
 use crate::http::nodes::{all_list, ask};
@@ -29,14 +31,25 @@ const CONSUMERS_VERSION: i16 = 1;
 const FETCH_VERSION: i16 = 8;
 
 /// A group as its coordinator knows it.
-struct Seen {
-    coordinator: NodeId,
-    group: DescribedGroup,
-    committed: BTreeMap<Place, i64>,
-    /// By partition: the member that has it.
-    owners: BTreeMap<Place, String>,
-    /// The members' epochs, if they use the consumer protocol.
-    epochs: BTreeMap<String, i32>,
+pub(super) struct Seen {
+    pub(super) kind: GroupKind,
+    pub(super) coordinator: NodeId,
+    pub(super) group: DescribedGroup,
+    pub(super) committed: BTreeMap<Place, i64>,
+    /// By partition: who has it; several in a share group only.
+    pub(super) owners: BTreeMap<Place, Vec<String>>,
+    /// The members' epochs, unless they use the classic protocol.
+    pub(super) epochs: BTreeMap<String, i32>,
+    pub(super) lags: Lags,
+}
+
+/// How far a group lags.
+pub(super) enum Lags {
+    /// By all that lies behind what it has committed.
+    Counted,
+    /// By this in some partitions; how far in others is not known.
+    Told(BTreeMap<Place, i64>),
+    Unknown,
 }
 
 /// The groups of all nodes that answer.
@@ -59,10 +72,15 @@ pub(super) async fn all(api: &Api) -> GroupList {
 pub(super) async fn one(api: &Api, name: &str) -> Result<GroupDetail, ApiError> {
     let node = coordinator(api, name).await?;
     let names = vec![Str::from(name)];
-    // A node of a former version knows of no other kind.
+    // A node of a former version knows of no other kind than the last.
     let mut found = describe_consumers(api, node, names.clone())
         .await
         .unwrap_or_default();
+    if found.is_empty() {
+        found = share::describe(api, node, names.clone())
+            .await
+            .unwrap_or_default();
+    }
     if found.is_empty() {
         found = describe(api, node, names).await?;
     }
@@ -80,20 +98,23 @@ pub(super) async fn committed(api: &Api, node: NodeId, name: &str) -> Result<BTr
 async fn groups_of(api: &Api, node: NodeId) -> Result<Vec<Seen>, ApiError> {
     let listed = ask(api, node, LIST_VERSION, &ListGroupsRequest::default()).await?;
     check("", listed.error_code)?;
-    let (consumers, classic): (Vec<_>, Vec<_>) = listed
+    let [sharers, consumers] =
+        [group::GroupKind::Share, group::GroupKind::Consumer].map(group::GroupKind::name);
+    let (shares, others): (Vec<_>, Vec<_>) = listed
         .groups
         .into_iter()
-        // What those have is not offsets.
-        .filter(|group| &*group.group_type != GroupKind::Share.name())
-        .partition(|group| &*group.group_type == GroupKind::Consumer.name());
+        .partition(|group| &*group.group_type == sharers);
+    let (consumers, classic): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|group| &*group.group_type == consumers);
     let names =
         |groups: Vec<ListedGroup>| -> Vec<Str> { groups.into_iter().map(|group| group.group_id).collect() };
-    let (mut seen, others) = tokio::try_join!(
+    let (classic, consumers, shares) = tokio::try_join!(
         describe(api, node, names(classic)),
-        describe_consumers(api, node, names(consumers))
+        describe_consumers(api, node, names(consumers)),
+        share::describe(api, node, names(shares))
     )?;
-    seen.extend(others);
-    Ok(seen)
+    Ok([classic, consumers, shares].into_iter().flatten().collect())
 }
 
 /// Those of some groups that are there and use the consumer protocol.
@@ -135,10 +156,8 @@ fn consumers(
         epochs.insert(member.member_id.to_string(), member.member_epoch);
         for topic in &member.assignment.topic_partitions {
             for index in &topic.partitions {
-                owners.insert(
-                    (topic.topic_name.to_string(), *index),
-                    member.member_id.to_string(),
-                );
+                let place = (topic.topic_name.to_string(), *index);
+                owners.insert(place, vec![member.member_id.to_string()]);
             }
         }
     }
@@ -158,11 +177,13 @@ fn consumers(
         ..DescribedGroup::default()
     };
     Seen {
+        kind: GroupKind::Consumer,
         coordinator,
         group,
         committed,
         owners,
         epochs,
+        lags: Lags::Counted,
     }
 }
 
@@ -188,11 +209,13 @@ async fn describe(api: &Api, node: NodeId, names: Vec<Str>) -> Result<Vec<Seen>,
             continue;
         }
         seen.push(Seen {
+            kind: GroupKind::Classic,
             coordinator: node,
             owners: owners(&group),
             epochs: BTreeMap::new(),
             group,
             committed,
+            lags: Lags::Counted,
         });
     }
     Ok(seen)
@@ -227,7 +250,7 @@ async fn offsets(
     Ok(committed)
 }
 
-fn owners(group: &DescribedGroup) -> BTreeMap<Place, String> {
+fn owners(group: &DescribedGroup) -> BTreeMap<Place, Vec<String>> {
     let mut owners = BTreeMap::new();
     if &*group.protocol_type != PROTOCOL_TYPE {
         return owners;
@@ -236,7 +259,8 @@ fn owners(group: &DescribedGroup) -> BTreeMap<Place, String> {
         let assigned = Assignment::decode(member.member_assignment.clone()).unwrap_or_default();
         for topic in assigned.partitions {
             for index in topic.partitions {
-                owners.insert((topic.topic.to_string(), index), member.member_id.to_string());
+                let place = (topic.topic.to_string(), index);
+                owners.insert(place, vec![member.member_id.to_string()]);
             }
         }
     }
@@ -250,10 +274,22 @@ impl Seen {
         committed.chain(others.filter(|it| !self.committed.contains_key(*it)))
     }
 
+    fn lag_in(&self, place: &Place, ends: &BTreeMap<Place, i64>) -> Option<i64> {
+        match &self.lags {
+            Lags::Counted => Some((ends.get(place)? - self.committed.get(place)?).max(0)),
+            Lags::Told(lags) => lags.get(place).copied(),
+            Lags::Unknown => None,
+        }
+    }
+
     /// Over all partitions of which something was committed; None: that of one is not known.
     fn lag(&self, ends: &BTreeMap<Place, i64>) -> Option<i64> {
-        let behind = |(place, offset): (&Place, &i64)| Some((ends.get(place)? - offset).max(0));
-        self.committed.iter().map(behind).sum()
+        match &self.lags {
+            Lags::Counted | Lags::Told(_) => {
+                self.committed.keys().map(|place| self.lag_in(place, ends)).sum()
+            }
+            Lags::Unknown => None,
+        }
     }
 }
 
@@ -261,6 +297,7 @@ fn summary(seen: &Seen, ends: &BTreeMap<Place, i64>) -> GroupSummary {
     let topics: BTreeSet<&String> = seen.places().map(|(topic, _)| topic).collect();
     GroupSummary {
         group: seen.group.group_id.to_string(),
+        kind: seen.kind,
         state: state(&seen.group),
         protocol_type: seen.group.protocol_type.to_string(),
         coordinator: seen.coordinator.0,
@@ -273,22 +310,23 @@ fn summary(seen: &Seen, ends: &BTreeMap<Place, i64>) -> GroupSummary {
 fn detail(seen: Seen, ends: &BTreeMap<Place, i64>) -> GroupDetail {
     let places: BTreeSet<&Place> = seen.places().collect();
     let partition = |place: &&Place| {
-        let committed_offset = seen.committed.get(*place).copied();
-        let high_watermark = ends.get(*place).copied();
+        let member_ids = seen.owners.get(*place).cloned().unwrap_or_default();
         GroupPartition {
             topic: place.0.clone(),
             partition: place.1,
-            committed_offset,
-            high_watermark,
-            lag: committed_offset
-                .zip(high_watermark)
-                .map(|(offset, end)| (end - offset).max(0)),
-            member_id: seen.owners.get(*place).cloned(),
+            committed_offset: seen.committed.get(*place).copied(),
+            high_watermark: ends.get(*place).copied(),
+            lag: seen.lag_in(place, ends),
+            member_id: match seen.kind {
+                GroupKind::Classic | GroupKind::Consumer => member_ids.first().cloned(),
+                GroupKind::Share => None,
+            },
+            member_ids,
         }
     };
     let partitions = places.iter().map(partition).collect();
     let members = seen.group.members.iter().map(|member| {
-        let has = |owner: &&String| **owner == *member.member_id;
+        let has = |owners: &&Vec<String>| owners.iter().any(|owner| **owner == *member.member_id);
         GroupMember {
             member_id: member.member_id.to_string(),
             instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
@@ -299,6 +337,7 @@ fn detail(seen: Seen, ends: &BTreeMap<Place, i64>) -> GroupDetail {
         }
     });
     GroupDetail {
+        kind: seen.kind,
         state: state(&seen.group),
         coordinator: seen.coordinator.0,
         members: members.collect(),

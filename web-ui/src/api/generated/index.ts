@@ -110,7 +110,7 @@ export interface paths {
         get: operations["groups_describe"];
         put?: never;
         post?: never;
-        /** Deletes a group without members, and all it has committed. */
+        /** Deletes a group without members, and all it has committed or was delivered. */
         delete: operations["groups_remove"];
         options?: never;
         head?: never;
@@ -990,6 +990,7 @@ export interface components {
             /** Format: int32 */
             coordinator: number;
             group: string;
+            kind: components["schemas"]["GroupKind"];
             /** Format: int64 */
             lag: number | null;
             members: components["schemas"]["GroupMember"][];
@@ -998,6 +999,11 @@ export interface components {
             protocol_type: string;
             state: components["schemas"]["GroupState"];
         };
+        /**
+         * @description How its members read.
+         * @enum {string}
+         */
+        GroupKind: "classic" | "consumer" | "share";
         GroupList: {
             groups: components["schemas"]["GroupSummary"][];
             /** @description Nodes that did not answer: groups that they coordinate are missing. */
@@ -1007,7 +1013,7 @@ export interface components {
             client_id: string;
             /**
              * Format: int32
-             * @description The member's epoch in the consumer protocol; null in the classic one.
+             * @description The member's epoch; null in the classic protocol.
              */
             epoch: number | null;
             host: string;
@@ -1016,14 +1022,15 @@ export interface components {
             member_id: string;
             /**
              * Format: int64
-             * @description How many partitions it has.
+             * @description How many partitions it has. Members of a share group may have the same.
              */
             partitions: number;
         };
         GroupPartition: {
             /**
              * Format: int64
-             * @description Where its reader goes on; null: nothing was committed.
+             * @description Where its reader goes on, or where a share group starts: all before is done with. Null: nothing was committed, or
+             *     nothing delivered to the share group.
              */
             committed_offset: number | null;
             /**
@@ -1033,11 +1040,13 @@ export interface components {
             high_watermark: number | null;
             /**
              * Format: int64
-             * @description Records behind what was committed; null: one of both is not known.
+             * @description Records behind what was committed; in a share group those of them that are not done with. Null: it is not known.
              */
             lag: number | null;
-            /** @description Who reads it; null: nobody. */
+            /** @description Who alone reads it; null: nobody, or it is a share group's. */
             member_id: string | null;
+            /** @description Who reads it: nobody, one, or any number in a share group. */
+            member_ids: string[];
             /** Format: int32 */
             partition: number;
             topic: string;
@@ -1051,14 +1060,16 @@ export interface components {
              */
             coordinator: number;
             group: string;
+            kind: components["schemas"]["GroupKind"];
             /**
              * Format: int64
-             * @description Records behind what was committed, over all partitions; null: that of some partition is not known.
+             * @description Records behind what was committed, over all partitions; in a share group those of them that are not done with.
+             *     Null: that of some partition is not known.
              */
             lag: number | null;
             /** Format: int64 */
             members: number;
-            /** @description `consumer` for groups of consumers; empty where only offsets were ever committed. */
+            /** @description `consumer` for groups of consumers, `share` for share groups; empty where only offsets were ever committed. */
             protocol_type: string;
             state: components["schemas"]["GroupState"];
             /** @description The topics that its members read, or that it has committed offsets of. */
@@ -1242,7 +1253,7 @@ export interface components {
             after: number;
             /**
              * Format: int64
-             * @description Null: nothing was committed.
+             * @description Null: nothing was committed, or delivered to the share group.
              */
             before: number | null;
             /** Format: int32 */
@@ -1517,7 +1528,7 @@ export interface components {
             /** @description Only say what would be set. */
             dry_run?: boolean;
             to: components["schemas"]["SetOffsetsTo"];
-            /** @description Which partitions; empty: all that the group has committed. */
+            /** @description Which partitions; empty: all that the group has committed, or a share group was delivered from. */
             topics?: components["schemas"]["SetOffsetsTopic"][];
             /**
              * Format: int64
@@ -1849,6 +1860,7 @@ export type FlowSpec = components['schemas']['FlowSpec'];
 export type FlowStateName = components['schemas']['FlowStateName'];
 export type Follower = components['schemas']['Follower'];
 export type GroupDetail = components['schemas']['GroupDetail'];
+export type GroupKind = components['schemas']['GroupKind'];
 export type GroupList = components['schemas']['GroupList'];
 export type GroupMember = components['schemas']['GroupMember'];
 export type GroupPartition = components['schemas']['GroupPartition'];
