@@ -1,5 +1,5 @@
 //! [`Admin`]: topics, their settings and their offsets, where replicas are, who is a member, consumer
-//! groups and transactions.
+//! groups, share groups and transactions.
 //!
 //! Owns nothing; it turns calls into requests to the right broker and tries again where that is harmless. A
 //! change whose outcome is not known is never sent twice.
@@ -12,6 +12,7 @@ mod members;
 mod offsets;
 mod producers;
 mod reassignments;
+mod shares;
 mod topics;
 mod transactions;
 
@@ -24,13 +25,14 @@ use headwater_protocol::kafka::{ErrorCode, Request};
 pub use self::configs::{ConfigChange, ConfigEntry, ConfigResource};
 pub(crate) use self::coordinator::{Coordinated, find_coordinator};
 pub use self::features::{FeatureDescription, FeatureLevels, FeatureUpdate, FeatureWay};
-pub use self::groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
+pub use self::groups::{CommittedOffset, GroupDescription, GroupKind, GroupListing, GroupMember};
 pub(crate) use self::groups::{Committer, by_topic};
 pub use self::members::{QuorumDescription, QuorumReplica};
 pub(crate) use self::offsets::list_offsets;
 pub use self::offsets::{Isolation, ListedOffset, OffsetSpec};
 pub use self::producers::ActiveProducer;
 pub use self::reassignments::{Election, OngoingReassignment, Reassignment};
+pub use self::shares::ShareGroupOffset;
 pub use self::topics::NewTopic;
 pub use self::transactions::{
     OpenTransaction, ProducerIdentity, TransactionDescription, TransactionFilter, TransactionListing,

@@ -1,4 +1,4 @@
-//! Consumer groups: which there are, who is in them, what they have committed, and setting that anew.
+//! Groups: which there are and who is in them; of consumer groups what they have committed, and setting that anew.
 //!
 //! Owns the translation of these calls only.
 
@@ -36,25 +36,48 @@ const COMMIT_BY_NAME_UNTIL: i16 = 9;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupListing {
     pub group: String,
-    /// `consumer` for groups of consumers; empty where only offsets were ever committed.
+    /// `consumer` for groups of consumers, `share` for share groups; empty where only offsets were ever committed.
     pub protocol_type: String,
     /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`; in the consumer protocol (KIP-848)
-    /// `Empty`, `Assigning`, `Reconciling`, `Stable` or `Dead`.
+    /// `Empty`, `Assigning`, `Reconciling`, `Stable` or `Dead`; a share group is `Empty`, `Stable` or `Dead`.
     pub state: String,
-    /// The protocol of its members: `classic` or `consumer`; empty where the broker does not say.
+    /// The name of its [`GroupKind`]; empty where the broker does not say.
     pub kind: String,
+}
+
+/// How the members of a group read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// Each partition by one of them, as one of them divides them.
+    Classic,
+    /// Each partition by one of them, as the coordinator deals them out (KIP-848).
+    Consumer,
+    /// Several of them from one partition, record by record (KIP-932).
+    Share,
+}
+
+impl GroupKind {
+    /// As brokers list it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+            Self::Share => "share",
+        }
+    }
 }
 
 /// A group and its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupDescription {
     pub group: String,
+    pub kind: GroupKind,
     pub coordinator: NodeId,
     pub state: String,
     pub protocol_type: String,
     /// How partitions are assigned; empty unless the group is stable.
     pub assignor: String,
-    /// The group's epoch in the consumer protocol (KIP-848); None in the classic one.
+    /// The group's epoch; None in the classic protocol.
     pub epoch: Option<i32>,
     pub members: Vec<GroupMember>,
 }
@@ -67,9 +90,10 @@ pub struct GroupMember {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub host: String,
-    /// The member's epoch in the consumer protocol; None in the classic one.
+    /// The member's epoch; None in the classic protocol.
     pub epoch: Option<i32>,
-    /// What it was assigned; empty unless the group is stable and its members are consumers.
+    /// What it was assigned; empty unless the group is stable and its members are consumers. Members of a share group may
+    /// have the same.
     pub assignment: Vec<TopicPartition>,
 }
 
@@ -127,12 +151,15 @@ impl Admin {
         Ok(groups)
     }
 
-    /// Who is in a group, and what each was assigned. A group that is not there is refused.
+    /// Who is in a group of whichever kind, and what each was assigned. A group that is not there is refused.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, Error> {
         match self.describe_classic(group).await {
             Err(unknown) if unknown.code() == Some(ErrorCode::GROUP_ID_NOT_FOUND) => {
-                // Brokers that do not know the consumer protocol have no such groups.
-                self.describe_consumers(group).await.map_err(|_| unknown)
+                // Brokers that do not know the other kinds have no such groups.
+                match self.describe_consumers(group).await {
+                    Ok(described) => Ok(described),
+                    Err(_) => self.describe_sharers(group).await.map_err(|_| unknown),
+                }
             }
             described => described,
         }
@@ -321,7 +348,7 @@ impl Admin {
             .await
     }
 
-    /// Deletes a group without members, and all it has committed.
+    /// Deletes a group without members, and all it has committed or was delivered.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
         let what = format!("delete group {group:?}");
         let request = DeleteGroupsRequest {
@@ -352,7 +379,7 @@ pub(crate) fn by_topic(partitions: &[TopicPartition]) -> BTreeMap<&str, Vec<&Top
     topics
 }
 
-fn place(topic: &str, partition: i32) -> TopicPartition {
+pub(super) fn place(topic: &str, partition: i32) -> TopicPartition {
     TopicPartition {
         topic: topic.into(),
         partition: PartitionIndex(partition),
@@ -362,6 +389,7 @@ fn place(topic: &str, partition: i32) -> TopicPartition {
 fn described(coordinator: NodeId, group: DescribedGroup) -> GroupDescription {
     GroupDescription {
         group: group.group_id.into(),
+        kind: GroupKind::Classic,
         coordinator,
         state: group.group_state.into(),
         protocol_type: group.protocol_type.into(),
@@ -390,6 +418,7 @@ fn described_consumers(
     };
     GroupDescription {
         group: group.group_id.into(),
+        kind: GroupKind::Consumer,
         coordinator,
         state: group.group_state.into(),
         protocol_type: PROTOCOL_TYPE.to_owned(),
