@@ -17,7 +17,7 @@ pub(super) enum Command {
     Produce(Box<produce::Arguments>),
     /// Print the records of a topic
     Consume(Box<consume::Arguments>),
-    /// List, describe, reset and delete consumer groups
+    /// List, describe, reset and delete consumer groups and share groups
     Group(group::Arguments),
     /// List and describe transactions, find those that hang and abort them
     Transaction(transaction::Arguments),

@@ -1,4 +1,5 @@
-//! `headwater group`: list, describe, reset and delete consumer groups, by the Kafka protocol: it works on any broker.
+//! `headwater group`: list, describe, reset and delete consumer groups and share groups, by the Kafka protocol: it works on
+//! any broker.
 
 mod describe;
 mod reset;
@@ -32,7 +33,7 @@ enum Command {
     },
     /// Set where a group without members goes on
     Reset(reset::Arguments),
-    /// Delete groups without members, and all they have committed
+    /// Delete groups without members, and all they have committed or were delivered
     Delete {
         /// The groups' names
         #[arg(required = true)]

@@ -1,8 +1,9 @@
-//! `headwater group describe`: members, what each was assigned, what was committed, and the lag.
+//! `headwater group describe`: members, what each was assigned, what was committed or where a share group starts, and the
+//! lag.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_sdk::{Admin, GroupMember, OffsetSpec, TopicPartition};
+use headwater_sdk::{Admin, GroupKind, OffsetSpec, TopicPartition};
 use serde_json::{Value, json};
 
 use super::places;
@@ -12,21 +13,30 @@ use crate::cli::table::{Table, count, figure};
 
 pub(super) async fn run(common: &Common, admin: &Admin, name: &str) -> Result<(), Failure> {
     let group = admin.describe_group(name).await?;
-    let committed = admin.group_offsets(name).await?;
-    let owners: BTreeMap<&TopicPartition, &GroupMember> = group
-        .members
-        .iter()
-        .flat_map(|member| member.assignment.iter().map(move |it| (it, member)))
-        .collect();
-    let all: BTreeSet<&TopicPartition> = owners.keys().copied().chain(committed.keys()).collect();
+    let reached = reached(admin, name, group.kind).await?;
+    let mut owners: BTreeMap<&TopicPartition, Vec<&str>> = BTreeMap::new();
+    for member in &group.members {
+        for it in &member.assignment {
+            owners.entry(it).or_default().push(&member.member_id);
+        }
+    }
+    let all: BTreeSet<&TopicPartition> = owners.keys().copied().chain(reached.keys()).collect();
     let ends = places(admin, all.iter().copied(), OffsetSpec::Latest).await?;
     let partitions = all.iter().map(|it| {
-        let offset = committed.get(*it).map(|committed| committed.offset.0);
+        let offset = reached.get(*it).map(|reached| reached.offset);
         let end = ends.get(*it).copied();
-        let lag = offset.zip(end).map(|(offset, end)| (end - offset).max(0));
+        let lag = match group.kind {
+            GroupKind::Classic | GroupKind::Consumer => offset.zip(end).map(|(offset, end)| (end - offset).max(0)),
+            GroupKind::Share => reached.get(*it).and_then(|reached| reached.lag),
+        };
+        let owners: &[&str] = owners.get(*it).map_or(&[], Vec::as_slice);
+        let alone = match group.kind {
+            GroupKind::Classic | GroupKind::Consumer => owners.first(),
+            GroupKind::Share => None,
+        };
         json!({
             "topic": &*it.topic, "partition": it.partition.0, "committed_offset": offset, "high_watermark": end,
-            "lag": lag, "member_id": owners.get(*it).map(|member| &member.member_id),
+            "lag": lag, "member_id": alone, "member_ids": owners,
         })
     });
     let members = group.members.iter().map(|member| {
@@ -36,11 +46,45 @@ pub(super) async fn run(common: &Common, admin: &Admin, name: &str) -> Result<()
         })
     });
     let value = json!({
-        "group": group.group, "state": group.state, "coordinator": group.coordinator.0,
+        "group": group.group, "kind": group.kind.name(), "state": group.state, "coordinator": group.coordinator.0,
         "protocol_type": group.protocol_type, "assignor": group.assignor, "epoch": group.epoch,
         "members": members.collect::<Vec<_>>(), "partitions": partitions.collect::<Vec<_>>(),
     });
     common.answer(&value, described)
+}
+
+/// How far a group is in a partition.
+struct Reached {
+    /// What it has committed, or where a share group starts.
+    offset: i64,
+    /// As the broker tells it of a share group: records behind the start may be done with.
+    lag: Option<i64>,
+}
+
+async fn reached(
+    admin: &Admin,
+    name: &str,
+    kind: GroupKind,
+) -> Result<BTreeMap<TopicPartition, Reached>, Failure> {
+    Ok(match kind {
+        GroupKind::Classic | GroupKind::Consumer => {
+            let committed = admin.group_offsets(name).await?.into_iter();
+            let reached = committed.map(|(it, committed)| {
+                let offset = committed.offset.0;
+                (it, Reached { offset, lag: None })
+            });
+            reached.collect()
+        }
+        GroupKind::Share => {
+            let started = admin.share_group_offsets(name).await?.into_iter();
+            let reached = started.map(|(it, started)| {
+                let offset = started.start.0;
+                let lag = started.lag;
+                (it, Reached { offset, lag })
+            });
+            reached.collect()
+        }
+    })
 }
 
 fn described(value: &Value) -> String {
@@ -52,8 +96,9 @@ fn described(value: &Value) -> String {
             .to_owned()
     };
     let mut out = format!(
-        "group        {}\nstate        {}\ncoordinator  {}\nassignor     {}\nepoch        {}\n",
+        "group        {}\nkind         {}\nstate        {}\ncoordinator  {}\nassignor     {}\nepoch        {}\n",
         text(&value["group"]),
+        text(&value["kind"]),
         text(&value["state"]),
         figure(&value["coordinator"]),
         text(&value["assignor"]),
@@ -76,7 +121,11 @@ fn described(value: &Value) -> String {
         out.push_str(&table.text());
     }
     if let Some(partitions) = rows("partitions") {
-        let mut table = Table::new(&["topic", ">partition", ">committed", ">end", ">lag", "member"]);
+        let offset = match value["kind"] == GroupKind::Share.name() {
+            true => ">start",
+            false => ">committed",
+        };
+        let mut table = Table::new(&["topic", ">partition", offset, ">end", ">lag", "member"]);
         for partition in partitions {
             table.row([
                 text(&partition["topic"]),
@@ -84,11 +133,20 @@ fn described(value: &Value) -> String {
                 figure(&partition["committed_offset"]),
                 figure(&partition["high_watermark"]),
                 partition["lag"].as_u64().map_or_else(|| "-".to_owned(), count),
-                text(&partition["member_id"]),
+                members(&partition["member_ids"]),
             ]);
         }
         out.push('\n');
         out.push_str(&table.text());
     }
     out
+}
+
+fn members(ids: &Value) -> String {
+    let ids = ids.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let ids: Vec<&str> = ids.collect();
+    match ids.is_empty() {
+        true => "-".to_owned(),
+        false => ids.join(", "),
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use headwater_sdk::{Admin, CommittedOffset, Offset, OffsetSpec, PartitionIndex, TopicPartition};
+use headwater_sdk::protocol::kafka::ErrorCode;
+use headwater_sdk::{Admin, GroupKind, Offset, OffsetSpec, PartitionIndex, TopicPartition};
 use serde_json::{Value, json};
 
 use super::places;
@@ -15,7 +16,7 @@ use crate::cli::time;
 pub(super) struct Arguments {
     /// The group's name
     name: String,
-    /// A topic, or TOPIC:PARTITION; may be given again [default: all that the group has committed]
+    /// A topic, or TOPIC:PARTITION; may be given again [default: all that the group has committed, or was delivered from]
     #[arg(long = "topic", short, value_name = "TOPIC[:PARTITION]")]
     topics: Vec<String>,
     #[command(flatten)]
@@ -57,13 +58,17 @@ pub(super) async fn run(common: &Common, admin: &Admin, arguments: Arguments) ->
         to,
         dry_run,
     } = arguments;
-    let committed = admin.group_offsets(&name).await?;
+    let kind = kind(admin, &name).await?;
+    let committed = committed(admin, &name, kind).await?;
     let partitions = chosen(admin, &topics, &committed).await?;
     let plan = plan(admin, &partitions, &to, &committed).await?;
     if !dry_run {
-        admin.alter_group_offsets(&name, &plan).await?;
+        match kind {
+            GroupKind::Classic | GroupKind::Consumer => admin.alter_group_offsets(&name, &plan).await?,
+            GroupKind::Share => admin.alter_share_group_offsets(&name, &plan).await?,
+        }
     }
-    let before = |it: &TopicPartition| committed.get(it).map(|committed| committed.offset.0);
+    let before = |it: &TopicPartition| committed.get(it).map(|offset| offset.0);
     let rows = plan.iter().map(|(it, offset)| {
         json!({
             "topic": &*it.topic, "partition": it.partition.0, "before": before(it), "after": offset.0,
@@ -73,11 +78,38 @@ pub(super) async fn run(common: &Common, admin: &Admin, arguments: Arguments) ->
     common.answer(&value, told)
 }
 
+/// One that is not there yet is made by setting its offsets, and is a classic one.
+async fn kind(admin: &Admin, name: &str) -> Result<GroupKind, Failure> {
+    match admin.describe_group(name).await {
+        Ok(group) => Ok(group.kind),
+        Err(error) if error.code() == Some(ErrorCode::GROUP_ID_NOT_FOUND) => Ok(GroupKind::Classic),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a group has committed, or where a share group starts.
+async fn committed(
+    admin: &Admin,
+    name: &str,
+    kind: GroupKind,
+) -> Result<BTreeMap<TopicPartition, Offset>, Failure> {
+    Ok(match kind {
+        GroupKind::Classic | GroupKind::Consumer => {
+            let committed = admin.group_offsets(name).await?.into_iter();
+            committed.map(|(it, committed)| (it, committed.offset)).collect()
+        }
+        GroupKind::Share => {
+            let started = admin.share_group_offsets(name).await?.into_iter();
+            started.map(|(it, started)| (it, started.start)).collect()
+        }
+    })
+}
+
 /// The partitions that are named, or those that the group has committed.
 async fn chosen(
     admin: &Admin,
     topics: &[String],
-    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+    committed: &BTreeMap<TopicPartition, Offset>,
 ) -> Result<Vec<TopicPartition>, Failure> {
     let mut chosen = Vec::new();
     for named in topics {
@@ -119,7 +151,7 @@ async fn plan(
     admin: &Admin,
     partitions: &[TopicPartition],
     to: &To,
-    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+    committed: &BTreeMap<TopicPartition, Offset>,
 ) -> Result<BTreeMap<TopicPartition, Offset>, Failure> {
     let begins = places(admin, partitions.iter(), OffsetSpec::Earliest).await?;
     let ends = places(admin, partitions.iter(), OffsetSpec::Latest).await?;
@@ -134,7 +166,7 @@ async fn plan(
                 Failure::new(format!("{it} does not exist any more")).hint("name the others with --topic")
             );
         };
-        let before = committed.get(it).map(|committed| committed.offset.0);
+        let before = committed.get(it).map(|offset| offset.0);
         let wanted = match to {
             To {
                 to_earliest: true, ..
