@@ -1,10 +1,14 @@
-//! Consumer groups over HTTP: any node tells of all of them, however many nodes coordinate them, and sets them anew.
+//! Groups over HTTP and by the command line: any node tells of all of them, however many nodes coordinate them, and sets
+//! them anew.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use headwater_sdk::{Client, Config, Election, GroupConfig, NewTopic};
+use headwater_sdk::protocol::kafka::share_group_heartbeat::ShareGroupHeartbeatRequest;
+use headwater_sdk::protocol::primitives::Str;
+use headwater_sdk::{Client, Config, Election, GroupConfig, NewTopic, NodeId};
 use headwater_tests::{Answer, Node, PATIENCE, Site, join, operate, until, within, write_numbers};
 use serde_json::{Value, json};
 
@@ -70,7 +74,7 @@ async fn a_group_is_seen_while_it_reads_and_set_back_when_it_does_not() -> anyho
     produce(&client, 5).await?;
     let list = get(&node, "/groups").await?;
     let expected = json!({
-        "group": "readers", "state": "stable", "protocol_type": "consumer", "coordinator": 1, "members": 1,
+        "group": "readers", "kind": "classic", "state": "stable", "protocol_type": "consumer", "coordinator": 1, "members": 1,
         "topics": [TOPIC], "lag": 15,
     });
     ensure!(list["groups"] == json!([expected]), "{list}");
@@ -82,7 +86,7 @@ async fn a_group_is_seen_while_it_reads_and_set_back_when_it_does_not() -> anyho
     );
     let row = json!({
         "topic": TOPIC, "partition": 1, "committed_offset": 10, "high_watermark": 15, "lag": 5,
-        "member_id": member["member_id"],
+        "member_id": member["member_id"], "member_ids": [member["member_id"]],
     });
     ensure!(group["partitions"][1] == row, "{group}");
     let refused = set(&node, "readers", json!({ "to": "earliest" })).await?;
@@ -137,6 +141,119 @@ async fn a_group_is_seen_while_it_reads_and_set_back_when_it_does_not() -> anyho
     ensure!(deleted.status == 204, "{deleted:?}");
     ensure!(get(&node, "/groups").await? == nothing);
     ensure!(node.http().delete("/api/v1/groups/readers").await?.status == 404);
+    client.close().await;
+    Ok(())
+}
+
+/// A member of a share group says that it is there, at the node that coordinates all, and is told its epoch.
+async fn beat(client: &Client, member: &'static str, epoch: i32) -> anyhow::Result<i32> {
+    let heartbeat = ShareGroupHeartbeatRequest {
+        group_id: Str::from_static("workers"),
+        member_id: Str::from_static(member),
+        member_epoch: epoch,
+        subscribed_topic_names: (epoch == 0).then(|| vec![Str::from_static(TOPIC)]),
+        ..ShareGroupHeartbeatRequest::default()
+    };
+    let answer = client.admin().call_node(NodeId(1), &heartbeat).await?;
+    ensure!(answer.error_code == 0, "{answer:?}");
+    Ok(answer.member_epoch)
+}
+
+#[tokio::test]
+async fn a_share_group_is_seen_among_the_others_and_begins_anew() -> anyhow::Result<()> {
+    let site = Site::new()?;
+    let node = site.start().await?;
+    let client = Client::connect(Config::new(&node.bootstrap())?).await?;
+    client.admin().create_topic(&NewTopic::new(TOPIC, 1)).await?;
+    write_numbers(&client, TOPIC, 1, 0..10).await?;
+    read(&client, "readers", 10).await?;
+    let epochs = Cell::new([0, 0]);
+    let group = until(PATIENCE, "both members to have the partition", || async {
+        let [one, other] = epochs.get();
+        epochs.set([
+            beat(&client, "one", one).await?,
+            beat(&client, "other", other).await?,
+        ]);
+        let group = get(&node, "/groups/workers").await?;
+        let has_both = group["partitions"][0]["member_ids"] == json!(["one", "other"]);
+        ensure!(has_both, "{group}");
+        Ok(Some(group))
+    })
+    .await?;
+    // It has fetched nothing yet.
+    let row = json!({
+        "topic": TOPIC, "partition": 0, "committed_offset": null, "high_watermark": 10, "lag": null,
+        "member_id": null, "member_ids": ["one", "other"],
+    });
+    ensure!(group["partitions"] == json!([row]), "{group}");
+    ensure!(
+        (&group["kind"], &group["assignor"]) == (&json!("share"), &json!("simple")),
+        "{group}"
+    );
+    let members = group["members"].as_array().context("members")?;
+    ensure!(
+        members.len() == 2 && members.iter().all(|member| member["partitions"] == 1),
+        "{group}"
+    );
+    let list = get(&node, "/groups").await?;
+    let kinds = [&list["groups"][0], &list["groups"][1]].map(|group| [&group["group"], &group["kind"]]);
+    ensure!(
+        json!(kinds) == json!([["readers", "classic"], ["workers", "share"]]),
+        "{list}"
+    );
+    let to_third = json!({ "to": "offset", "value": 3, "topics": [{ "topic": TOPIC }] });
+    let refused = set(&node, "workers", to_third.clone()).await?;
+    ensure!(
+        refused.status == 409 && refused.text().contains("GROUP_HAS_MEMBERS"),
+        "{refused:?}"
+    );
+    for member in ["one", "other"] {
+        beat(&client, member, -1).await?;
+    }
+
+    let nothing = set(&node, "workers", json!({ "to": "earliest" })).await?;
+    ensure!(
+        nothing.status == 409 && nothing.text().contains("NOTHING_COMMITTED"),
+        "{nothing:?}"
+    );
+    set(&node, "workers", to_third).await?.json()?;
+    for (body, lag) in [
+        (json!({ "to": "by", "value": -1, "dry_run": true }), 7),
+        (json!({ "to": "by", "value": -1 }), 8),
+        (json!({ "to": "offset", "value": 100 }), 0),
+        (json!({ "to": "time", "value": 0 }), 10),
+    ] {
+        set(&node, "workers", body.clone()).await?.json()?;
+        let list = get(&node, "/groups").await?;
+        let seen = &list["groups"][1];
+        ensure!(
+            (&seen["state"], &seen["lag"]) == (&json!("empty"), &json!(lag)),
+            "{body}: {list}"
+        );
+    }
+    let reset = ["group", "reset", "workers", "--to-offset", "4"];
+    let answer = operate(&node, &reset).await?;
+    ensure!(answer["partitions"][0]["before"] == 0, "{answer}");
+    let described = operate(&node, &["group", "describe", "workers"]).await?;
+    let group = get(&node, "/groups/workers").await?;
+    ensure!(
+        described["kind"] == "share" && group["kind"] == "share",
+        "{described}"
+    );
+    let row = json!({
+        "topic": TOPIC, "partition": 0, "committed_offset": 4, "high_watermark": 10, "lag": 6,
+        "member_id": null, "member_ids": [],
+    });
+    ensure!(described["partitions"] == json!([row]), "{described}");
+    ensure!(group["partitions"] == described["partitions"], "{group}");
+    client
+        .admin()
+        .delete_share_group_offsets("workers", &[TOPIC])
+        .await?;
+    ensure!(client.admin().share_group_offsets("workers").await?.is_empty());
+    let deleted = node.http().delete("/api/v1/groups/workers").await?;
+    ensure!(deleted.status == 204, "{deleted:?}");
+    ensure!(node.http().get("/api/v1/groups/workers").await?.status == 404);
     client.close().await;
     Ok(())
 }
