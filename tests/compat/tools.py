@@ -1,6 +1,5 @@
 """Kafka's own command-line tools, by their main classes. What they print is read as an operator would."""
 import json
-import os
 import re
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import tempfile
 
 from confluent_kafka import Producer
 
+from apps import version
 from driver import eventually, expect, run
 
 BOOTSTRAP, PREFIX, REPLICAS = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -217,8 +217,7 @@ def cluster() -> None:
     shows(tool("GroupsCommand", "--list"), r"GROUP TYPE PROTOCOL")
 
 
-version = re.search(r"kafka-tools-([\d.]+)\.jar", " ".join(os.listdir(os.environ["CLASSPATH"].rstrip("*")))).group(1)
-run("Kafka's tools", version, {
+run("Kafka's tools", version("kafka-tools"), {
     "TopicCommand": topics,
     "ConfigCommand": configs,
     "ConsumerGroupCommand": consumer_groups,

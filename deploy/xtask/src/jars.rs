@@ -8,6 +8,8 @@ use crate::{place, step, tools};
 
 /// Kafka's newest version.
 pub(crate) const NEWEST: &str = "4.4.0";
+/// The newest version of Kafka Connect of which there are file connectors: both must be of one version.
+pub(crate) const NEWEST_CONNECT: &str = "4.3.1";
 
 /// Copies what the POM of a folder names, with all it needs, to where it is wanted; answers that place.
 pub(crate) fn fetch(pom: &str, to: PathBuf, version: &str) -> anyhow::Result<PathBuf> {

@@ -74,17 +74,17 @@ pub(super) const CLIENTS: &[Client] = &[
     Client {
         name: "kafka-tools",
         kind: Kind::Program,
-        prepare: || program("tools.py"),
+        prepare: || program("tools.py", jars::NEWEST),
     },
     Client {
         name: "kafka-streams",
         kind: Kind::Program,
-        prepare: || program("streams.py"),
+        prepare: || program("streams.py", jars::NEWEST),
     },
     Client {
         name: "kafka-connect",
         kind: Kind::Program,
-        prepare: || program("connect.py"),
+        prepare: || program("connect.py", jars::NEWEST_CONNECT),
     },
 ];
 
@@ -165,9 +165,9 @@ fn java(version: &str, sources: &[&str]) -> anyhow::Result<Vec<String>> {
 }
 
 /// A program on Kafka's own client: a driver in Python starts it, and finds it on the class path.
-fn program(script: &str) -> anyhow::Result<Vec<String>> {
-    let to = folder(&format!("kafka-{}", jars::NEWEST))?;
-    let libraries = jars::fetch("tests/compat/java/apps", to, jars::NEWEST)?;
+fn program(script: &str, version: &str) -> anyhow::Result<Vec<String>> {
+    let to = folder(&format!("kafka-{version}"))?;
+    let libraries = jars::fetch("tests/compat/java/apps", to, version)?;
     let path = format!(
         "CLASSPATH={}",
         jars::compiled(&libraries, &["tests/compat/java/streams"])?
