@@ -11,9 +11,12 @@
 //! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
 //! conduct    how a module behaves, and what of the machine it gets for that (pure)
 //! instance   one guest: calls and what their failures mean      engine, host, abi, validate
+//! dead_letters   what failed: shown, mended, written back to its source
 //! modules    where a module's code comes from      pack (the binary), store, compiler (a process of its own)
 //! ```
 
+mod bytes;
+mod dead_letters;
 mod embedded;
 mod error;
 mod logs;
@@ -31,8 +34,6 @@ mod answer;
 mod bisect;
 #[cfg(feature = "wasm")]
 mod builtin;
-#[cfg(feature = "wasm")]
-mod bytes;
 #[cfg(feature = "wasm")]
 mod changelog;
 #[cfg(feature = "wasm")]
@@ -97,6 +98,11 @@ mod worker;
 
 #[cfg(feature = "wasm")]
 pub use compiler::{CompileError, compile_stdin};
+pub use dead_letters::{
+    Again, Cursor, CursorError, DeadLetter, DeadLetters, Edit, Filter, Group, LetterError, LetterHeader,
+    Many, Mark, Mode, Order, PAGE_MAX, Page, PageQuery, Parts as LetterParts, Passed, Place, Redrive,
+    RedriveState, Refusal, Round, SUMMARY_OFFSETS_MAX, Shelved, Span, Stretch, Summary,
+};
 pub use embedded::builtin_module;
 pub use error::{DeployError, DryRunError, ModuleError, UploadError};
 #[cfg(feature = "wasm")]

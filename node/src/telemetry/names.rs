@@ -131,6 +131,7 @@ families! {
     Counter TRANSFORM_RECORDS_IN "headwater_transform_records_in_total" ["transform"] "Records dealt with.";
     Counter TRANSFORM_RECORDS_OUT "headwater_transform_records_out_total" ["transform"] "Records sent to sinks.";
     Counter TRANSFORM_FAILED "headwater_transform_failed_total" ["transform"] "Records and windows the module could not process.";
+    Counter TRANSFORM_REDRIVEN "headwater_transform_redriven_total" ["transform"] "Dead letters written back to the source.";
     Counter TRANSFORM_DROPPED "headwater_transform_dropped_total" ["transform"] "Records the module passed over.";
     Counter TRANSFORM_LATE "headwater_transform_late_total" ["transform"] "Records that came after their window had closed.";
     Counter TRANSFORM_CPU "headwater_transform_cpu_milliseconds_total" ["transform"] "CPU time used by the module.";

@@ -3,6 +3,7 @@
 //! It must never read past its slice, allocate by a number it was sent, or panic on any input.
 
 /// Why a buffer cannot be read on.
+#[cfg(feature = "wasm")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("cut short at byte {at}")]
@@ -14,12 +15,14 @@ pub(crate) enum ReadError {
 }
 
 /// Reads a buffer from front to back and knows where it is.
+#[cfg(feature = "wasm")]
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     all: &'a [u8],
     at: usize,
 }
 
+#[cfg(feature = "wasm")]
 impl<'a> Reader<'a> {
     pub(crate) fn new(all: &'a [u8]) -> Self {
         Self { all, at: 0 }
@@ -129,7 +132,7 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, value: Option<&[u8]>) {
     out.extend_from_slice(value);
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "wasm"))]
 mod tests {
     use super::*;
 

@@ -1,26 +1,17 @@
 //! Dead letters: the record that could not be processed, with headers that say why, where it came from and which
 //! module refused it.
-//! It owns the names of those headers. It must never lose the original key, value or headers while they fit.
+//! It writes them; `dead_letters` reads them again. It must never lose the original key, value or headers while they fit.
 
 use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::record::{Compression, Headers};
 
 use super::bytes::put_bytes;
+pub(super) use super::dead_letters::names::{
+    MESSAGE, MODULE, MODULE_VERSION, OFFSET, OMITTED, PARTITION, REASON, TIMESTAMP, TOPIC, TRANSFORM,
+    WINDOW_END,
+};
 use super::outbox::{Outbox, Outgoing, UnsendableRecord};
 use crate::metadata::ModuleRef;
-
-/// Headers a dead letter carries beside those of the record.
-pub(crate) const REASON: &str = "headwater-error-reason";
-pub(crate) const MESSAGE: &str = "headwater-error-message";
-pub(crate) const TRANSFORM: &str = "headwater-error-transform";
-pub(crate) const MODULE: &str = "headwater-error-module";
-pub(crate) const MODULE_VERSION: &str = "headwater-error-module-version";
-pub(crate) const TOPIC: &str = "headwater-error-topic";
-pub(crate) const PARTITION: &str = "headwater-error-partition";
-pub(crate) const OFFSET: &str = "headwater-error-offset";
-pub(crate) const TIMESTAMP: &str = "headwater-error-timestamp";
-/// Set when the record itself did not fit the dead-letter topic.
-pub(crate) const OMITTED: &str = "headwater-error-omitted";
 
 /// Where dead letters of one pipeline come from.
 #[derive(Debug, Clone)]
@@ -67,6 +58,28 @@ impl Letters {
         record: &Outgoing<'_>,
         cause: Cause<'_>,
     ) -> Result<(), UnsendableRecord> {
+        self.write_marked(outbox, record, cause, None)
+    }
+
+    /// The same for a window whose result could not be had: its key and state, in its last millisecond. It says so, because
+    /// no record of the source stands behind it.
+    pub(crate) fn write_window(
+        &mut self,
+        outbox: &mut Outbox,
+        window: &Outgoing<'_>,
+        cause: Cause<'_>,
+    ) -> Result<(), UnsendableRecord> {
+        let end_ms = window.timestamp_ms.saturating_add(1).to_string();
+        self.write_marked(outbox, window, cause, Some(&end_ms))
+    }
+
+    fn write_marked(
+        &mut self,
+        outbox: &mut Outbox,
+        record: &Outgoing<'_>,
+        cause: Cause<'_>,
+        window_end_ms: Option<&str>,
+    ) -> Result<(), UnsendableRecord> {
         let value_bytes = record.value.map_or(0, <[u8]>::len);
         let no_value = Outgoing {
             value: None,
@@ -86,7 +99,7 @@ impl Letters {
         ];
         let mut refused = None;
         for (record, omitted) in attempts {
-            let count = self.gather(&record, cause, omitted.as_deref());
+            let count = self.gather(&record, cause, window_end_ms, omitted.as_deref());
             let headers = Headers::new(&self.headers, count);
             match outbox.push(self.sink, &Outgoing { headers, ..record }, Compression::None) {
                 Ok(()) => return Ok(()),
@@ -97,7 +110,13 @@ impl Letters {
     }
 
     /// Fills `headers`; gives their count.
-    fn gather(&mut self, record: &Outgoing<'_>, cause: Cause<'_>, omitted: Option<&str>) -> i32 {
+    fn gather(
+        &mut self,
+        record: &Outgoing<'_>,
+        cause: Cause<'_>,
+        window_end_ms: Option<&str>,
+        omitted: Option<&str>,
+    ) -> i32 {
         let origin = &self.origin;
         let number = |value: i64| value.to_string();
         self.headers.clear();
@@ -112,6 +131,7 @@ impl Letters {
             (PARTITION, Some(&*number(i64::from(origin.partition.value())))),
             (OFFSET, Some(&*number(cause.offset.value()))),
             (TIMESTAMP, Some(&*number(cause.failed_at_ms))),
+            (WINDOW_END, window_end_ms),
             (OMITTED, omitted),
         ];
         let mut count = record.headers.header_count();
@@ -135,6 +155,12 @@ mod tests {
     use super::*;
 
     fn written(value: &[u8], limit: usize) -> BatchView {
+        written_by(value, limit, Letters::write)
+    }
+
+    type Write = fn(&mut Letters, &mut Outbox, &Outgoing<'_>, Cause<'_>) -> Result<(), UnsendableRecord>;
+
+    fn written_by(value: &[u8], limit: usize, write: Write) -> BatchView {
         let sinks: Arc<[Sink]> = Arc::new([Sink {
             name: "dead".into(),
             partitions: 1,
@@ -171,7 +197,7 @@ mod tests {
             offset: Offset(41),
             failed_at_ms: 99,
         };
-        letters.write(&mut outbox, &record, cause).unwrap();
+        write(&mut letters, &mut outbox, &record, cause).unwrap();
         BatchView::parse(outbox.finish().unwrap().remove(0).batches).unwrap()
     }
 
@@ -215,6 +241,15 @@ mod tests {
         assert_eq!(
             headers.last().map(String::as_str),
             Some("headwater-error-omitted=value of 2000 bytes")
+        );
+    }
+
+    #[test]
+    fn a_window_says_that_it_is_one() {
+        let (_, _, headers) = read(&written_by(b"state", 1_000, Letters::write_window));
+        assert_eq!(
+            headers.last().map(String::as_str),
+            Some("headwater-error-window-end=6")
         );
     }
 }

@@ -509,7 +509,7 @@ impl Worker {
             offset,
             failed_at_ms: self.now_ms,
         };
-        let written = self.letters.write(&mut self.outbox, &record, cause);
+        let written = self.letters.write_window(&mut self.outbox, &record, cause);
         written.map_err(|error| Blame::Module {
             reason: format!("no dead letter can be written: {error}"),
         })
