@@ -47,7 +47,7 @@ use crate::sys::{Sys, net};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::transaction::Transactions;
-use crate::transform::Transforms;
+use crate::transform::{DeadLetters, Transforms};
 
 /// JSON bodies. Modules have a limit of their own.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -64,6 +64,7 @@ pub struct Parts {
     pub nodes: Arc<dyn Leaders>,
     pub config: Arc<NodeConfig>,
     pub transforms: Transforms,
+    pub dead_letters: DeadLetters,
     pub links: Links,
     pub authority: Arc<Authority>,
     pub metrics: Metrics,

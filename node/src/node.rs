@@ -30,7 +30,7 @@ use crate::sys::task::{Failure, StillRunning};
 use crate::sys::{Sys, net};
 use crate::telemetry::{Gauge, Health, Metrics, health, names};
 use crate::transaction::{self, Transactions};
-use crate::transform::{self, Transforms};
+use crate::transform::{self, DeadLetters, Transforms};
 use crate::transport::{Dialer, Listener, quic};
 use data_dir::DataDir;
 use headwater_protocol::ids::NodeId;
@@ -68,6 +68,7 @@ pub struct Node {
     server: Server,
     coordinators: Coordinators,
     transforms: Transforms,
+    dead_letters: DeadLetters,
     replication: Replication,
     heartbeat: cluster::Heartbeat,
     _gauges: Vec<Gauge>,
@@ -148,12 +149,14 @@ impl Node {
             folder: "modules".into(),
         })
         .await?;
+        let dead_letters = dead_letters(&core);
         let above = Above {
             tcp: sockets.tcp,
             tls: sockets.tls,
             http: sockets.http,
             authority: sockets.authority,
             store: sockets.store,
+            dead_letters: dead_letters.clone(),
         };
         serve(&core, above, &coordinators, &transforms, &sites, &server);
         let heartbeat = cluster::Heartbeat::start(&core, me, told);
@@ -172,6 +175,7 @@ impl Node {
             server,
             coordinators,
             transforms,
+            dead_letters,
             replication,
             heartbeat,
             _gauges: gauges,
@@ -210,6 +214,7 @@ impl Node {
             server,
             coordinators,
             transforms,
+            dead_letters,
             replication,
             heartbeat,
             ..
@@ -221,6 +226,9 @@ impl Node {
         core.controller.abdicate().await;
         server.drain(patience).await;
         coordinators.stop(patience).await;
+        if let Err(error) = dead_letters.stop(patience).await {
+            tracing::warn!(%error, "redrives are cut short");
+        }
         if let Err(error) = transforms.stop(patience).await {
             // What they did not commit they do again: nothing is lost by it.
             tracing::warn!(%error, "transforms are cut short");
@@ -364,6 +372,16 @@ fn deliver(core: &Core, groups: &Groups) -> Shares {
     })
 }
 
+/// The dead letters of this node's transforms.
+fn dead_letters(core: &Core) -> DeadLetters {
+    DeadLetters::new(transform::LetterParts {
+        sys: core.sys.clone(),
+        view: core.view.clone(),
+        registry: core.registry.clone(),
+        metrics: core.metrics.clone(),
+    })
+}
+
 /// The edge towards the other nodes, without which no quorum comes about; clients wait.
 fn listen_to_peers(
     core: &Core,
@@ -403,6 +421,7 @@ struct Above {
     http: Option<net::Listener>,
     authority: Arc<Authority>,
     store: SecurityStore,
+    dead_letters: DeadLetters,
 }
 
 /// The services and the edge, each after those it uses. Nothing is served before everything is wired.
@@ -442,6 +461,7 @@ fn serve(
                     core.peers.clone(),
                 )),
                 transforms: transforms.clone(),
+                dead_letters: above.dead_letters,
                 links,
                 authority: above.authority,
                 metrics: core.metrics.clone(),

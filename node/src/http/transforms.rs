@@ -1,6 +1,7 @@
 //! Transforms: deploy, watch, pause, try.
 
 mod dry_run;
+mod letters;
 mod model;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 
 pub(super) use self::dry_run::{dry_run, shown};
+pub(super) use self::letters::{cancel_redrive, dead_letters, redrive, redrive_of, redrives, summary};
 use self::model::{GuestLog, Transform, TransformSpec};
 use super::Api;
 use super::error::{ApiError, Body, ErrorBody, Path};
@@ -20,6 +22,10 @@ use crate::transform::DeployError;
 
 // For the OpenAPI document, which names each handler's generated companion.
 pub(super) use self::dry_run::__path_dry_run;
+pub(super) use self::letters::{
+    __path_cancel_redrive, __path_dead_letters, __path_redrive, __path_redrive_of, __path_redrives,
+    __path_summary,
+};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -29,6 +35,14 @@ pub(super) fn routes() -> Router<Api> {
         .route("/transforms/{name}/pause", post(pause))
         .route("/transforms/{name}/resume", post(resume))
         .route("/transforms/{name}/logs", get(logs))
+        .route("/transforms/{name}/dead-letters", get(dead_letters))
+        .route("/transforms/{name}/dead-letters/summary", get(summary))
+        .route("/transforms/{name}/dead-letters/redrive", post(redrive))
+        .route("/transforms/{name}/redrives", get(redrives))
+        .route(
+            "/transforms/{name}/redrives/{id}",
+            get(redrive_of).delete(cancel_redrive),
+        )
 }
 
 #[utoipa::path(get, path = "/api/v1/transforms", tag = "transforms", responses((status = 200, body = [Transform])))]

@@ -571,6 +571,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/transforms/{name}/dead-letters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The letters of a transform, the newest first; or from an offset on, the oldest first. */
+        get: operations["transforms_dead_letters"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/transforms/{name}/dead-letters/redrive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Writes one letter back to the transform's source, edited or not; or begins to write many. */
+        post: operations["transforms_redrive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/transforms/{name}/dead-letters/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How many letters there are of each reason, module and version, among the newest records of the dead-letter topic. */
+        get: operations["transforms_summary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/transforms/{name}/logs": {
         parameters: {
             query?: never;
@@ -598,6 +649,40 @@ export interface paths {
         put?: never;
         post: operations["transforms_pause"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/transforms/{name}/redrives": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The redrives of a transform that this node remembers since it was started, the newest first. */
+        get: operations["transforms_redrives"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/transforms/{name}/redrives/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["transforms_redrive_of"];
+        put?: never;
+        post?: never;
+        /** Cancels a redrive; what it wrote stays written. One that has ended stays as it is. */
+        delete: operations["transforms_cancel_redrive"];
         options?: never;
         head?: never;
         patch?: never;
@@ -837,6 +922,130 @@ export interface components {
         } | {
             /** @description Standard base64, with padding. */
             base64: string;
+        };
+        /** @description A record that the module failed on. */
+        DeadLetter: {
+            /** Format: int64 */
+            failed_ms: number;
+            /** @description The record's own: without what the letter says of its failure, and of former redrives. */
+            headers: components["schemas"]["Header"][];
+            /** @description Former redrives of the same record, the first one first. */
+            history: components["schemas"]["DeadLetterRound"][];
+            key: components["schemas"]["Data"] | null;
+            message: string;
+            module: components["schemas"]["ModuleName"];
+            /** Format: int64 */
+            offset: number;
+            /** @description What of the record did not fit the dead-letter topic. */
+            omitted: string | null;
+            origin: components["schemas"]["DeadLetterOrigin"];
+            /**
+             * Format: int32
+             * @description In the dead-letter topic.
+             */
+            partition: number;
+            /** @description One word, such as `rejected` or `trap`. */
+            reason: string;
+            redriven: components["schemas"]["DeadLetterMark"] | null;
+            /** @description Why it cannot be redriven as it is. */
+            refusal: string | null;
+            value: components["schemas"]["Data"] | null;
+            /**
+             * Format: int64
+             * @description For a window of an aggregate: where it ends. Key and value are the window's key and state.
+             */
+            window_end_ms: number | null;
+        };
+        DeadLetterGroup: {
+            /** Format: int64 */
+            count: number;
+            /** Format: int64 */
+            first_failed_ms: number;
+            last: components["schemas"]["RecordPlace"];
+            /** Format: int64 */
+            last_failed_ms: number;
+            /** @description Of the last one. */
+            message: string;
+            module: components["schemas"]["ModuleName"];
+            reason: string;
+            /**
+             * Format: int64
+             * @description How many of them this node remembers to have written back.
+             */
+            redriven: number;
+        };
+        DeadLetterMark: {
+            /** Format: int64 */
+            at_ms: number;
+            redrive: string;
+            to: components["schemas"]["RecordPlace"] | null;
+        };
+        /** @description Where the record was. */
+        DeadLetterOrigin: {
+            /**
+             * Format: int64
+             * @description For a window: the last record that was read before it closed.
+             */
+            offset: number;
+            /** Format: int32 */
+            partition: number;
+            /**
+             * Format: int64
+             * @description Milliseconds since 1970; -1 where the record carries none.
+             */
+            timestamp_ms: number;
+            topic: string;
+        };
+        DeadLetterPage: {
+            letters: components["schemas"]["DeadLetter"][];
+            /** @description The cursor of the next page; null: there is none. A page may be empty and have one behind it. */
+            next: string | null;
+            /** @description What was looked through for this page. */
+            scanned: components["schemas"]["DeadLetterRange"][];
+        };
+        /** @description Part of a partition of the dead-letter topic. */
+        DeadLetterRange: {
+            /** Format: int64 */
+            end_offset: number;
+            /** Format: int64 */
+            from_offset: number;
+            /**
+             * Format: int64
+             * @description Where its records begin and end.
+             */
+            log_start_offset: number;
+            /** Format: int32 */
+            partition: number;
+            /** Format: int64 */
+            until_offset: number;
+        };
+        /** @description One time that the record was written back before it failed again. */
+        DeadLetterRound: {
+            /** Format: int64 */
+            at_ms: number;
+            /** Format: int32 */
+            count: number;
+            /** @description The letter it was then, as TOPIC-PARTITION@OFFSET. */
+            from: string;
+            reason: string;
+        };
+        DeadLetterSummary: {
+            /** @description Whether that is all there is. */
+            complete: boolean;
+            /** @description The most frequent one first. */
+            groups: components["schemas"]["DeadLetterGroup"][];
+            /**
+             * Format: int64
+             * @description Records of the topic that are no letters of this transform.
+             */
+            others: number;
+            /** @description What was looked through. */
+            scanned: components["schemas"]["DeadLetterRange"][];
+            /**
+             * Format: int64
+             * @description Letters beyond as many groups as are told apart.
+             */
+            ungrouped: number;
         };
         /** @description What to try. */
         DryRun: {
@@ -1138,6 +1347,31 @@ export interface components {
              * @description How long the token can be used; a day if absent.
              */
             ttl_ms?: number | null;
+        };
+        /** @description What is absent stays as it was; null takes a key or a value away. */
+        LetterEdit: {
+            /** @description All of them. */
+            headers?: components["schemas"]["ProduceHeader"][] | null;
+            key?: components["schemas"]["Data"] | null;
+            /** Format: int64 */
+            timestamp_ms?: number | null;
+            value?: components["schemas"]["Data"] | null;
+        };
+        LetterFilter: {
+            reason?: string | null;
+            /** Format: int64 */
+            since_ms?: number | null;
+            /** Format: int32 */
+            source_partition?: number | null;
+            /** Format: int64 */
+            until_ms?: number | null;
+            version?: string | null;
+        };
+        LetterPlace: {
+            /** Format: int64 */
+            offset: number;
+            /** Format: int32 */
+            partition: number;
         };
         /** @enum {string} */
         Level: "debug" | "info" | "warn" | "error";
@@ -1497,6 +1731,12 @@ export interface components {
             partitions: components["schemas"]["PagePosition"][];
             records: components["schemas"]["RecordView"][];
         };
+        RecordPlace: {
+            /** Format: int64 */
+            offset: number;
+            /** Format: int32 */
+            partition: number;
+        };
         /** @description One record as the API shows it. */
         RecordView: {
             headers: components["schemas"]["Header"][];
@@ -1512,6 +1752,90 @@ export interface components {
             timestamp_ms: number;
             value: components["schemas"]["Data"] | null;
         };
+        /** @description A redrive and how far it is. */
+        Redrive: {
+            dry_run: boolean;
+            /** Format: int64 */
+            ended_ms: number | null;
+            /** @description Why it has failed. */
+            error: string | null;
+            filter: components["schemas"]["LetterFilter"];
+            id: string;
+            last: components["schemas"]["RecordPlace"] | null;
+            /** @description Left where they are, by why. */
+            passed: components["schemas"]["RedrivePassed"][];
+            /** @description The letters it deals with, and how far it is. */
+            ranges: components["schemas"]["RedriveRange"][];
+            /** Format: int32 */
+            rate: number;
+            /**
+             * Format: int64
+             * @description Written to the source; in a dry run: would have been.
+             */
+            redriven: number;
+            /** Format: int64 */
+            started_ms: number;
+            state: components["schemas"]["RedriveStateName"];
+        };
+        RedrivePassed: {
+            /** Format: int64 */
+            count: number;
+            /** @description The first of them. */
+            first: components["schemas"]["RecordPlace"];
+            message: string;
+            /** @description `already-redriven`, `window`, `omitted`, `other-source`, `too-large` or `refused`. */
+            reason: string;
+        };
+        RedriveRange: {
+            /** Format: int64 */
+            from_offset: number;
+            /** Format: int32 */
+            partition: number;
+            /**
+             * Format: int64
+             * @description Everything before it is dealt with.
+             */
+            position: number;
+            /** Format: int64 */
+            until_offset: number;
+        };
+        /** @description One letter, with what to change in it; or those that fit a filter. */
+        RedriveRequest: {
+            /** @description Also those that were written back already. */
+            again?: boolean;
+            /** @description Write nothing; say how many would be. */
+            dry_run?: boolean;
+            edit?: components["schemas"]["LetterEdit"] | null;
+            filter?: components["schemas"]["LetterFilter"] | null;
+            /**
+             * Format: int64
+             * @description Of many: from this offset on; from the first one if absent.
+             */
+            from_offset?: number | null;
+            letter?: components["schemas"]["LetterPlace"] | null;
+            /**
+             * Format: int64
+             * @description Of many: no more than so many.
+             */
+            limit?: number | null;
+            /**
+             * Format: int32
+             * @description Of many: in this partition of the dead-letter topic; in all if absent.
+             */
+            partition?: number | null;
+            /**
+             * Format: int32
+             * @description Of many: records per second, no more; 100 if absent.
+             */
+            rate?: number | null;
+            /**
+             * Format: int64
+             * @description Of many: before this offset; all that are there now if absent.
+             */
+            until_offset?: number | null;
+        };
+        /** @enum {string} */
+        RedriveStateName: "running" | "done" | "cancelled" | "failed";
         /**
          * @description What this cluster is to its links.
          * @enum {string}
@@ -1844,6 +2168,14 @@ export type CreateLink = components['schemas']['CreateLink'];
 export type CreateTopic = components['schemas']['CreateTopic'];
 export type DamagedRange = components['schemas']['DamagedRange'];
 export type Data = components['schemas']['Data'];
+export type DeadLetter = components['schemas']['DeadLetter'];
+export type DeadLetterGroup = components['schemas']['DeadLetterGroup'];
+export type DeadLetterMark = components['schemas']['DeadLetterMark'];
+export type DeadLetterOrigin = components['schemas']['DeadLetterOrigin'];
+export type DeadLetterPage = components['schemas']['DeadLetterPage'];
+export type DeadLetterRange = components['schemas']['DeadLetterRange'];
+export type DeadLetterRound = components['schemas']['DeadLetterRound'];
+export type DeadLetterSummary = components['schemas']['DeadLetterSummary'];
 export type DryRun = components['schemas']['DryRun'];
 export type DryRunOutput = components['schemas']['DryRunOutput'];
 export type DryRunReport = components['schemas']['DryRunReport'];
@@ -1873,6 +2205,9 @@ export type Header = components['schemas']['Header'];
 export type HealthState = components['schemas']['HealthState'];
 export type InvitationMade = components['schemas']['InvitationMade'];
 export type Invite = components['schemas']['Invite'];
+export type LetterEdit = components['schemas']['LetterEdit'];
+export type LetterFilter = components['schemas']['LetterFilter'];
+export type LetterPlace = components['schemas']['LetterPlace'];
 export type Level = components['schemas']['Level'];
 export type LimitSpec = components['schemas']['LimitSpec'];
 export type Limits = components['schemas']['Limits'];
@@ -1908,7 +2243,13 @@ export type Quorum = components['schemas']['Quorum'];
 export type QuorumMember = components['schemas']['QuorumMember'];
 export type QuorumRole = components['schemas']['QuorumRole'];
 export type RecordPage = components['schemas']['RecordPage'];
+export type RecordPlace = components['schemas']['RecordPlace'];
 export type RecordView = components['schemas']['RecordView'];
+export type Redrive = components['schemas']['Redrive'];
+export type RedrivePassed = components['schemas']['RedrivePassed'];
+export type RedriveRange = components['schemas']['RedriveRange'];
+export type RedriveRequest = components['schemas']['RedriveRequest'];
+export type RedriveStateName = components['schemas']['RedriveStateName'];
 export type Role = components['schemas']['Role'];
 export type Scrubbing = components['schemas']['Scrubbing'];
 export type SetOffsets = components['schemas']['SetOffsets'];
@@ -4846,6 +5187,243 @@ export interface operations {
             };
         };
     };
+    transforms_dead_letters: {
+        parameters: {
+            query?: {
+                /** @description Of the dead-letter topic; all if absent. */
+                partition?: number;
+                /** @description Begin at this offset and go up; from the newest letter down if absent. */
+                offset?: number;
+                /** @description `next` of the page before; everything else as it was. */
+                cursor?: string;
+                /** @description How many at most; 50 if absent, never more than 500. */
+                limit?: number;
+                /** @description Only those of this reason, such as `rejected` or `trap`. */
+                reason?: string;
+                /** @description Only those of this version of the module. */
+                version?: string;
+                /** @description Only those from this partition of the source. */
+                source_partition?: number;
+                /** @description Only those that failed then or later. */
+                since_ms?: number;
+                /** @description Only those that failed before. */
+                until_ms?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterPage"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transforms_redrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RedriveRequest"];
+            };
+        };
+        responses: {
+            /** @description The one letter is written */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            /** @description The redrive has begun */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A page of another origin asks for it, or the core refuses it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request was not read and answered in two minutes */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is not said to be JSON */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body is JSON of another shape, or is refused for what it says */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The change could not be stored */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The node is stopping, or cannot do this now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transforms_summary: {
+        parameters: {
+            query?: {
+                /** @description How many of the newest records of the dead-letter topic to look through; 20000 if absent, never more than 200000. */
+                scan?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterSummary"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     transforms_logs: {
         parameters: {
             query?: never;
@@ -4901,6 +5479,158 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Transform"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A page of another origin asks for it, or the core refuses it */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request was not read and answered in two minutes */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The change could not be stored */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The node is stopping, or cannot do this now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transforms_redrives: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"][];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transforms_redrive_of: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transforms_cancel_redrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
                 };
             };
             /** @description The request cannot be read, or asks for what there cannot be */
