@@ -78,7 +78,8 @@ fn record(record: &Value) -> String {
     }
 }
 
-fn data(value: &Value) -> Option<String> {
+/// Bytes as text where they are text.
+pub(super) fn data(value: &Value) -> Option<String> {
     let text = value["utf8"].as_str().map(str::to_owned);
     text.or_else(|| value["base64"].as_str().map(|base64| format!("base64:{base64}")))
 }

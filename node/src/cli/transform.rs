@@ -1,5 +1,7 @@
-//! `headwater transform`: deploy modules onto topics, try them on live records, watch, pause and delete them.
+//! `headwater transform`: deploy modules onto topics, try them on live records, watch, pause and delete them; see what they
+//! failed on, and have that written back.
 
+mod letters;
 mod spec;
 
 use serde_json::{Value, json};
@@ -61,6 +63,12 @@ enum Command {
         #[arg(long, value_name = "N", default_value = "10")]
         limit: u32,
     },
+    /// Show the records that the module failed on, and why
+    DeadLetters(letters::ListArguments),
+    /// Write dead letters back to the transform's source: one, mended or not, or many at a rate
+    Redrive(Box<letters::RedriveArguments>),
+    /// Show the redrives that the node remembers since it was started, or cancel one
+    Redrives(letters::RedrivesArguments),
     /// Stop it and forget its position and state; what it wrote stays
     Delete {
         /// The transform's name
@@ -96,6 +104,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                 .await?;
             return common.answer(&answer, show::tried);
         }
+        Command::DeadLetters(arguments) => return letters::list(&common, &http, &arguments).await,
+        Command::Redrive(arguments) => return letters::redrive(&common, &http, &arguments).await,
+        Command::Redrives(arguments) => return letters::redrives(&common, &http, &arguments).await,
         Command::Delete { name } => {
             http.delete(&path(&name, "")).await?;
             return common.answer(&json!({ "deleted": name }), |_| {
