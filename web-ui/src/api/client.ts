@@ -95,6 +95,12 @@ export const api = {
   pause: (name: string) => call<T.Transform>("POST", `/transforms/${e(name)}/pause`),
   resume: (name: string) => call<T.Transform>("POST", `/transforms/${e(name)}/resume`),
   transformLogs: (name: string, signal?: AbortSignal) => call<T.GuestLog[]>("GET", `/transforms/${e(name)}/logs`, undefined, signal),
+  deadLetters: (name: string, of: { reason?: string; version?: string; cursor?: string; limit?: number }, signal?: AbortSignal) =>
+    call<T.DeadLetterPage>("GET", `/transforms/${e(name)}/dead-letters${query(of)}`, undefined, signal),
+  deadLetterSummary: (name: string, signal?: AbortSignal) => call<T.DeadLetterSummary>("GET", `/transforms/${e(name)}/dead-letters/summary`, undefined, signal),
+  redrive: (name: string, of: T.RedriveRequest) => call<T.Redrive>("POST", `/transforms/${e(name)}/dead-letters/redrive`, of),
+  redrives: (name: string, signal?: AbortSignal) => call<T.Redrive[]>("GET", `/transforms/${e(name)}/redrives`, undefined, signal),
+  cancelRedrive: (name: string, id: string) => call<T.Redrive>("DELETE", `/transforms/${e(name)}/redrives/${e(id)}`),
   dryRun: (run: T.DryRun) => call<T.DryRunReport>("POST", "/transforms/dry-run", run),
 
   sites: (signal?: AbortSignal) => call<T.Site[]>("GET", "/sites", undefined, signal),

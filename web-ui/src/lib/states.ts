@@ -10,6 +10,7 @@ export function stateKind(state: string): "good" | "warn" | "bad" {
     case "healthy":
     case "stable":
     case "complete-commit":
+    case "done":
       return "good";
     case "stopped":
     case "stuck":
@@ -19,6 +20,7 @@ export function stateKind(state: string): "good" | "warn" | "bad" {
     case "fenced":
     case "failing":
     case "dead":
+    case "failed":
       return "bad";
     default:
       return "warn";
