@@ -14,6 +14,7 @@ mod cluster;
 mod clusters;
 mod compile;
 mod crashes;
+mod dead_letters;
 mod demo;
 mod faults;
 mod full_disk;
