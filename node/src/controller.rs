@@ -18,6 +18,7 @@ mod lifelines;
 mod nodes;
 mod objects;
 mod placement;
+mod producer_ids;
 mod raft;
 mod reassign;
 mod service;
@@ -30,6 +31,7 @@ pub use change::{
 };
 pub use control::Standing;
 pub use error::ProposeError;
+pub use producer_ids::ProducerIds;
 pub use raft::{OpenError, QuorumState, Timing};
 pub use topics::check_name;
 

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BrokerConfig, NodeConfig};
-use crate::controller::Controller;
+use crate::controller::{Controller, ProducerIds};
 use crate::group::Groups;
 use crate::metadata::{Image, View};
 use crate::partition::Registry;
@@ -92,7 +92,7 @@ struct Shared {
     /// What leaders here give to replicas that are not in sync.
     catching_up: Mutex<Pace>,
     fetch_sessions: sessions::Cache,
-    producer_ids: handlers::init_producer_id::Ids,
+    producer_ids: ProducerIds,
     meters: meters::Meters,
     client_metrics: client_metrics::ClientMetrics,
     tasks: Tasks,
@@ -115,7 +115,7 @@ impl Server {
             answers: Budget::new(ANSWER_BYTES_MAX),
             catching_up: Mutex::new(Pace::default()),
             fetch_sessions: sessions::Cache::new(limits.fetch_sessions_max, services.sys.random.fork()),
-            producer_ids: handlers::init_producer_id::Ids::default(),
+            producer_ids: ProducerIds::default(),
             meters: meters::Meters::new(&services.metrics),
             client_metrics: client_metrics::ClientMetrics::new(&services.metrics, &services.sys.clock),
             tasks: services.sys.tasks.child("server"),

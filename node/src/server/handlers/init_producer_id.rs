@@ -7,20 +7,11 @@ use headwater_protocol::ids::{ProducerEpoch, ProducerId};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use headwater_protocol::primitives::Str;
-use tokio::sync::Mutex;
 
 use super::transactions::{code_of, producer};
-use crate::controller::{Change, Outcome, ProducerIdBlock, ProposeError};
 use crate::server::errors;
 use crate::server::request::Context;
 use crate::transaction::{Begin, Producer, TransactionError, TransactionalId};
-
-/// The ids this node may still hand out: the controller gives them in blocks, so that most producers cost no change
-/// of the metadata.
-#[derive(Default)]
-pub(in crate::server) struct Ids {
-    block: Mutex<Option<ProducerIdBlock>>,
-}
 
 pub(in crate::server) async fn handle(
     context: &Context,
@@ -50,7 +41,9 @@ pub(in crate::server) async fn handle(
 
 /// An id that nobody else has.
 pub(super) async fn fresh(context: &Context) -> Result<ProducerId, ErrorCode> {
-    next(context).await.map_err(|error| errors::of_propose(&error))
+    let ids = &context.caller.shared.producer_ids;
+    let next = ids.next(&context.services().controller).await;
+    next.map_err(|error| errors::of_propose(&error))
 }
 
 async fn begun(context: &Context, id: &Str, request: &InitProducerIdRequest) -> Result<Producer, ErrorCode> {
@@ -78,32 +71,3 @@ async fn begun(context: &Context, id: &Str, request: &InitProducerIdRequest) -> 
 
 /// Before this version clients know no `PRODUCER_FENCED`.
 const FENCED_SINCE: i16 = 4;
-
-async fn next(context: &Context) -> Result<ProducerId, ProposeError> {
-    let mut block = context.caller.shared.producer_ids.block.lock().await;
-    let ProducerIdBlock { first, count } = match *block {
-        Some(block) if block.count > 0 => block,
-        Some(_) | None => match context
-            .services()
-            .controller
-            .propose(Change::AllocateProducerIds)
-            .await?
-            .outcome
-        {
-            Outcome::ProducerIds(new) => new,
-            Outcome::Done
-            | Outcome::Topic(_)
-            | Outcome::Module(_)
-            | Outcome::Node(_)
-            | Outcome::Partition(_) => {
-                let reason = "the controller answered another question".to_owned();
-                return Err(ProposeError::Storage(reason));
-            }
-        },
-    };
-    *block = Some(ProducerIdBlock {
-        first: ProducerId(first.value() + 1),
-        count: count - 1,
-    });
-    Ok(first)
-}
