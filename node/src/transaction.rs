@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! transaction  the handle: which partition a transactional id belongs to, who coordinates it
+//! anywhere     the same asked of a coordinator on another node
 //! post         what `coordination` runs for each partition led here
 //! coordinator  the task: reads its partition, works requests off, writes, answers
 //! markers      tells every partition how a transaction ended
 //! state        the rules, pure      store   the records, pure
 //! ```
 
+mod anywhere;
 mod coordinator;
 mod error;
 mod markers;
@@ -23,7 +25,7 @@ pub use error::TransactionError;
 pub use request::{Add, Begin, Description, End, Producer, Stage, TopicPartition, TransactionalId, by_topic};
 
 use crate::config::TransactionConfig;
-use crate::controller::Controller;
+use crate::controller::{Controller, ProducerIds};
 use crate::coordination::{self, Deployment, OwnTopic, Unavailable};
 use crate::metadata::View;
 use crate::metadata::topic::TRANSACTIONS_TOPIC;
@@ -33,11 +35,6 @@ use crate::sys::Sys;
 use crate::telemetry::{Metrics, names};
 use coordinator::{Handle, Letter};
 use headwater_protocol::ids::NodeId;
-use headwater_protocol::kafka::ErrorCode;
-use headwater_protocol::kafka::add_partitions_to_txn::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
-};
-use headwater_protocol::primitives::Str;
 use markers::Markers;
 use post::TransactionPost;
 use state::{Answer, Settings};
@@ -47,11 +44,6 @@ use tokio::sync::oneshot;
 
 /// The longest transactional id: a string of the protocol.
 const ID_BYTES_MAX: usize = 32_000;
-/// How long another node's coordinator may take to say whether partitions belong to a transaction.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The first version in which one node asks another for many transactions, and whether they are open (KIP-890).
-const BETWEEN_NODES: i16 = 4;
-
 /// What the transactions of a node are made of.
 pub struct Parts {
     pub me: NodeId,
@@ -73,6 +65,8 @@ pub struct Parts {
 pub struct Transactions {
     me: NodeId,
     peers: Peers,
+    controller: Controller,
+    ids: Arc<ProducerIds>,
     coordinators: Arc<Deployment<TransactionPost>>,
 }
 
@@ -106,7 +100,7 @@ impl Transactions {
             tasks: parts.sys.tasks.child("transaction"),
             sys: parts.sys,
             view: parts.view,
-            controller: parts.controller,
+            controller: parts.controller.clone(),
             registry: parts.registry,
         };
         let coordinators = Deployment::start(means, post);
@@ -120,6 +114,8 @@ impl Transactions {
         Self {
             me: parts.me,
             peers: parts.peers,
+            controller: parts.controller,
+            ids: Arc::default(),
             coordinators,
         }
     }
@@ -153,45 +149,6 @@ impl Transactions {
     pub async fn end(&self, end: End) -> Result<Producer, TransactionError> {
         let id = Arc::clone(&end.id);
         self.ask(&id, |reply| Letter::End(end, reply)).await
-    }
-
-    /// As `add`, wherever the transaction is coordinated: for whoever is about to write one partition of it.
-    pub async fn add_anywhere(&self, add: Add) -> Result<(), TransactionError> {
-        let coordinators = &self.coordinators;
-        if coordinators.partition_of(&add.id).is_none() {
-            // Nobody ever began a transaction, or this node has not heard of it.
-            return Err(match coordinators.is_unused().await {
-                Ok(true) => TransactionError::UnknownProducer,
-                Ok(false) | Err(Unavailable) => TransactionError::NotAvailable,
-            });
-        }
-        let leader = coordinators.leader_of(&add.id);
-        let leader = leader.ok_or(TransactionError::NotAvailable)?;
-        if leader == self.me {
-            return self.add(add).await;
-        }
-        let request = request_of(&add);
-        let client_id = Str::from_static("headwater-partition");
-        let asked = self
-            .peers
-            .ask(leader, &request, BETWEEN_NODES, &client_id, PATIENCE);
-        let answer = asked.await.map_err(|error| {
-            tracing::debug!(%leader, %error, "the coordinator of a transaction did not answer");
-            TransactionError::NotAvailable
-        })?;
-        let topics = answer
-            .results_by_transaction
-            .into_iter()
-            .flat_map(|transaction| transaction.topic_results);
-        let mut codes = topics
-            .flat_map(|topic| topic.results_by_partition)
-            .map(|partition| ErrorCode(partition.partition_error_code));
-        let top = ErrorCode(answer.error_code);
-        let first = codes.find(|code| *code != ErrorCode::NONE);
-        match first.unwrap_or(top) {
-            ErrorCode::NONE => Ok(()),
-            code => Err(error_of(code)),
-        }
     }
 
     /// None: the transactional id is not known.
@@ -261,36 +218,4 @@ fn check_id(id: &str) -> Result<(), TransactionError> {
         return Err(TransactionError::InvalidId);
     }
     Ok(())
-}
-
-fn request_of(add: &Add) -> AddPartitionsToTxnRequest {
-    let topic = |(name, partitions): (&str, Vec<i32>)| AddPartitionsToTxnTopic {
-        name: Str::from(name),
-        partitions,
-        ..AddPartitionsToTxnTopic::default()
-    };
-    AddPartitionsToTxnRequest {
-        transactions: vec![AddPartitionsToTxnTransaction {
-            transactional_id: Str::from(&*add.id),
-            producer_id: add.producer.id.value(),
-            producer_epoch: add.producer.epoch.value(),
-            verify_only: add.verify_only,
-            topics: by_topic(&add.partitions).into_iter().map(topic).collect(),
-            ..AddPartitionsToTxnTransaction::default()
-        }],
-        ..AddPartitionsToTxnRequest::default()
-    }
-}
-
-/// What another node's coordinator meant.
-fn error_of(code: ErrorCode) -> TransactionError {
-    match code {
-        ErrorCode::PRODUCER_FENCED | ErrorCode::INVALID_PRODUCER_EPOCH => TransactionError::Fenced,
-        ErrorCode::INVALID_PRODUCER_ID_MAPPING => TransactionError::UnknownProducer,
-        ErrorCode::INVALID_TXN_STATE | ErrorCode::TRANSACTION_ABORTABLE => TransactionError::InvalidState,
-        ErrorCode::CONCURRENT_TRANSACTIONS => TransactionError::Concurrent,
-        ErrorCode::NOT_COORDINATOR => TransactionError::NotCoordinator,
-        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => TransactionError::Loading,
-        _ => TransactionError::NotAvailable,
-    }
 }
