@@ -7,6 +7,7 @@ mod certificates;
 mod cluster;
 mod data_dir;
 mod listen;
+pub(crate) mod transforms;
 
 pub use data_dir::DataDirError;
 pub use listen::ListenError;
@@ -147,6 +148,10 @@ impl Node {
             metrics: core.metrics.clone(),
             node: core.config.node_id,
             folder: "modules".into(),
+            outside: Arc::new(transforms::Cluster::new(around(
+                &core,
+                &coordinators.transactions,
+            ))),
         })
         .await?;
         let dead_letters = dead_letters(&core);
@@ -225,7 +230,6 @@ impl Node {
         // Before the others find nobody who listens to what they propose.
         core.controller.abdicate().await;
         server.drain(patience).await;
-        coordinators.stop(patience).await;
         if let Err(error) = dead_letters.stop(patience).await {
             tracing::warn!(%error, "redrives are cut short");
         }
@@ -233,6 +237,8 @@ impl Node {
             // What they did not commit they do again: nothing is lost by it.
             tracing::warn!(%error, "transforms are cut short");
         }
+        // Behind the transforms, whose transactions they end.
+        coordinators.stop(patience).await;
         replication.stop().await;
         let unsynced = core.registry.stop(patience).await;
         core.sys.tasks.stop(&core.sys.clock, STOP_PATIENCE).await?;
@@ -370,6 +376,21 @@ fn deliver(core: &Core, groups: &Groups) -> Shares {
         knows: share_groups::known_by(groups, &core.peers, core.config.node_id),
         metrics: core.metrics.clone(),
     })
+}
+
+/// What the pipelines of transforms have around them.
+fn around(core: &Core, transactions: &Transactions) -> transforms::Parts {
+    transforms::Parts {
+        me: core.config.node_id,
+        clock: core.sys.clock.clone(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+        peers: core.peers.clone(),
+        broker: core.config.broker.clone(),
+        transactions: transactions.clone(),
+        transaction_timeout_max: core.config.transaction.timeout_max,
+    }
 }
 
 /// The dead letters of this node's transforms.

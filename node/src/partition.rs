@@ -300,5 +300,11 @@ impl Partition {
     }
 }
 
+/// Whether a partition with these properties would take batches that are sound: their size, their times, their keys. May take long:
+/// compressed batches may be unfolded.
+pub fn check_own(batches: &Bytes, config: &TopicConfig, now_ms: i64) -> Result<(), AppendError> {
+    admission::check_own(batches, config, now_ms)
+}
+
 #[cfg(test)]
 mod tests;

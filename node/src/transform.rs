@@ -8,6 +8,7 @@
 //! deploy     the reconciler: metadata -> pipelines         plan (pure), launch
 //! pipeline   one transform on one partition: read, work, append, commit
 //! offline    a component tried where no node runs
+//! outside    the door to the cluster: partitions anywhere, transactions      transact (exactly once), state_log
 //! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
 //! conduct    how a module behaves, and what of the machine it gets for that (pure)
 //! instance   one guest: calls and what their failures mean      engine, host, abi, validate
@@ -20,6 +21,7 @@ mod dead_letters;
 mod embedded;
 mod error;
 mod logs;
+mod outside;
 mod params;
 mod request;
 mod spec;
@@ -80,15 +82,23 @@ mod refuse;
 #[cfg(feature = "wasm")]
 mod service;
 #[cfg(feature = "wasm")]
+mod sinks;
+#[cfg(feature = "wasm")]
+mod stamp;
+#[cfg(feature = "wasm")]
 mod state_log;
 #[cfg(feature = "wasm")]
 mod table;
+#[cfg(feature = "wasm")]
+mod taken_up;
 #[cfg(test)]
 #[cfg(feature = "wasm")]
 mod testing;
 #[cfg(test)]
 #[cfg(feature = "wasm")]
 mod tests;
+#[cfg(feature = "wasm")]
+mod transact;
 #[cfg(feature = "wasm")]
 mod validate;
 #[cfg(feature = "wasm")]
@@ -110,6 +120,7 @@ pub use instance::{CallError, StartError};
 pub use logs::{LogLevel, LogLine};
 #[cfg(feature = "wasm")]
 pub use offline::{GivenRecord, Offline, OfflineError, OfflineReport, try_offline};
+pub use outside::{Outside, OutsideError, Read, Sending, Write, Writer};
 #[cfg(feature = "wasm")]
 pub use pack::pack_builtin;
 pub use params::ParamError;

@@ -123,6 +123,7 @@ impl Change {
     pub fn level(&self) -> Level {
         match self {
             Self::UpdateFeatures { .. } => Level::FEATURES,
+            Self::PutTransform(transform) => transform.level(),
             Self::CreateTopic(_)
             | Self::DeleteTopic { .. }
             | Self::CreatePartitions { .. }
@@ -131,7 +132,6 @@ impl Change {
             | Self::AllocateProducerIds
             | Self::PutModule(_)
             | Self::RemoveModule { .. }
-            | Self::PutTransform(_)
             | Self::SetTransformPaused { .. }
             | Self::RemoveTransform { .. }
             | Self::PutSite(_)

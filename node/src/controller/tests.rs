@@ -6,8 +6,8 @@ use super::*;
 use crate::config::BrokerConfig;
 use crate::metadata::image::Addresses;
 use crate::metadata::{
-    Direction, Emit, ErrorPolicy, Flow, FlowMode, GapPolicy, Image, Limits, Link, LinkRole, MirrorSource,
-    ModuleRef, Node, Placement, Record, StartAt, Transform, World,
+    Delivery, Direction, Emit, ErrorPolicy, Flow, FlowMode, GapPolicy, Image, Limits, Link, LinkRole,
+    MirrorSource, ModuleRef, Node, Placement, Record, StartAt, Transform, World,
 };
 use headwater_protocol::ids::{NodeId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -411,6 +411,7 @@ fn transform(source: &str, sink: &str) -> Transform {
         sinks: vec![sink.to_owned()],
         dead_letter: format!("{source}.dead-letter"),
         on_error: ErrorPolicy::DeadLetter,
+        delivery: Delivery::AtLeastOnce,
         placement: Placement::Any,
         limits: Limits {
             memory_bytes: 1,

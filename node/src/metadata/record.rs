@@ -131,6 +131,7 @@ impl Record {
     pub fn level(&self) -> Level {
         match self {
             Self::FeatureLevel { .. } => Level::FEATURES,
+            Self::Transform(transform) => transform.level(),
             Self::Cluster { .. }
             | Self::Node(_)
             | Self::RemoveNode { .. }
@@ -142,7 +143,6 @@ impl Record {
             | Self::ProducerIds { .. }
             | Self::Module(_)
             | Self::RemoveModule { .. }
-            | Self::Transform(_)
             | Self::RemoveTransform { .. }
             | Self::Site(_)
             | Self::Link(_)

@@ -29,7 +29,8 @@ fn records_have_golden_bytes() {
     };
     let node = Node::new(NodeId(1), addresses, None);
     let mut supporting = Node::new(NodeId(2), Addresses::default(), None);
-    supporting.features = features::Supported::default().registered();
+    let second = BTreeMap::from([(features::VERSION.to_owned(), 2)]);
+    supporting.features = features::Supported::up_to(&second).registered();
     for (record, expected) in [
         (
             Record::Cluster {

@@ -1,5 +1,6 @@
 //! What the metadata says about a transform: a module, its parameters, where it reads and writes, and its limits.
 
+use super::features::Level;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -16,6 +17,9 @@ pub struct Transform {
     pub sinks: Vec<String>,
     pub dead_letter: String,
     pub on_error: ErrorPolicy,
+    /// Declarations from before there was a choice say nothing.
+    #[serde(default, skip_serializing_if = "Delivery::is_at_least_once")]
+    pub delivery: Delivery,
     pub placement: Placement,
     pub limits: Limits,
     pub start: StartAt,
@@ -28,6 +32,16 @@ pub struct Transform {
     pub paused: bool,
     pub revision: i64,
     pub created_ms: i64,
+}
+
+impl Transform {
+    /// The level that a node needs to run it.
+    pub fn level(&self) -> Level {
+        match self.delivery {
+            Delivery::AtLeastOnce => Level::FIRST,
+            Delivery::ExactlyOnce => Level::EXACTLY_ONCE,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +58,24 @@ pub enum ErrorPolicy {
     Skip,
     Stop,
     Retry,
+}
+
+/// What a crash can do to outputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// Those of the last moment may come twice.
+    #[default]
+    AtLeastOnce,
+    /// Outputs, state and position are committed in one transaction.
+    ExactlyOnce,
+}
+
+impl Delivery {
+    /// As all were before there was a choice.
+    pub const fn is_at_least_once(&self) -> bool {
+        matches!(self, Self::AtLeastOnce)
+    }
 }
 
 /// Which nodes run the transform.

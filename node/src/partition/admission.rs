@@ -94,6 +94,29 @@ pub(super) async fn admit(
     })
 }
 
+/// Whether batches that are sound would be let in, by the properties of the topic alone. May unfold them: to be called where that is no
+/// hindrance.
+pub(super) fn check_own(bytes: &Bytes, config: &TopicConfig, now_ms: i64) -> Result<(), AppendError> {
+    let is_create_time = config.timestamp_type == TimestampType::CreateTime;
+    for batch in split(bytes.clone())? {
+        let bytes = batch.bytes().len();
+        if bytes > config.max_message_bytes {
+            return Err(AppendError::TooLarge {
+                bytes,
+                limit: config.max_message_bytes,
+            });
+        }
+        if is_create_time {
+            check_timestamp(batch.header().max_timestamp, config, now_ms)?;
+        }
+        if config.compacted || is_create_time && config.timestamp_before_max_ms != i64::MAX {
+            let records = batch.records(UNFOLDED_BYTES_MAX).map_err(refused)?;
+            check_records(&records, config, now_ms)?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks what a copy is made of: checksums, and offsets that rise without touching.
 pub(super) fn admit_copy(bytes: Bytes) -> Result<Admitted, AppendError> {
     let total = bytes.len();

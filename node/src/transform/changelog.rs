@@ -65,6 +65,14 @@ impl Commit {
             is_whole: false,
         }
     }
+
+    /// Both as one: where the later one has got, and the whole state if the earlier one has it.
+    pub(crate) fn followed_by(self, later: Self) -> Self {
+        Self {
+            is_whole: self.is_whole,
+            ..later
+        }
+    }
 }
 
 /// What changed since the commit before. Later changes of the same key replace earlier ones.

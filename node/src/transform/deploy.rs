@@ -13,6 +13,7 @@ use super::launch::{self, Launch};
 use super::logs::LogRing;
 use super::lookup::Tables;
 use super::modules::Modules;
+use super::outside::Outside;
 use super::pipeline::End;
 use super::plan::{self, Fingerprint, Plan, Rest, RunPlan};
 use super::status::{Cells, RunState, TransformStatus};
@@ -44,6 +45,7 @@ pub(crate) struct Means {
     pub(crate) node: NodeId,
     pub(crate) modules: Arc<Modules>,
     pub(crate) tables: Tables,
+    pub(crate) outside: Arc<dyn Outside>,
 }
 
 /// What others may see of the transforms on this node.

@@ -16,12 +16,13 @@ use super::lookup::Lease;
 use super::modules::LoadError;
 use super::outbox::Sink;
 use super::params;
-use super::pipeline::{self, End, Job, SinkPartitions};
+use super::pipeline::{self, End, Job};
 use super::plan::RunPlan;
+use super::sinks::SinkPartitions;
 use super::status::Cells;
 use super::table::Table;
 use crate::metadata::{Topic, Transform};
-use crate::partition::Partition;
+use crate::partition::{Partition, PartitionName};
 use crate::sys::task::Tasks;
 
 /// One pipeline to be started.
@@ -98,7 +99,8 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
         source: find(&means, &run.source, partition)?,
         sinks,
         has_dead_letters: run.dead_letter.is_some(),
-        state: find(&means, &run.state, partition)?,
+        state: name(&run.state, partition),
+        outside: Arc::clone(&means.outside),
         tables: leases.clone(),
         cells,
         logger,
@@ -116,20 +118,27 @@ fn find(means: &Means, topic: &Topic, index: PartitionIndex) -> Result<Partition
     })
 }
 
+fn name(topic: &Topic, index: PartitionIndex) -> PartitionName {
+    PartitionName {
+        topic_id: topic.id,
+        topic: Arc::clone(&topic.name),
+        index,
+    }
+}
+
 /// The sinks in order, and the dead-letter topic behind them.
 fn sinks(means: &Means, run: &RunPlan) -> Result<Vec<SinkPartitions>, End> {
     let mut sinks = Vec::new();
     for topic in run.sinks.iter().chain(&run.dead_letter) {
-        let partitions = topic.indexes().map(|index| find(means, topic, index));
-        let partitions = partitions.collect::<Result<Vec<Partition>, _>>()?;
-        let Some(first) = partitions.first() else {
+        let partitions: Vec<_> = topic.indexes().map(|index| name(topic, index)).collect();
+        if partitions.is_empty() {
             let reason = format!("topic {} has no partitions", topic.name);
             return Err(End::Stopped { reason });
-        };
+        }
         let sink = Sink {
             name: Arc::clone(&topic.name),
             partitions: partitions.len() as u32,
-            message_bytes_max: first.config().max_message_bytes,
+            message_bytes_max: means.outside.config(topic).max_message_bytes,
         };
         sinks.push(SinkPartitions { sink, partitions });
     }

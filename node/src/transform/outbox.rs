@@ -3,15 +3,16 @@
 //! number) and the limits of sinks. It must never hold more than one step's output, nor reorder it.
 
 use bytes::{Bytes, BytesMut};
-use headwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId};
+use headwater_protocol::ids::PartitionIndex;
 use headwater_protocol::partitioner::partition_for_key;
 use headwater_protocol::record::{
-    self, BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, Headers, TimestampType, crc32c,
+    self, BatchBuilder, BatchOptions, BatchView, Compression, HEADER_BYTES, Headers, TimestampType,
 };
 use std::sync::Arc;
 
 use super::answer::Output;
 use super::input::Source;
+use super::stamp::unstamped;
 use super::windows::Closed;
 
 /// A gathered batch is closed when it reaches this size, or the sink's limit if that is smaller.
@@ -285,28 +286,6 @@ impl Target {
             }
         }
     }
-}
-
-const CRC_AT: usize = 17;
-const ATTRIBUTES_AT: usize = 21;
-const PRODUCER_AT: usize = 43;
-const TRANSACTIONAL: u8 = 1 << 4;
-
-/// The batch without its producer's stamp: sequence numbers count in the source's partition, not in the sink's.
-fn unstamped(batch: &BatchView) -> Bytes {
-    let header = batch.header();
-    if !header.is_idempotent() && !header.is_transactional() {
-        return batch.bytes().clone();
-    }
-    let mut bytes = BytesMut::from(batch.bytes().as_ref());
-    bytes[ATTRIBUTES_AT + 1] &= !TRANSACTIONAL;
-    bytes[PRODUCER_AT..PRODUCER_AT + 8].copy_from_slice(&ProducerId::NONE.value().to_be_bytes());
-    bytes[PRODUCER_AT + 8..PRODUCER_AT + 10].copy_from_slice(&ProducerEpoch::NONE.value().to_be_bytes());
-    bytes[PRODUCER_AT + 10..PRODUCER_AT + 14].copy_from_slice(&(-1i32).to_be_bytes());
-    record::BatchHeader::stamp(&mut bytes, Offset::ZERO, LeaderEpoch::NONE);
-    let crc = crc32c(&bytes[ATTRIBUTES_AT..]);
-    bytes[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
-    bytes.freeze()
 }
 
 #[cfg(test)]

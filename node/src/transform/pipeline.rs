@@ -1,8 +1,8 @@
 //! The task of one transform on one partition: reads what is committed, has the worker deal with it, appends what
 //! comes of it, and commits how far it got.
 //!
-//! It owns the position. Outputs are acknowledged before the position is committed, so a record is dealt with at
-//! least once. It wakes when there is something to read, never to look whether there is. It stalls nobody but itself.
+//! It owns the position. Outputs are committed with it, or acknowledged before it is, as the transform's delivery says. It wakes
+//! when there is something to read, never to look whether there is. It stalls nobody but itself.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,20 +10,23 @@ use std::time::{Duration, Instant};
 use headwater_protocol::ids::{Offset, TopicId};
 use tokio_util::sync::CancellationToken;
 
-use super::changelog::{Changes, Commit, Owner, Restored};
+use super::changelog::{Changes, Commit, Owner};
 use super::conduct::{Conduct, Offence};
 use super::instance::{CallError, Module, Setup};
 use super::keyed::KeyedStore;
 use super::letter::Origin;
 use super::logs::{LogLevel, Logger};
 use super::lookup::Lease;
-use super::outbox::{Append, Sink};
-use super::state_log::{self, Committer, Step};
+use super::outbox::Append;
+use super::outside::{Outside, OutsideError};
+use super::sinks::{Held, SinkPartitions, Sinks};
+use super::state_log::{self, Committer, Found, Outputs, Step, Taken};
 use super::status::{Cells, RunState, Totals};
-use super::windows::{Settings, Windows};
+use super::taken_up::{restore_windows, take_up};
+use super::windows::Windows;
 use super::worker::{Attempt, Blame, Counts, Parts, Ran, Rules, Unreadable, Work, Worker};
-use crate::metadata::{ErrorPolicy, StartAt, Transform, World};
-use crate::partition::{AppendError, AppendOptions, Isolation, Partition, Pending, ReadError, ReadRequest};
+use crate::metadata::{Delivery, ErrorPolicy, StartAt, Transform, World};
+use crate::partition::{Isolation, Partition, PartitionName, ReadError, ReadRequest};
 use crate::sys::clock::Clock;
 use crate::sys::task::Tasks;
 
@@ -44,20 +47,15 @@ pub(crate) struct Job {
     pub(crate) sinks: Vec<SinkPartitions>,
     /// The dead-letter topic stands last among the sinks.
     pub(crate) has_dead_letters: bool,
-    pub(crate) state: Partition,
+    /// Its partition of the changelog, wherever that is led.
+    pub(crate) state: PartitionName,
+    pub(crate) outside: Arc<dyn Outside>,
     /// Tables that must have caught up before the first record is dealt with.
     pub(crate) tables: Vec<Arc<Lease>>,
     pub(crate) cells: Arc<Cells>,
     pub(crate) logger: Logger,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Clock,
-}
-
-/// A sink and the partitions behind it, in order.
-#[derive(Clone)]
-pub(crate) struct SinkPartitions {
-    pub(crate) sink: Sink,
-    pub(crate) partitions: Vec<Partition>,
 }
 
 /// How a pipeline ended.
@@ -106,7 +104,7 @@ struct Pipeline {
     committer: Committer,
     source: Partition,
     source_id: TopicId,
-    sinks: Vec<SinkPartitions>,
+    sinks: Sinks,
     owner: Owner,
     /// Everything before it is handed over to be committed.
     position: Offset,
@@ -135,6 +133,7 @@ impl Pipeline {
             sinks,
             has_dead_letters,
             state,
+            outside,
             tables,
             cells,
             logger,
@@ -148,8 +147,21 @@ impl Pipeline {
                 .await
                 .map_err(|reason| End::Stopped { reason })?;
         }
-        let (restored, log_bytes) = state_log::restore(&state).await.map_err(End::failed)?;
-        let committer = Committer::start(&tasks, &clock, state, log_bytes, Arc::clone(&cells));
+        let taken = state_log::take_over(&*outside, &transform, &state).await;
+        let Taken {
+            writer,
+            found: Found {
+                restored, log_bytes, ..
+            },
+        } = taken.map_err(End::failed)?;
+        let means = state_log::Means {
+            tasks: tasks.clone(),
+            clock: clock.clone(),
+            outside: Arc::clone(&outside),
+            log: state,
+            cells: Arc::clone(&cells),
+        };
+        let committer = Committer::start(means, writer, log_bytes);
         let source_id = source.name().topic_id;
         let is_aggregate = module.world() == World::Aggregate;
         let owner = Owner {
@@ -178,7 +190,7 @@ impl Pipeline {
             worker: Some(worker),
             committer,
             source_id,
-            sinks,
+            sinks: Sinks::new(sinks, outside),
             owner,
             position: taken_up.position.unwrap_or(Offset::ZERO),
             cells,
@@ -213,7 +225,7 @@ impl Pipeline {
                 is_whole: true,
                 ..self.commit()
             };
-            self.hand_over(Vec::new(), commit, Changes::default()).await?;
+            self.hand_over(self.nothing(), commit, Changes::default()).await?;
         } else {
             self.cells.set_position(self.position, self.watermark_ms());
         }
@@ -317,7 +329,7 @@ impl Pipeline {
         };
         self.note(LogLevel::Warn, message, Some(from));
         self.position = to;
-        self.hand_over(Vec::new(), self.commit(), Changes::default())
+        self.hand_over(self.nothing(), self.commit(), Changes::default())
             .await
     }
 
@@ -406,26 +418,29 @@ impl Pipeline {
         }
     }
 
-    /// Appends what an attempt gave, and hands its state and position over to be committed.
+    /// Sends what an attempt gave, or keeps it for the transaction, and hands its state and position over to be committed.
     async fn deliver(&mut self, work: Work, ran: Ran) -> Result<(), End> {
         let Ran {
             appends,
             counts,
             position,
         } = ran;
-        let mut outputs = Vec::with_capacity(appends.len());
-        for append in appends {
-            match self.submit(append).await {
-                Ok(pending) => outputs.push(pending),
-                Err(error) if is_about_records(&error) => {
-                    self.worker().reject();
-                    let message = format!("an output was refused: {error}");
-                    // Boxed, because settling delivers the dead letter.
-                    return Box::pin(self.cut(work, "output-refused", message)).await;
-                }
-                Err(error) => return Err(End::failed(format!("an output cannot be appended: {error}"))),
+        let outputs = match self.held(appends).await? {
+            Err(refused) => Err(refused),
+            Ok(held) => match self.transform.delivery {
+                Delivery::ExactlyOnce => Ok(Outputs::Held(held)),
+                Delivery::AtLeastOnce => self.sinks.send(held).await.map(Outputs::Sent),
+            },
+        };
+        let outputs = match refusal(outputs)? {
+            Ok(outputs) => outputs,
+            Err(reason) => {
+                self.worker().reject();
+                let message = format!("an output was refused: {reason}");
+                // Boxed, because settling delivers the dead letter.
+                return Box::pin(self.cut(work, "output-refused", message)).await;
             }
-        }
+        };
         let changes = self.worker().accept();
         self.position = position.unwrap_or(self.position);
         self.cells.count(totals(counts));
@@ -436,13 +451,21 @@ impl Pipeline {
         self.commit_changes(outputs, changes).await
     }
 
-    async fn submit(&mut self, append: Append) -> Result<Pending, AppendError> {
-        let partitions = &self.sinks[append.sink].partitions;
-        let partition = usize::try_from(append.partition.value())
-            .ok()
-            .and_then(|index| partitions.get(index));
-        let partition = partition.expect("outputs are routed among the partitions of their sink");
-        partition.submit(append.batches, AppendOptions::OWN).await
+    /// Outputs that their sinks would take, by all that can be known here.
+    async fn held(&mut self, appends: Vec<Append>) -> Result<Result<Vec<Held>, OutsideError>, End> {
+        if appends.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let sinks = self.sinks.clone();
+        self.with_worker(move |_| sinks.hold(appends)).await
+    }
+
+    /// What a step has that gives no output.
+    fn nothing(&self) -> Outputs {
+        match self.transform.delivery {
+            Delivery::ExactlyOnce => Outputs::Held(Vec::new()),
+            Delivery::AtLeastOnce => Outputs::Sent(Vec::new()),
+        }
     }
 
     /// All that was read is dealt with: the position moves behind it, even where there was no record.
@@ -453,10 +476,10 @@ impl Pipeline {
             return Ok(());
         }
         self.position = self.position.max(next);
-        self.commit_changes(Vec::new(), changes).await
+        self.commit_changes(self.nothing(), changes).await
     }
 
-    async fn commit_changes(&mut self, outputs: Vec<Pending>, changes: Changes) -> Result<(), End> {
+    async fn commit_changes(&mut self, outputs: Outputs, changes: Changes) -> Result<(), End> {
         let live = self.live_bytes();
         self.cells.set_state_bytes(live);
         let commit = self.commit();
@@ -492,12 +515,7 @@ impl Pipeline {
             .and_then(Windows::watermark_ms)
     }
 
-    async fn hand_over(
-        &mut self,
-        outputs: Vec<Pending>,
-        commit: Commit,
-        changes: Changes,
-    ) -> Result<(), End> {
+    async fn hand_over(&mut self, outputs: Outputs, commit: Commit, changes: Changes) -> Result<(), End> {
         if self
             .committer
             .hand_over(Step {
@@ -592,56 +610,15 @@ impl Pipeline {
     }
 }
 
-/// What of a restored state can be gone on with.
-struct TakenUp {
-    position: Option<Offset>,
-    watermark_ms: Option<i64>,
-    groups: Vec<(super::windows::GroupKey, Arc<[u8]>)>,
-    entries: Vec<(Arc<[u8]>, Arc<[u8]>)>,
-}
-
-fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger: &Logger) -> TakenUp {
-    let nothing = TakenUp {
-        position: None,
-        watermark_ms: None,
-        groups: Vec::new(),
-        entries: Vec::new(),
-    };
-    let Some(commit) = restored.commit else {
-        return nothing;
-    };
-    if commit.source != source {
-        logger.line(
-            LogLevel::Warn,
-            "the source is another topic than before: begun anew".to_owned(),
-        );
-        return nothing;
+/// Inside, why records will never be taken; what may go well later ends the pipeline.
+fn refusal<T>(result: Result<T, OutsideError>) -> Result<Result<T, String>, End> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(OutsideError::Refused(reason)) => Ok(Err(reason)),
+        Err(error @ (OutsideError::Fenced | OutsideError::Failed(_))) => {
+            Err(End::failed(format!("an output cannot be appended: {error}")))
+        }
     }
-    if commit.owner != *owner {
-        logger.line(
-            LogLevel::Warn,
-            "another module or window size: the state from before is dropped".to_owned(),
-        );
-        return TakenUp {
-            position: Some(commit.position),
-            ..nothing
-        };
-    }
-    TakenUp {
-        position: Some(commit.position),
-        watermark_ms: commit.watermark_ms,
-        groups: restored.groups.into_iter().collect(),
-        entries: restored.entries.into_iter().collect(),
-    }
-}
-
-fn restore_windows(transform: &Transform, taken_up: &TakenUp) -> Windows {
-    let settings = Settings {
-        // Checked at deployment; a transform that was not gets windows of a minute rather than a panic.
-        size_ms: transform.window_ms.filter(|size| *size > 0).unwrap_or(60_000),
-        lateness_ms: transform.lateness_ms.max(0),
-    };
-    Windows::restore(settings, taken_up.watermark_ms, taken_up.groups.iter().cloned())
 }
 
 fn rules(transform: &Transform, has_dead_letters: bool) -> Rules {
@@ -681,32 +658,5 @@ fn offence(error: &CallError) -> Offence {
         | CallError::Answer(_)
         | CallError::State(_)
         | CallError::Stopping => Offence::Broke,
-    }
-}
-
-/// Whether an append was refused because of what is in it, so that trying again as it is cannot help.
-fn is_about_records(error: &AppendError) -> bool {
-    match error {
-        AppendError::Corrupt { .. }
-        | AppendError::TooLarge { .. }
-        | AppendError::UnsupportedFormat { .. }
-        | AppendError::InvalidTimestamp { .. }
-        | AppendError::InvalidRecord { .. }
-        | AppendError::UnsupportedCompression { .. } => true,
-        AppendError::NotLeader
-        | AppendError::Epoch(_)
-        | AppendError::OutOfOrderSequence { .. }
-        | AppendError::InvalidProducerEpoch { .. }
-        | AppendError::InvalidTransaction(_)
-        | AppendError::CoordinatorFenced { .. }
-        | AppendError::NotEnoughReplicas { .. }
-        | AppendError::ReadOnlyMirror { .. }
-        | AppendError::Internal
-        | AppendError::NotContiguous { .. }
-        | AppendError::DiskFull
-        | AppendError::Offline { .. }
-        | AppendError::Unread { .. }
-        | AppendError::Stopped
-        | AppendError::Unacknowledged(_) => false,
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use headwater_protocol::ids::{NodeId, Offset, PartitionIndex};
 
 use super::logs::LogLine;
+use super::outside::Outside;
 use crate::controller::Controller;
 use crate::metadata::{Module, ModuleRef, ParamSpec, View, World};
 use crate::partition::Registry;
@@ -22,6 +24,8 @@ pub struct Parts {
     pub node: NodeId,
     /// Where modules are kept.
     pub folder: PathBuf,
+    /// The cluster around its pipelines.
+    pub outside: Arc<dyn Outside>,
 }
 
 /// A module as `validate` sees it, before anything is kept.

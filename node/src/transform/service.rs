@@ -32,6 +32,7 @@ use super::table::Table;
 use super::validate;
 use super::windows::{Settings, Windows};
 use crate::controller::{Applied, Change, Outcome, ProposeError};
+use crate::metadata::features::Level;
 use crate::metadata::{Module, ModuleRef, Transform, World};
 use crate::partition::{Isolation, Partition, ReadRequest};
 use crate::sys::Sys;
@@ -63,6 +64,7 @@ impl Transforms {
             metrics,
             node,
             folder,
+            outside,
         } = parts;
         let tasks = sys.tasks.child("transform");
         let store = Store::open(Arc::clone(&sys.disk), &folder, &sys.random)?;
@@ -84,6 +86,7 @@ impl Transforms {
             node,
             modules,
             tables,
+            outside,
         };
         let board = Arc::new(Board::default());
         let (reconciler, reconciled) = Reconciler::new(means.clone(), Arc::clone(&board));
@@ -193,7 +196,8 @@ impl Transforms {
     /// its pipelines to run. Once this returns, records that come into the source are dealt with.
     pub async fn deploy(&self, spec: TransformSpec) -> Result<Arc<Transform>, DeployError> {
         let module = self.module(&spec.module.name, &spec.module.version)?;
-        let transform = spec.complete(module.world, self.means.clock.unix_ms())?;
+        let level = self.means.view.image().level();
+        let transform = spec.complete(module.world, level, self.means.clock.unix_ms())?;
         self.try_set_up(&transform, &module).await?;
         let name = transform.name.clone();
         let applied = self
@@ -417,6 +421,7 @@ fn trial_transform(dry_run: &DryRun) -> Transform {
         sinks: vec!["-".to_owned()],
         dead_letter: None,
         on_error: None,
+        delivery: None,
         placement: None,
         limits: super::spec::LimitsSpec::default(),
         start: None,
@@ -426,7 +431,7 @@ fn trial_transform(dry_run: &DryRun) -> Transform {
         emit: None,
         lookups: dry_run.lookups.clone(),
     };
-    spec.complete(World::Filter, 0)
+    spec.complete(World::Filter, Level::FIRST, 0)
         .expect("these values are all within their bounds")
 }
 

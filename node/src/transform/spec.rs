@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::metadata::{Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform, World};
+use crate::metadata::features::Level;
+use crate::metadata::{Delivery, Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform, World};
 
 const MEMORY_BYTES: u64 = 32 << 20;
 const MEMORY_BYTES_RANGE: (u64, u64) = (1 << 20, 1 << 30);
@@ -34,6 +35,9 @@ pub struct TransformSpec {
     pub dead_letter: Option<String>,
     #[serde(default)]
     pub on_error: Option<ErrorPolicy>,
+    /// By default exactly once, as soon as every node of the cluster can.
+    #[serde(default)]
+    pub delivery: Option<Delivery>,
     #[serde(default)]
     pub placement: Option<Placement>,
     #[serde(default)]
@@ -90,8 +94,8 @@ pub enum SpecError {
 }
 
 impl TransformSpec {
-    /// The declaration with everything filled in. `world` is that of the module.
-    pub fn complete(self, world: World, now_ms: i64) -> Result<Transform, SpecError> {
+    /// The declaration with everything filled in. `world` is that of the module, `level` the one in force.
+    pub fn complete(self, world: World, level: Level, now_ms: i64) -> Result<Transform, SpecError> {
         self.check_names()?;
         let limits = self.limits.complete()?;
         self.check_windows(world)?;
@@ -106,6 +110,10 @@ impl TransformSpec {
             source: self.source,
             sinks: self.sinks,
             on_error: self.on_error.unwrap_or(ErrorPolicy::DeadLetter),
+            delivery: self.delivery.unwrap_or(match level >= Level::EXACTLY_ONCE {
+                true => Delivery::ExactlyOnce,
+                false => Delivery::AtLeastOnce,
+            }),
             placement: self.placement.unwrap_or(Placement::Any),
             limits,
             start: self.start.unwrap_or(StartAt::Earliest),
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_has_a_default() {
-        let transform = spec(PLAIN).complete(World::Filter, 7).unwrap();
+        let transform = spec(PLAIN).complete(World::Filter, Level::NEWEST, 7).unwrap();
         assert_eq!(transform.dead_letter, "raw.dead-letter");
         assert_eq!(transform.on_error, ErrorPolicy::DeadLetter);
         assert_eq!(
@@ -223,6 +231,9 @@ mod tests {
             (32 << 20, 100)
         );
         assert_eq!((transform.start, transform.created_ms), (StartAt::Earliest, 7));
+        assert_eq!(transform.delivery, Delivery::ExactlyOnce);
+        let old = spec(PLAIN).complete(World::Filter, Level::FEATURES, 7).unwrap();
+        assert_eq!(old.delivery, Delivery::AtLeastOnce, "some node knows no better");
     }
 
     #[test]
@@ -230,7 +241,7 @@ mod tests {
         let check = |change: &dyn Fn(&mut TransformSpec), world| {
             let mut spec = spec(PLAIN);
             change(&mut spec);
-            spec.complete(world, 0).map(drop).unwrap_err()
+            spec.complete(world, Level::NEWEST, 0).map(drop).unwrap_err()
         };
         assert_eq!(check(&|_| (), World::Aggregate), SpecError::NoWindow);
         assert_eq!(

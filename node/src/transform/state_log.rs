@@ -1,16 +1,24 @@
 //! The changelog topic of a transform, one partition of it: reading it back, and committing to it.
 //! It owns the order that at-least-once stands on: outputs are acknowledged before the position that says so is
-//! written. It bounds the changelog: when most of it is history it writes the whole state and deletes what is older.
+//! written; `transact` has the other way. It bounds the changelog: when most of it is history it writes the whole state and deletes
+//! what is older.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use headwater_protocol::ids::Offset;
 use headwater_protocol::record::Batches;
+use tokio_util::sync::CancellationToken;
 
 use super::changelog::{self, Changes, Commit, Replay, Restored};
+use super::outside::{Outside, OutsideError, Sending, Writer};
+use super::sinks::Held;
 use super::status::Cells;
-use crate::partition::{AppendOptions, Isolation, Partition, Pending, ReadRequest};
+use super::transact::Transacting;
+use crate::metadata::{Delivery, Transform};
+use crate::partition::PartitionName;
+use crate::sys::budget::{Budget, Permit};
 use crate::sys::clock::Clock;
 use crate::sys::mailbox::{Mailbox, Sender, mailbox};
 use crate::sys::task::{Kind, Task, Tasks};
@@ -21,104 +29,199 @@ const REWRITE_BYTES_MIN: usize = 64 << 20;
 const REWRITE_RATIO: usize = 4;
 /// Steps whose outputs are on their way.
 const STEPS_MAX: usize = 8;
-const READ_BYTES: usize = 1 << 20;
+/// What the transactional ids of pipelines begin with.
+const TRANSACTIONAL_ID: &str = "headwater-transform-";
+/// How long what was handed over may take once the pipeline is to end.
+const GRACE: Duration = Duration::from_secs(5);
+/// Outputs that are kept until their transaction: no more than are committed at once.
+const HELD_BYTES_MAX: usize = 8 << 20;
 
-/// Reads the state back. Gives how many bytes of changelog that took as well.
-pub(crate) async fn restore(log: &Partition) -> Result<(Restored, usize), String> {
-    let watermarks = *log.watermarks().borrow();
+/// What was found in a changelog.
+pub(crate) struct Found {
+    pub(crate) restored: Restored,
+    pub(crate) log_bytes: usize,
+    /// Some of it was written in transactions: a writer of them may still be on its way.
+    pub(crate) has_transactions: bool,
+}
+
+/// A state that nobody else writes any more.
+pub(crate) struct Taken {
+    /// Who writes from now on, if that is in transactions.
+    pub(crate) writer: Option<Writer>,
+    pub(crate) found: Found,
+}
+
+/// Reads the state of a transform on one partition back, when whoever wrote it before can do so no more.
+pub(crate) async fn take_over(
+    outside: &dyn Outside,
+    transform: &Transform,
+    log: &PartitionName,
+) -> Result<Taken, String> {
+    // The changelog has a partition for each of the source.
+    let id: Arc<str> = format!("{TRANSACTIONAL_ID}{}-{}", transform.name, log.index).into();
+    let failed = |error: OutsideError| format!("the state cannot be taken over: {error}");
+    match transform.delivery {
+        Delivery::ExactlyOnce => {
+            let writer = Some(outside.begin(id).await.map_err(failed)?);
+            let found = restore(outside, log).await?;
+            Ok(Taken { writer, found })
+        }
+        Delivery::AtLeastOnce => {
+            let mut found = restore(outside, log).await?;
+            if found.has_transactions {
+                // One that was thought dead may still be about to commit.
+                outside.begin(id).await.map_err(failed)?;
+                found = restore(outside, log).await?;
+            }
+            Ok(Taken { writer: None, found })
+        }
+    }
+}
+
+/// Reads the state back: what is committed by now.
+async fn restore(outside: &dyn Outside, log: &PartitionName) -> Result<Found, String> {
+    let failed = |error: &dyn std::error::Error| format!("the state cannot be read: {error}");
+    let end = outside.end(log.clone()).await.map_err(|error| failed(&error))?;
     let mut replay = Replay::default();
-    let (mut from, mut bytes) = (watermarks.log_start, 0);
-    // This partition has one writer, who waits for us: what is in the log is all there is.
-    while from < watermarks.log_end {
-        let request = ReadRequest {
-            from,
-            max_bytes: READ_BYTES,
-            isolation: Isolation::Uncommitted,
-            min_one: true,
-            current_epoch: None,
-            up_to_log_end: true,
-        };
-        let outcome = log
-            .read(request)
-            .await
-            .map_err(|error| format!("the state cannot be read: {error}"))?;
-        if outcome.next <= from {
+    let (mut from, mut log_bytes, mut has_transactions) = (Offset::ZERO, 0, false);
+    while from < end {
+        let read = outside.read(log.clone(), from).await;
+        let read = read.map_err(|error| failed(&error))?;
+        if read.next <= from {
             return Err(format!("the state cannot be read on from offset {from}"));
         }
-        bytes += outcome.bytes;
-        for batch in Batches::new(outcome.contiguous()) {
-            let batch = batch.map_err(|error| format!("the state cannot be read: {error}"))?;
+        log_bytes += read.bytes;
+        for batch in Batches::new(read.batches) {
+            let batch = batch.map_err(|error| failed(&error))?;
+            has_transactions |= batch.header().is_transactional();
             if !batch.header().is_control() {
                 replay.batch(&batch).map_err(|error| error.to_string())?;
             }
         }
-        from = outcome.next;
+        from = read.next;
     }
-    Ok((replay.finish(), bytes))
+    Ok(Found {
+        restored: replay.finish(),
+        log_bytes,
+        has_transactions,
+    })
 }
 
 /// What one step of a pipeline leaves to be committed.
 pub(crate) struct Step {
-    /// Outputs that must be acknowledged first.
-    pub(crate) outputs: Vec<Pending>,
+    pub(crate) outputs: Outputs,
     pub(crate) commit: Commit,
     /// The whole state if `commit.is_whole`.
     pub(crate) changes: Changes,
 }
 
+/// What became of a step's outputs so far.
+pub(crate) enum Outputs {
+    /// They are on their way, and must be acknowledged first.
+    Sent(Vec<Sending>),
+    /// They are sent with the commit.
+    Held(Vec<Held>),
+}
+
+/// What committing takes.
+pub(crate) struct Means {
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Clock,
+    pub(crate) outside: Arc<dyn Outside>,
+    pub(crate) log: PartitionName,
+    pub(crate) cells: Arc<Cells>,
+}
+
+/// A step on its way, with its share of memory.
+pub(super) struct Handed {
+    pub(super) step: Step,
+    pub(super) held_bytes: usize,
+    pub(super) room: Option<Permit>,
+}
+
 /// The way to commit. Dropping it ends the committing task once everything handed over is committed.
 pub(crate) struct Committer {
-    steps: Sender<Step>,
+    steps: Sender<Handed>,
+    room: Budget,
     growth: Arc<Growth>,
     done: Task<Result<(), String>>,
 }
 
 /// How large the changelog has become. Counted by the committing task, looked at by the pipeline.
-struct Growth {
+pub(super) struct Growth {
     log_bytes: AtomicUsize,
     is_rewriting: AtomicBool,
     rewrite_bytes_min: usize,
 }
 
-impl Committer {
-    pub(crate) fn start(
-        tasks: &Tasks,
-        clock: &Clock,
-        log: Partition,
-        log_bytes: usize,
-        cells: Arc<Cells>,
-    ) -> Self {
-        Self::with_limit(tasks, clock, log, log_bytes, cells, REWRITE_BYTES_MIN)
+impl Growth {
+    /// A commit of this size is in the changelog.
+    pub(super) fn committed(&self, bytes: usize, is_whole: bool) {
+        if is_whole {
+            self.log_bytes.store(bytes, Ordering::Relaxed);
+            self.is_rewriting.store(false, Ordering::Relaxed);
+        } else {
+            self.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
+}
 
-    pub(crate) fn with_limit(
-        tasks: &Tasks,
-        clock: &Clock,
-        log: Partition,
-        log_bytes: usize,
-        cells: Arc<Cells>,
-        rewrite_bytes_min: usize,
-    ) -> Self {
+impl Committer {
+    /// `writer`: who commits in transactions; None: outputs come at least once.
+    pub(crate) fn start(means: Means, writer: Option<Writer>, log_bytes: usize) -> Self {
         let (steps, waiting) = mailbox(STEPS_MAX);
         let growth = Arc::new(Growth {
             log_bytes: AtomicUsize::new(log_bytes),
             is_rewriting: AtomicBool::new(false),
-            rewrite_bytes_min,
+            rewrite_bytes_min: REWRITE_BYTES_MIN,
         });
-        let task = Committing {
-            log,
-            waiting,
-            clock: clock.clone(),
-            growth: Arc::clone(&growth),
-            cells,
+        let (tasks, clock) = (means.tasks.clone(), means.clock.clone());
+        let grown = Arc::clone(&growth);
+        let done = match writer {
+            Some(writer) => {
+                let task = Transacting::new(means, waiting, grown, writer);
+                let run = in_time(tasks.cancelled(), clock, task.run());
+                tasks.spawn("commit", Kind::BestEffort, run)
+            }
+            None => {
+                let task = Committing {
+                    means,
+                    waiting,
+                    growth: grown,
+                };
+                let run = in_time(tasks.cancelled(), clock, task.run());
+                tasks.spawn("commit", Kind::BestEffort, run)
+            }
         };
-        let done = tasks.spawn("commit", Kind::BestEffort, task.run());
-        Self { steps, growth, done }
+        let room = Budget::new(HELD_BYTES_MAX);
+        Self {
+            steps,
+            room,
+            growth,
+            done,
+        }
     }
 
     /// Hands a step over. Waits while too many are under way. False: committing has failed, ask `finish` why.
     pub(crate) async fn hand_over(&self, step: Step) -> bool {
-        self.steps.send(step).await.is_ok()
+        let held_bytes = match &step.outputs {
+            Outputs::Sent(_) => 0,
+            Outputs::Held(held) => held.iter().map(|held| held.batches.len()).sum(),
+        };
+        let room = match held_bytes {
+            0 => None,
+            bytes => tokio::select! {
+                biased;
+                () = self.steps.closed() => return false,
+                room = self.room.acquire(bytes) => Some(room),
+            },
+        };
+        let handed = Handed {
+            step,
+            held_bytes,
+            room,
+        };
+        self.steps.send(handed).await.is_ok()
     }
 
     /// Returns when committing has failed and nothing more will be committed.
@@ -145,12 +248,28 @@ impl Committer {
     }
 }
 
-struct Committing {
-    log: Partition,
-    waiting: Mailbox<Step>,
+/// Commits, but not much longer than the pipeline is wanted: whoever is waited for may be stopping as well. What is cut short the next
+/// pipeline finds done or undone.
+async fn in_time(
+    cancelled: CancellationToken,
     clock: Clock,
+    committing: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let time_up = async {
+        cancelled.cancelled().await;
+        clock.sleep(GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        done = committing => done,
+        () = time_up => Err("the last steps could not be committed in time".to_owned()),
+    }
+}
+
+struct Committing {
+    means: Means,
+    waiting: Mailbox<Handed>,
     growth: Arc<Growth>,
-    cells: Arc<Cells>,
 }
 
 impl Committing {
@@ -160,22 +279,19 @@ impl Committing {
             let first = match next.take() {
                 Some(step) => step,
                 None => match self.waiting.recv().await {
-                    Some(step) => step,
+                    Some(handed) => handed.step,
                     None => return Ok(()),
                 },
             };
             let (mut commit, mut changes) = acknowledged(first).await?;
             // One commit for everything that has gathered meanwhile; a whole state stands at the front of one.
-            while let Some(step) = self.waiting.try_recv() {
+            while let Some(Handed { step, .. }) = self.waiting.try_recv() {
                 if step.commit.is_whole {
                     next = Some(step);
                     break;
                 }
                 let (later, more) = acknowledged(step).await?;
-                commit = Commit {
-                    is_whole: commit.is_whole,
-                    ..later
-                };
+                commit = commit.followed_by(later);
                 changes.extend(more);
             }
             self.commit(&commit, &changes).await?;
@@ -183,40 +299,43 @@ impl Committing {
     }
 
     async fn commit(&mut self, commit: &Commit, changes: &Changes) -> Result<(), String> {
-        let batches = changelog::encode(changes, commit, self.clock.unix_ms())
+        let Means {
+            clock, outside, log, ..
+        } = &self.means;
+        let batches = changelog::encode(changes, commit, clock.unix_ms())
             .map_err(|error| format!("the state cannot be written: {error}"))?;
         let bytes = batches.len();
         let failed = |error: &dyn std::error::Error| format!("the state cannot be committed: {error}");
-        let pending = self
-            .log
-            .submit(batches, AppendOptions::OWN)
-            .await
-            .map_err(|error| failed(&error))?;
-        let appended = pending.await.map_err(|error| failed(&error))?;
-        self.cells.set_position(commit.position, commit.watermark_ms);
-        if !commit.is_whole {
-            self.growth.log_bytes.fetch_add(bytes, Ordering::Relaxed);
-            return Ok(());
-        }
-        self.growth.log_bytes.store(bytes, Ordering::Relaxed);
-        self.growth.is_rewriting.store(false, Ordering::Relaxed);
-        self.forget(appended.base_offset).await;
+        let sending = outside.send(log.clone(), batches).await;
+        let sending = sending.map_err(|error| failed(&error))?;
+        let base = sending.await.map_err(|error| failed(&error))?;
+        self.means.committed(&self.growth, commit, bytes, base).await;
         Ok(())
     }
+}
 
-    /// Deletes the history before the whole state. If that fails, the next whole state does it.
-    async fn forget(&self, before: Offset) {
-        if let Err(error) = self.log.delete_records(Some(before)).await {
-            tracing::warn!(topic = %self.log.name().topic, %error, "old transform state could not be deleted");
+impl Means {
+    /// Takes note of a commit, and deletes the history before a whole state. If that fails, the next whole state does it.
+    pub(super) async fn committed(&self, growth: &Growth, commit: &Commit, bytes: usize, base: Offset) {
+        self.cells.set_position(commit.position, commit.watermark_ms);
+        growth.committed(bytes, commit.is_whole);
+        if commit.is_whole
+            && let Err(error) = self.outside.forget(self.log.clone(), base).await
+        {
+            tracing::warn!(topic = %self.log.topic, %error, "old transform state could not be deleted");
         }
     }
 }
 
 async fn acknowledged(step: Step) -> Result<(Commit, Changes), String> {
-    for output in step.outputs {
-        output
-            .await
-            .map_err(|error| format!("an output was not acknowledged: {error}"))?;
+    match step.outputs {
+        Outputs::Sent(sent) => {
+            for sending in sent {
+                let sent = sending.await;
+                sent.map_err(|error| format!("an output was not acknowledged: {error}"))?;
+            }
+        }
+        Outputs::Held(held) => assert!(held.is_empty(), "what is held is sent in a transaction"),
     }
     Ok((step.commit, step.changes))
 }

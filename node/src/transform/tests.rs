@@ -11,9 +11,10 @@ use headwater_protocol::record::{BatchBuilder, BatchOptions, Batches, NewRecord}
 
 use super::testing::wasm;
 use super::*;
-use crate::config::BrokerConfig;
+use crate::config::NodeConfig;
 use crate::controller::{self, Change, Controller, NewTopic};
-use crate::metadata::{ErrorPolicy, ModuleRef, View};
+use crate::metadata::{Delivery, ErrorPolicy, ModuleRef, View};
+use crate::node::transforms::{self as around, Cluster};
 use crate::partition::registry::{self, Registry};
 use crate::partition::{Acks, AppendOptions, Isolation, Origin, Partition, ReadRequest};
 use crate::sys::Sys;
@@ -22,6 +23,12 @@ use crate::sys::disk::memory::MemoryDisk;
 use crate::sys::random::Random;
 use crate::sys::task::{Blocking, Tasks};
 use crate::telemetry::{Health, Metrics};
+use crate::transaction::{self, Transactions};
+
+mod exactly_once;
+mod interrupted;
+
+use interrupted::Interrupted;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,6 +38,7 @@ struct Rig {
     view: View,
     controller: Controller,
     registry: Registry,
+    outside: Arc<Interrupted>,
     transforms: Transforms,
 }
 
@@ -47,14 +55,17 @@ impl Rig {
             ..Sys::simulated(1)
         };
         let (metrics, health) = (Metrics::default(), Health::default());
-        let broker = BrokerConfig::new(BTreeMap::new());
-        let (controller, view) = controller::start(controller::Options::alone("test", broker.clone(), &sys))
-            .await
-            .unwrap();
+        let values = [("data.dir", "data"), ("node.id", "1")];
+        let values = values.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let config = NodeConfig::from_values(values.into()).unwrap();
+        let broker = config.broker.clone();
+        let options = controller::Options::alone("test", broker.clone(), &sys);
+        let peers = options.peers.clone();
+        let (controller, view) = controller::start(options).await.unwrap();
         controller.show();
         let registry = Registry::start(registry::Options {
             me: NodeId(1),
-            broker,
+            broker: broker.clone(),
             maintenance_interval_ms: 60_000,
             view: view.clone(),
             sys: sys.clone(),
@@ -70,6 +81,29 @@ impl Rig {
             controller.propose(Change::RegisterNode(node)).await.unwrap();
         }
         registry.reconciled(view.image().offset).await;
+        let transactions = Transactions::start(transaction::Parts {
+            me: NodeId(1),
+            config: config.transaction.clone(),
+            voters: 1,
+            sys: sys.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            peers: peers.clone(),
+            metrics: metrics.clone(),
+        });
+        let cluster = Cluster::new(around::Parts {
+            me: NodeId(1),
+            clock: sys.clock.clone(),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            peers,
+            broker,
+            transactions,
+            transaction_timeout_max: config.transaction.timeout_max,
+        });
+        let outside = Arc::new(Interrupted::new(cluster));
         let transforms = Transforms::start(Parts {
             sys: sys.clone(),
             view: view.clone(),
@@ -78,6 +112,7 @@ impl Rig {
             metrics,
             node: NodeId(1),
             folder: PathBuf::from("modules"),
+            outside: Arc::clone(&outside) as Arc<dyn Outside>,
         })
         .await
         .unwrap();
@@ -87,22 +122,34 @@ impl Rig {
             view,
             controller,
             registry,
+            outside,
             transforms,
         }
     }
 
     /// The power goes, without a word to anybody, and comes back.
     async fn crash(self) -> Self {
-        let Self { disk, sys, .. } = self;
+        let Self {
+            disk, sys, outside, ..
+        } = self;
         disk.crash();
+        outside.let_go();
         // What runs still holds files of before the crash; it ends, and nothing it does reaches the disk any more.
         let _ = sys.tasks.stop(&sys.clock, PATIENCE).await;
         Self::boot(disk).await
     }
 
     async fn topic(&self, name: &str, partitions: i32) {
+        self.topic_with(name, partitions, &[]).await;
+    }
+
+    async fn topic_with(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let configs = configs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let topic = NewTopic {
             partitions,
+            configs: configs.collect(),
             ..NewTopic::named(name)
         };
         let applied = self.controller.propose(Change::CreateTopic(topic)).await.unwrap();
@@ -153,6 +200,7 @@ impl Rig {
             sinks: vec!["out".to_owned()],
             dead_letter: None,
             on_error: None,
+            delivery: None,
             placement: None,
             limits: LimitsSpec::default(),
             start: None,
@@ -190,10 +238,18 @@ impl Rig {
         ticket.done().await.unwrap();
     }
 
-    /// Waits until a partition holds this many records.
-    async fn reached(&self, topic: &str, index: i32, count: i64) {
+    /// Waits until a partition holds this many committed records.
+    async fn reached(&self, topic: &str, index: i32, count: usize) {
         let mut watermarks = self.awaited(topic, index).await.watermarks();
-        let reached = watermarks.wait_for(|now| now.high_watermark >= Offset(count));
+        let reached = async {
+            loop {
+                watermarks.borrow_and_update();
+                if self.read(topic, index).await.len() >= count {
+                    return;
+                }
+                watermarks.changed().await.unwrap();
+            }
+        };
         let reached = tokio::time::timeout(PATIENCE, reached).await;
         if reached.is_err() {
             panic!("{topic} {index} did not reach {count}: {:#?}", self.states());
@@ -209,10 +265,10 @@ impl Rig {
         let wait = async {
             loop {
                 watermarks.borrow_and_update();
-                let (restored, _) = state_log::restore(&state).await.unwrap();
-                if restored
-                    .commit
-                    .is_some_and(|commit| commit.position >= Offset(position))
+                if self
+                    .position(transform, index)
+                    .await
+                    .is_some_and(|at| at >= Offset(position))
                 {
                     return;
                 }
@@ -225,6 +281,41 @@ impl Rig {
             "{transform} {index} did not reach {position}: {:#?}",
             self.states()
         );
+        self.settled(transform).await;
+    }
+
+    /// Waits until nothing of what a transform has sent is open: the markers of a transaction come to each partition by
+    /// themselves.
+    async fn settled(&self, transform: &str) {
+        let image = self.view.image();
+        let transform = image.transforms.get(transform).expect("it is deployed");
+        let topics = transform.sinks.iter().chain([&transform.dead_letter]);
+        for topic in topics.filter_map(|name| image.topic(name)) {
+            for index in topic.indexes() {
+                let partition = self.awaited(&topic.name, index.value()).await;
+                let ended = self.outside.end(partition.name().clone());
+                let ended = tokio::time::timeout(PATIENCE, ended).await;
+                ended.expect("transactions end").expect("it is led here");
+            }
+        }
+    }
+
+    /// The position that a transform has committed on a partition.
+    async fn position(&self, transform: &str, index: i32) -> Option<Offset> {
+        let state = self.partition(&format!("__transform_state.{transform}"), index);
+        let (mut from, mut replay) = (Offset::ZERO, changelog::Replay::default());
+        loop {
+            let read = self.outside.read(state.name().clone(), from).await.unwrap();
+            for batch in Batches::new(read.batches).map(Result::unwrap) {
+                if !batch.header().is_control() {
+                    replay.batch(&batch).unwrap();
+                }
+            }
+            if read.next <= from {
+                return replay.finish().commit.map(|commit| commit.position);
+            }
+            from = read.next;
+        }
     }
 
     fn states(&self) -> Vec<Option<TransformStatus>> {
@@ -239,7 +330,7 @@ impl Rig {
     /// Values and headers of every committed record of a partition.
     async fn read(&self, topic: &str, index: i32) -> Vec<(String, BTreeMap<String, String>)> {
         let partition = self.partition(topic, index);
-        let end = partition.watermarks().borrow().high_watermark;
+        let end = partition.watermarks().borrow().last_stable;
         let (mut from, mut found) = (Offset::ZERO, Vec::new());
         let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
         while from < end {
@@ -252,8 +343,11 @@ impl Rig {
                 up_to_log_end: false,
             };
             let outcome = partition.read(request).await.unwrap();
-            for batch in Batches::new(outcome.contiguous()) {
-                for record in &batch.unwrap().records(1 << 20).unwrap() {
+            for batch in Batches::new(outcome.visible()).map(Result::unwrap) {
+                if batch.header().is_control() {
+                    continue;
+                }
+                for record in &batch.records(1 << 20).unwrap() {
                     let record = record.unwrap();
                     let headers = record.headers.map(|header| header.unwrap());
                     let headers = headers.map(|header| (text(Some(header.key)), text(header.value)));

@@ -73,7 +73,7 @@ fn set(feature: &str, level: i16, way: Way, validate_only: bool) -> Change {
 
 #[test]
 fn a_new_cluster_begins_at_the_newest_level_and_an_old_one_stays_at_the_first() {
-    assert_eq!(Cluster::begun_by(2).image.level(), Level::NEWEST);
+    assert_eq!(Cluster::begun_by(Level::NEWEST.0).image.level(), Level::NEWEST);
     let old = Cluster::begun_by(1);
     assert_eq!((old.image.level(), old.image.features.len()), (Level::FIRST, 0));
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
-use crate::metadata::{self, Emit, ErrorPolicy, ModuleRef, Placement, StartAt};
+use crate::metadata::{self, Delivery, Emit, ErrorPolicy, ModuleRef, Placement, StartAt};
 use crate::transform::{
     self, LastError, LimitsSpec, LogLevel, LogLine, PartitionStatus, RunState, TransformStatus,
 };
@@ -29,6 +29,8 @@ pub(in crate::http) struct TransformSpec {
     dead_letter: Option<String>,
     /// To the dead-letter topic if absent.
     on_error: Option<OnError>,
+    /// Exactly once if absent, in a cluster whose nodes all can.
+    delivery: Option<DeliveryName>,
     /// `any`, `edge`, `core` or `site:SELECTOR`.
     #[schema(pattern = "^(any|edge|core|site:.+)$")]
     placement: Option<String>,
@@ -63,6 +65,14 @@ pub(in crate::http) enum OnError {
     Skip,
     Stop,
     Retry,
+}
+
+/// What a crash can do to outputs: those of the last moment come again, or all of them come once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::http) enum DeliveryName {
+    AtLeastOnce,
+    ExactlyOnce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -109,6 +119,10 @@ impl TransformSpec {
                 OnError::Skip => ErrorPolicy::Skip,
                 OnError::Stop => ErrorPolicy::Stop,
                 OnError::Retry => ErrorPolicy::Retry,
+            }),
+            delivery: self.delivery.map(|delivery| match delivery {
+                DeliveryName::AtLeastOnce => Delivery::AtLeastOnce,
+                DeliveryName::ExactlyOnce => Delivery::ExactlyOnce,
             }),
             limits: self.limits.map_or_else(LimitsSpec::default, |limits| LimitsSpec {
                 memory_bytes: limits.memory_bytes,
@@ -157,6 +171,7 @@ pub(in crate::http) struct Transform {
     sinks: Vec<String>,
     dead_letter: String,
     on_error: OnError,
+    delivery: DeliveryName,
     placement: String,
     limits: Limits,
     start: Start,
@@ -323,6 +338,10 @@ impl Transform {
             sinks: declared.sinks.clone(),
             dead_letter: declared.dead_letter.clone(),
             on_error: on_error(declared.on_error),
+            delivery: match declared.delivery {
+                Delivery::AtLeastOnce => DeliveryName::AtLeastOnce,
+                Delivery::ExactlyOnce => DeliveryName::ExactlyOnce,
+            },
             placement: placement_text(&declared.placement),
             limits: Limits {
                 memory_bytes: declared.limits.memory_bytes,

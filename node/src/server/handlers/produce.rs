@@ -187,7 +187,11 @@ async fn submit(
     let options = AppendOptions {
         acks,
         current_epoch: None,
-        origin: Origin::Client,
+        // Nodes write for their transforms, whose state is in topics of their own.
+        origin: match context.caller.peer.node {
+            Some(_) => Origin::Internal,
+            None => Origin::Client,
+        },
         verified,
     };
     let epoch = partition.leader_epoch();

@@ -10,6 +10,7 @@ use super::testing::{batch, story};
 use super::*;
 use crate::config::BrokerConfig;
 use crate::controller::{self, Change, Controller, NewTopic};
+use crate::metadata::features::Level;
 use crate::metadata::{Module, ModuleRef, World};
 use crate::partition::{AppendOptions, Isolation, Partition, ReadRequest, registry};
 use crate::sys::clock::Clock;
@@ -111,6 +112,7 @@ impl Rig {
             sinks: vec!["out".to_owned()],
             dead_letter: Some("raw.dead".to_owned()),
             on_error: None,
+            delivery: None,
             placement: None,
             limits: LimitsSpec::default(),
             start: None,
@@ -120,7 +122,7 @@ impl Rig {
             emit: None,
             lookups: BTreeMap::new(),
         };
-        let transform = spec.complete(World::Filter, 0).unwrap();
+        let transform = spec.complete(World::Filter, Level::FIRST, 0).unwrap();
         self.controller
             .propose(Change::PutTransform(transform))
             .await

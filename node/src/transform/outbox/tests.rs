@@ -1,5 +1,6 @@
 //! Routing, limits and verbatim batches.
 
+use headwater_protocol::ids::{ProducerEpoch, ProducerId};
 use headwater_protocol::record::{Batches, NewRecord, ProducerStamp};
 
 use super::*;

@@ -3,7 +3,7 @@
 use headwater_protocol::ids::Offset;
 
 use super::*;
-use crate::metadata::{Emit, Limits};
+use crate::metadata::{Delivery, Emit, Limits};
 use crate::metadata::{ModuleRef, ParamSpec, PartitionState, Record, StartAt, Upstream, World};
 
 const HERE: NodeId = NodeId(1);
@@ -20,6 +20,7 @@ fn transform() -> Transform {
         sinks: vec!["good".to_owned()],
         dead_letter: "raw.dead-letter".to_owned(),
         on_error: ErrorPolicy::DeadLetter,
+        delivery: Delivery::AtLeastOnce,
         placement: Placement::Any,
         limits: Limits {
             memory_bytes: 0,

@@ -1047,6 +1047,11 @@ export interface components {
              */
             ungrouped: number;
         };
+        /**
+         * @description What a crash can do to outputs: those of the last moment come again, or all of them come once.
+         * @enum {string}
+         */
+        DeliveryName: "at-least-once" | "exactly-once";
         /** @description What to try. */
         DryRun: {
             limit?: number;
@@ -1997,6 +2002,7 @@ export interface components {
             /** Format: int64 */
             created_ms: number;
             dead_letter: string;
+            delivery: components["schemas"]["DeliveryName"];
             emit: components["schemas"]["EmitAt"];
             /** Format: int64 */
             idle_close_ms: number | null;
@@ -2073,6 +2079,7 @@ export interface components {
         TransformSpec: {
             /** @description `NAME.dead-letter` of the source if absent. */
             dead_letter?: string | null;
+            delivery?: components["schemas"]["DeliveryName"] | null;
             emit?: components["schemas"]["EmitAt"] | null;
             /**
              * Format: int64
