@@ -210,7 +210,7 @@ async fn a_redrive_is_watched_and_cancelled_and_forgotten_by_a_restart() -> anyh
     .await?;
     let ended = node.http().delete(&path).await?.json()?;
     ensure!(
-        ended["state"] == "cancelled" && ended["ranges"][0]["until_offset"] == 20,
+        ended["state"] == "cancelled" && ended["ranges"][0]["until_offset"].as_i64() >= Some(20),
         "{ended}"
     );
     let written = usize::try_from(ended["redriven"].as_u64().context("a number")?)?;

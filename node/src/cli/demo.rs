@@ -12,12 +12,12 @@ mod progress;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_sdk::{Batch, Client, Config, Consumer, ConsumerConfig, Start, Trust};
+use headwater_sdk::{Batch, Client, Config, Consumer, ConsumerConfig, Isolation, Start, Trust};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::answer::{Answer, Hours, Part};
 pub(super) use self::data::{Airport, Flight, airports, flights};
-use self::pipeline::{DELAYS, ENRICHED, HOURLY, LATE, at_core};
+use self::pipeline::{DELAYS, ENRICHED, HOURLY, at_core};
 use self::progress::Progress;
 use super::child::{Folder, NodeProcess};
 use super::common::{note, print};
@@ -250,7 +250,10 @@ impl Watch {
         edge: Http,
         flights: usize,
     ) -> Result<Self, Failure> {
-        let mut results = client.consumer(ConsumerConfig::default())?;
+        let mut results = client.consumer(ConsumerConfig {
+            isolation: Isolation::ReadCommitted,
+            ..ConsumerConfig::default()
+        })?;
         results.assign_all(DELAYS, Start::Earliest).await?;
         results.assign_all(&at_core(HOURLY), Start::Earliest).await?;
         Ok(Self {
@@ -271,7 +274,7 @@ impl Watch {
             let late = pipeline::position(&self.edge, "late").await?;
             let enriched = pipeline::position(&self.edge, "enriched").await?;
             let delays = pipeline::position(&self.core, "delays").await?;
-            let kept = pipeline::records_of(&self.edge, LATE).await?;
+            let kept = late.sent;
             let counted = self.answer.records(Part::Flights);
             let summed = self.answer.records(Part::Delays);
             for (name, position) in [("late", &late), ("enriched", &enriched), ("delays", &delays)] {
@@ -283,12 +286,9 @@ impl Watch {
                     )));
                 }
             }
-            let is_read = late.read == self.total && enriched.read == kept;
-            if is_read
-                && counted == self.total
-                && summed == kept
-                && pipeline::records_of(&self.edge, LATE).await? == kept
-            {
+            // Of offsets some are the marks of transactions: only records are counted.
+            let is_read = late.read == self.total && enriched.read == enriched.source_end;
+            if is_read && counted == self.total && summed == kept {
                 return Ok(());
             }
             let part = (late.read + counted) as f64 / (2 * self.total) as f64;

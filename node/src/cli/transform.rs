@@ -228,7 +228,7 @@ fn described(transform: &Value) -> String {
     let reason = transform["reason"].as_str().map(|reason| format!(": {reason}"));
     let mut out = format!(
         "transform   {}, revision {}\nstate       {}\nmodule      {}\nfrom, to    {} -> {}\ndead letter {} (on error: {})\n\
-         runs at     {}\n",
+         delivery    {}\nruns at     {}\n",
         text("name"),
         transform["revision"],
         text("state") + &reason.unwrap_or_default(),
@@ -237,6 +237,7 @@ fn described(transform: &Value) -> String {
         sinks_of(transform),
         text("dead_letter"),
         text("on_error"),
+        text("delivery"),
         text("placement"),
     );
     for (name, value) in transform["params"].as_object().into_iter().flatten() {

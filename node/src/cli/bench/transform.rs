@@ -23,6 +23,9 @@ pub(super) struct Arguments {
     /// What the module does
     #[arg(long, value_enum, default_value = "pass")]
     module: Work,
+    /// What a crash may do to outputs
+    #[arg(long, value_enum, default_value = "exactly-once")]
+    delivery: DeliveryArgument,
     /// How many records: flights as JSON of about 85 bytes
     #[arg(long, value_name = "N", default_value = "1000000")]
     records: usize,
@@ -42,6 +45,21 @@ enum Work {
     Enrich,
     /// A sum for each origin and hour.
     Aggregate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DeliveryArgument {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+impl DeliveryArgument {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
 }
 
 impl Work {
@@ -101,7 +119,8 @@ pub(super) async fn run(sys: &Sys, place: &Place, arguments: &Arguments) -> Resu
     let rate = |took: Duration| rounded(records as f64 / took.as_secs_f64());
     let cpu_ms = totals["cpu_ms"].as_f64().unwrap_or(0.0);
     let figures = json!({
-        "workload": "transform", "module": arguments.module.name(), "transport": target.transport(),
+        "workload": "transform", "module": arguments.module.name(),
+        "delivery": arguments.delivery.name(), "transport": target.transport(),
         "records": records, "value_bytes_mean": rounded(bytes as f64 / flights.len() as f64), "partitions": 1,
         "compression": "none", "acks": "all", "synced": !arguments.caching,
         "backlog_seconds": rounded(backlog.as_secs_f64()), "records_per_second": rate(backlog),
@@ -169,7 +188,7 @@ impl Deployment {
         let sink = target.topic(1, arguments.caching).await?;
         let mut spec = json!({
             "name": name, "module": { "name": work.module(), "version": version }, "params": work.params(),
-            "source": source, "sinks": [sink], "start": "earliest",
+            "source": source, "sinks": [sink], "start": "earliest", "delivery": arguments.delivery.name(),
         });
         if work == Work::Enrich {
             let table = target.topic(1, false).await?;

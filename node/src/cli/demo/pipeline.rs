@@ -141,6 +141,7 @@ pub(super) async fn position(http: &Http, transform: &str) -> Result<Position, F
         read: sum("position"),
         source_end: sum("high_watermark"),
         late: sum("late"),
+        sent: status["totals"]["records_out"].as_i64().unwrap_or(0),
         failed,
         error: status["last_error"]["message"].as_str().map(str::to_owned),
     })
@@ -152,15 +153,8 @@ pub(super) struct Position {
     pub(super) read: i64,
     pub(super) source_end: i64,
     pub(super) late: i64,
+    /// How many records came of it.
+    pub(super) sent: i64,
     pub(super) failed: i64,
     pub(super) error: Option<String>,
-}
-
-/// How many records a topic has been given.
-pub(super) async fn records_of(http: &Http, topic: &str) -> Result<i64, Failure> {
-    let topic = http.get(&format!("/topics/{topic}")).await?;
-    let partitions = topic["partitions"].as_array().into_iter().flatten();
-    Ok(partitions
-        .filter_map(|partition| partition["log_end_offset"].as_i64())
-        .sum())
 }

@@ -38,6 +38,9 @@ pub(super) struct SpecArguments {
     /// What to do with a record that the module fails on [default: dead-letter]
     #[arg(long, value_parser = ["dead-letter", "skip", "stop", "retry"])]
     on_error: Option<String>,
+    /// What a crash may do to outputs [default: exactly-once]
+    #[arg(long, value_parser = ["exactly-once", "at-least-once"])]
+    delivery: Option<String>,
     /// Which nodes run it [default: any]
     #[arg(long, value_parser = ["any", "edge", "core"])]
     placement: Option<String>,
@@ -98,6 +101,7 @@ impl SpecArguments {
             ("source", &self.source),
             ("dead_letter", &self.dead_letter),
             ("on_error", &self.on_error),
+            ("delivery", &self.delivery),
             ("placement", &self.placement),
             ("start", &self.start),
             ("emit", &self.emit),
