@@ -1,5 +1,6 @@
 //! The state of one partition of a transform as records of its changelog topic, and back.
-//! A commit is a run of changes followed by one commit record; a run without its commit record never happened.
+//! A commit is a run of changes followed by one commit record; a run without its commit record never happened. Each pipeline
+//! writes by an epoch of its own, so that a run which one left unfinished is not taken for the beginning of the next one's.
 //! It owns that format. It is pure: batches in, state out.
 //!
 //! ```text
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_protocol::ids::{Offset, TopicId};
+use headwater_protocol::ids::{Offset, ProducerEpoch, ProducerId, TopicId};
 use headwater_protocol::record::{
     self, BatchBuilder, BatchOptions, BatchView, NewRecord, RECORDS_BYTES_MAX, RecordRef,
 };
@@ -135,6 +136,20 @@ pub(crate) fn encode(changes: &Changes, commit: &Commit, timestamp_ms: i64) -> R
     batches.finish()
 }
 
+/// A batch that changes nothing: from it on the changelog is its writer's alone.
+pub(crate) fn fence(timestamp_ms: i64) -> Result<Bytes, record::Error> {
+    let mut batches = Writer {
+        builder: BatchBuilder::new(BatchOptions::PLAIN),
+        done: Vec::new(),
+        timestamp_ms,
+    };
+    // No window begins there, and that it is gone was known before, too.
+    let mut name = vec![GROUP];
+    name.extend(i64::MIN.to_be_bytes());
+    batches.push(&name, None)?;
+    batches.finish()
+}
+
 struct Writer {
     builder: BatchBuilder,
     done: Vec<u8>,
@@ -169,11 +184,18 @@ impl Writer {
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     restored: Restored,
+    /// Changes that no commit record followed yet, and who wrote them.
     pending: Changes,
+    writer: Option<(ProducerId, ProducerEpoch)>,
 }
 
 impl Replay {
     pub(crate) fn batch(&mut self, batch: &BatchView) -> Result<(), ChangelogError> {
+        let header = batch.header();
+        let writer = (header.producer_id, header.producer_epoch);
+        if self.writer.replace(writer) != Some(writer) {
+            self.pending = Changes::default();
+        }
         for record in &batch.records(RECORDS_BYTES_MAX)? {
             let record = record?;
             let offset = batch.base_offset().plus(i64::from(record.offset_delta));
@@ -245,6 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::transform::stamp;
 
     fn bytes(value: u8) -> Arc<[u8]> {
         Arc::from([value])
@@ -308,9 +331,23 @@ mod tests {
             .map(|batch| batch.unwrap().into_bytes())
             .collect();
         assert!(all.len() > 1);
-        let restored = replay(&[&[first][..], &all[..all.len() - 1]].concat());
+        let restored = replay(&[&[first.clone()][..], &all[..all.len() - 1]].concat());
         assert_eq!(restored.commit, Some(commit(3)));
         assert_eq!(restored.entries.len(), 1);
+
+        // Nor does another writer's commit make them count.
+        let by = |log: Bytes, epoch| {
+            let stamped = stamp::alone(log, ProducerId(9), ProducerEpoch(epoch), &mut 0);
+            stamped.unwrap()
+        };
+        let left = by(all[..all.len() - 1].concat().into(), 0);
+        let next = encode(&Changes::default(), &commit(9), 0).unwrap();
+        let entries = |epoch| {
+            let all = [&[first.clone()][..], &left, &by(next.clone(), epoch)].concat();
+            replay(&all).entries.len()
+        };
+        assert!(entries(0) > 1, "its own commit would");
+        assert_eq!(entries(1), 1);
     }
 
     #[test]

@@ -147,9 +147,9 @@ impl Pipeline {
                 .await
                 .map_err(|reason| End::Stopped { reason })?;
         }
-        let taken = state_log::take_over(&*outside, &transform, &state).await;
+        let taken = state_log::take_over(&*outside, &clock, &transform, &state).await;
         let Taken {
-            writer,
+            way,
             found: Found {
                 restored, log_bytes, ..
             },
@@ -161,7 +161,7 @@ impl Pipeline {
             log: state,
             cells: Arc::clone(&cells),
         };
-        let committer = Committer::start(means, writer, log_bytes);
+        let committer = Committer::start(means, way, log_bytes);
         let source_id = source.name().topic_id;
         let is_aggregate = module.world() == World::Aggregate;
         let owner = Owner {

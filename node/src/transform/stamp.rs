@@ -24,10 +24,30 @@ pub(crate) fn unstamped(batch: &BatchView) -> Bytes {
 
 /// The batches of `bytes`, each with the stamp of a producer in a transaction. `sequence` is that of the next record.
 pub(crate) fn in_transaction(
+    bytes: Bytes,
+    producer: ProducerId,
+    epoch: ProducerEpoch,
+    sequence: &mut i32,
+) -> Result<Vec<Bytes>, record::Error> {
+    stamped(bytes, producer, epoch, sequence, TRANSACTIONAL)
+}
+
+/// The same of a producer that writes in no transaction: who has a higher epoch fences it all the same.
+pub(crate) fn alone(
+    bytes: Bytes,
+    producer: ProducerId,
+    epoch: ProducerEpoch,
+    sequence: &mut i32,
+) -> Result<Vec<Bytes>, record::Error> {
+    stamped(bytes, producer, epoch, sequence, 0)
+}
+
+fn stamped(
     mut bytes: Bytes,
     producer: ProducerId,
     epoch: ProducerEpoch,
     sequence: &mut i32,
+    attributes: u8,
 ) -> Result<Vec<Bytes>, record::Error> {
     let mut stamped = Vec::with_capacity(1);
     while !bytes.is_empty() {
@@ -38,7 +58,7 @@ pub(crate) fn in_transaction(
         let mut batch = batch
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
-        batch[ATTRIBUTES_AT + 1] |= TRANSACTIONAL;
+        batch[ATTRIBUTES_AT + 1] |= attributes;
         set_producer(&mut batch, producer, epoch, *sequence);
         *sequence = sequence.wrapping_add(records) & i32::MAX;
         stamped.push(batch.freeze());

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use headwater_protocol::ids::Offset;
-use headwater_protocol::record::Batches;
+use headwater_protocol::record::{self, Batches};
 use tokio_util::sync::CancellationToken;
 
 use super::changelog::{self, Changes, Commit, Replay, Restored};
-use super::outside::{Outside, OutsideError, Sending, Writer};
+use super::outside::{Outside, OutsideError, Sending, Write, Writer};
 use super::sinks::Held;
+use super::stamp;
 use super::status::Cells;
 use super::transact::Transacting;
 use crate::metadata::{Delivery, Transform};
@@ -40,42 +42,87 @@ const HELD_BYTES_MAX: usize = 8 << 20;
 pub(crate) struct Found {
     pub(crate) restored: Restored,
     pub(crate) log_bytes: usize,
-    /// Some of it was written in transactions: a writer of them may still be on its way.
-    pub(crate) has_transactions: bool,
+    /// The last of it was written in no transaction.
+    pub(crate) is_alone: bool,
 }
 
 /// A state that nobody else writes any more.
 pub(crate) struct Taken {
-    /// Who writes from now on, if that is in transactions.
-    pub(crate) writer: Option<Writer>,
+    pub(crate) way: Way,
     pub(crate) found: Found,
+}
+
+/// How commits are written from now on.
+pub(crate) enum Way {
+    /// In transactions, outputs and all.
+    Transactions(Writer),
+    /// One behind the other, when the outputs are acknowledged. The sequence is that of the next record.
+    Alone { writer: Writer, sequence: i32 },
 }
 
 /// Reads the state of a transform on one partition back, when whoever wrote it before can do so no more.
 pub(crate) async fn take_over(
     outside: &dyn Outside,
+    clock: &Clock,
     transform: &Transform,
     log: &PartitionName,
 ) -> Result<Taken, String> {
     // The changelog has a partition for each of the source.
     let id: Arc<str> = format!("{TRANSACTIONAL_ID}{}-{}", transform.name, log.index).into();
     let failed = |error: OutsideError| format!("the state cannot be taken over: {error}");
+    // This ends what was open, and who wrote in transactions before writes no more.
+    let writer = outside.begin(id).await.map_err(failed)?;
+    // Who wrote in none is fenced by the first batch of a higher epoch.
+    let fence = changelog::fence(clock.unix_ms());
+    let fence = fence.map_err(|error| format!("the state cannot be written: {error}"))?;
+    let mut sequence = 0;
     match transform.delivery {
         Delivery::ExactlyOnce => {
-            let writer = Some(outside.begin(id).await.map_err(failed)?);
             let found = restore(outside, log).await?;
-            Ok(Taken { writer, found })
+            if !found.is_alone {
+                let way = Way::Transactions(writer);
+                return Ok(Taken { way, found });
+            }
+            let stamped = stamp::in_transaction(fence, writer.producer, writer.epoch, &mut sequence);
+            let write = Write {
+                to: log.clone(),
+                batches: stamped.map_err(|error| format!("the state cannot be written: {error}"))?,
+            };
+            outside.write(writer.clone(), vec![write]).await.map_err(failed)?;
+            let way = Way::Transactions(outside.commit(writer).await.map_err(failed)?);
+            let found = restore(outside, log).await?;
+            Ok(Taken { way, found })
         }
         Delivery::AtLeastOnce => {
-            let mut found = restore(outside, log).await?;
-            if found.has_transactions {
-                // One that was thought dead may still be about to commit.
-                outside.begin(id).await.map_err(failed)?;
-                found = restore(outside, log).await?;
-            }
-            Ok(Taken { writer: None, found })
+            let fenced = append(outside, log, &writer, &mut sequence, fence).await;
+            fenced.map_err(failed)?;
+            let way = Way::Alone { writer, sequence };
+            let found = restore(outside, log).await?;
+            Ok(Taken { way, found })
         }
     }
+}
+
+/// Appends batches to the changelog in no transaction, and waits for them. Gives the offset of the first.
+async fn append(
+    outside: &dyn Outside,
+    log: &PartitionName,
+    writer: &Writer,
+    sequence: &mut i32,
+    batches: Bytes,
+) -> Result<Offset, OutsideError> {
+    let broken = |error: record::Error| OutsideError::Failed(error.to_string());
+    let batches = stamp::alone(batches, writer.producer, writer.epoch, sequence).map_err(broken)?;
+    let mut sent = Vec::with_capacity(batches.len());
+    for batch in batches {
+        sent.push(outside.send(log.clone(), batch).await?);
+    }
+    let mut first = None;
+    for sending in sent {
+        let at = sending.await?;
+        first = first.or(Some(at));
+    }
+    first.ok_or_else(|| OutsideError::Failed("there is nothing to append".to_owned()))
 }
 
 /// Reads the state back: what is committed by now.
@@ -83,7 +130,7 @@ async fn restore(outside: &dyn Outside, log: &PartitionName) -> Result<Found, St
     let failed = |error: &dyn std::error::Error| format!("the state cannot be read: {error}");
     let end = outside.end(log.clone()).await.map_err(|error| failed(&error))?;
     let mut replay = Replay::default();
-    let (mut from, mut log_bytes, mut has_transactions) = (Offset::ZERO, 0, false);
+    let (mut from, mut log_bytes, mut is_alone) = (Offset::ZERO, 0, false);
     while from < end {
         let read = outside.read(log.clone(), from).await;
         let read = read.map_err(|error| failed(&error))?;
@@ -93,8 +140,8 @@ async fn restore(outside: &dyn Outside, log: &PartitionName) -> Result<Found, St
         log_bytes += read.bytes;
         for batch in Batches::new(read.batches) {
             let batch = batch.map_err(|error| failed(&error))?;
-            has_transactions |= batch.header().is_transactional();
             if !batch.header().is_control() {
+                is_alone = !batch.header().is_transactional();
                 replay.batch(&batch).map_err(|error| error.to_string())?;
             }
         }
@@ -103,7 +150,7 @@ async fn restore(outside: &dyn Outside, log: &PartitionName) -> Result<Found, St
     Ok(Found {
         restored: replay.finish(),
         log_bytes,
-        has_transactions,
+        is_alone,
     })
 }
 
@@ -167,8 +214,7 @@ impl Growth {
 }
 
 impl Committer {
-    /// `writer`: who commits in transactions; None: outputs come at least once.
-    pub(crate) fn start(means: Means, writer: Option<Writer>, log_bytes: usize) -> Self {
+    pub(crate) fn start(means: Means, way: Way, log_bytes: usize) -> Self {
         let (steps, waiting) = mailbox(STEPS_MAX);
         let growth = Arc::new(Growth {
             log_bytes: AtomicUsize::new(log_bytes),
@@ -177,17 +223,19 @@ impl Committer {
         });
         let (tasks, clock) = (means.tasks.clone(), means.clock.clone());
         let grown = Arc::clone(&growth);
-        let done = match writer {
-            Some(writer) => {
+        let done = match way {
+            Way::Transactions(writer) => {
                 let task = Transacting::new(means, waiting, grown, writer);
                 let run = in_time(tasks.cancelled(), clock, task.run());
                 tasks.spawn("commit", Kind::BestEffort, run)
             }
-            None => {
+            Way::Alone { writer, sequence } => {
                 let task = Committing {
                     means,
                     waiting,
                     growth: grown,
+                    writer,
+                    sequence,
                 };
                 let run = in_time(tasks.cancelled(), clock, task.run());
                 tasks.spawn("commit", Kind::BestEffort, run)
@@ -270,6 +318,9 @@ struct Committing {
     means: Means,
     waiting: Mailbox<Handed>,
     growth: Arc<Growth>,
+    writer: Writer,
+    /// That of the next record in the changelog.
+    sequence: i32,
 }
 
 impl Committing {
@@ -305,10 +356,8 @@ impl Committing {
         let batches = changelog::encode(changes, commit, clock.unix_ms())
             .map_err(|error| format!("the state cannot be written: {error}"))?;
         let bytes = batches.len();
-        let failed = |error: &dyn std::error::Error| format!("the state cannot be committed: {error}");
-        let sending = outside.send(log.clone(), batches).await;
-        let sending = sending.map_err(|error| failed(&error))?;
-        let base = sending.await.map_err(|error| failed(&error))?;
+        let base = append(&**outside, log, &self.writer, &mut self.sequence, batches).await;
+        let base = base.map_err(|error| format!("the state cannot be committed: {error}"))?;
         self.means.committed(&self.growth, commit, bytes, base).await;
         Ok(())
     }

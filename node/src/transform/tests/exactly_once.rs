@@ -1,6 +1,13 @@
 //! Outputs come once, whenever a pipeline dies, and whoever was thought dead writes no more.
 
+use headwater_protocol::ids::TopicId;
+
 use super::*;
+use crate::metadata::Transform;
+use crate::partition::PartitionName;
+use crate::transform::changelog::{Changes, Commit, Owner};
+use crate::transform::state_log::{self, Committer, Means, Outputs, Step, Taken, Way};
+use crate::transform::status::Cells;
 
 /// Values of a partition whether or not they are committed, in the order of the log.
 async fn everything(rig: &Rig, topic: &str) -> usize {
@@ -93,6 +100,77 @@ async fn who_was_thought_dead_commits_nothing_more() {
     outside.commit(third).await.unwrap();
     rig.reached("out", 0, 3).await;
     assert_eq!(rig.values("out", 0).await, ["a", "b", "c"]);
+}
+
+/// A pipeline of which nothing runs but its end: it has taken a state over, and commits.
+struct Stub {
+    committer: Committer,
+    found: Option<Commit>,
+}
+
+impl Stub {
+    async fn start(rig: &Rig, transform: &Transform, state: &PartitionName) -> Self {
+        let outside = Arc::clone(&rig.outside) as Arc<dyn Outside>;
+        let taken = state_log::take_over(&*outside, &rig.sys.clock, transform, state).await;
+        let Taken { way, found } = taken.unwrap();
+        let is_alone = matches!(way, Way::Alone { .. });
+        assert_eq!(is_alone, transform.delivery == Delivery::AtLeastOnce);
+        let means = Means {
+            tasks: rig.sys.tasks.child("stub"),
+            clock: rig.sys.clock.clone(),
+            outside,
+            log: state.clone(),
+            cells: Cells::new(&Metrics::default(), "stub", state.index),
+        };
+        Self {
+            committer: Committer::start(means, way, found.log_bytes),
+            found: found.restored.commit,
+        }
+    }
+
+    /// Commits a position, and is done.
+    async fn end_at(self, position: i64, delivery: Delivery) -> Result<(), String> {
+        let step = Step {
+            outputs: match delivery {
+                Delivery::ExactlyOnce => Outputs::Held(Vec::new()),
+                Delivery::AtLeastOnce => Outputs::Sent(Vec::new()),
+            },
+            commit: Commit::new(TopicId([1; 16]), Offset(position), None, Owner::default()),
+            changes: Changes::default(),
+        };
+        self.committer.hand_over(step).await;
+        self.committer.finish().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_belongs_to_whoever_took_it_over_last() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    rig.topic("state", 1).await;
+    rig.deploy("examples/longest", |spec| spec.window_ms = Some(100))
+        .await
+        .unwrap();
+    let state = rig.partition("state", 0).name().clone();
+    let of = |delivery| Transform {
+        name: "stub".to_owned(),
+        delivery,
+        ..(*rig.view.image().transforms["longest"]).clone()
+    };
+    let (once, least) = (Delivery::ExactlyOnce, Delivery::AtLeastOnce);
+    let mut position = 0;
+    for (earlier, later) in [(once, once), (once, least), (least, least), (least, once)] {
+        let first = Stub::start(&rig, &of(earlier), &state).await;
+        let second = Stub::start(&rig, &of(later), &state).await;
+        let late = first.end_at(position + 1, earlier).await.unwrap_err();
+        assert!(late.ends_with("another pipeline has taken over"), "{late}");
+        position += 2;
+        second.end_at(position, later).await.unwrap();
+        let third = Stub::start(&rig, &of(once), &state).await;
+        let found = third.found.as_ref().map(|commit| commit.position);
+        assert_eq!(found, Some(Offset(position)), "{earlier:?}, {later:?}");
+        third.committer.finish().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
