@@ -4,4 +4,5 @@
 pub use headwater_bindings_aggregate as aggregate;
 pub use headwater_bindings_filter as filter;
 pub use headwater_bindings_mapping as mapping;
+pub use headwater_bindings_merging as merging;
 pub use headwater_bindings_services as services;

@@ -8,7 +8,7 @@ use crate::bindings::services::headwater::module::types::Failure;
 use crate::error::Error;
 use crate::items::{Items, ItemsBuilder};
 use crate::metadata::{Metadata, ParamKind};
-use crate::module::{Aggregate, Filter, Mapping, Module};
+use crate::module::{Aggregate, Filter, Mapping, Merge, Module};
 use crate::outputs::Outputs;
 use crate::params::Params;
 use crate::window::closed_windows;
@@ -149,6 +149,35 @@ pub fn emit<M: Aggregate>(module: &mut M, closed: &[u8]) -> (Vec<u8>, Vec<Failur
         }
     }
     outputs.finish()
+}
+
+/// The call `merge`.
+pub fn merge<M: Merge>(module: &mut M, states: Vec<u8>) -> (Vec<u8>, Vec<Failure>) {
+    let mut merged = ItemsBuilder::with_capacity(states.len());
+    let mut failures = Vec::new();
+    let states = Items::new(states);
+    let mut states = states.iter();
+    let mut bytes = Vec::new();
+    let mut index = 0;
+    while let Some(earlier) = states.next() {
+        let later = states.next().flatten();
+        let [earlier, later] = [earlier, later].map(|state| {
+            let bytes = state.expect("the host must send two states for every pair");
+            let read = module.decode(bytes);
+            read.unwrap_or_else(|error| panic!("cannot read the state: {error}"))
+        });
+        bytes.clear();
+        match module.merge(earlier, later) {
+            Ok(state) => module.encode(&state, &mut bytes),
+            Err(error) => failures.push(Failure {
+                index,
+                message: error.into_message(),
+            }),
+        }
+        merged.push(Some(&bytes));
+        index += 1;
+    }
+    (merged.finish(), failures)
 }
 
 /// Exports the interface `module` and keeps the instance. Not for authors: the macros below use it.
@@ -308,32 +337,72 @@ macro_rules! export_aggregate {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code)]
         const _: () = {
-            use $crate::bindings::aggregate::exports::headwater::module::aggregate as contract;
+            $crate::export_aggregate_of!($module, aggregate);
+        };
+    };
+}
 
-            $crate::export_module!($module, aggregate);
+/// Exports a type that implements [`Aggregate`](crate::Aggregate) and [`Merge`](crate::Merge) as a
+/// `merging-aggregate-module`. Once per crate; nothing outside Wasm.
+#[macro_export]
+macro_rules! export_merging_aggregate {
+    ($module:ty) => {
+        // Outside Wasm nothing calls the module but tests; it is checked all the same.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = {
+            let _ = $crate::export::configure::<$module>;
+            let _ = $crate::export::keys::<$module>;
+            let _ = $crate::export::fold::<$module>;
+            let _ = $crate::export::emit::<$module>;
+            let _ = $crate::export::merge::<$module>;
+        };
 
-            impl contract::Guest for Component {
-                fn keys(
-                    input: ::std::vec::Vec<u8>,
-                ) -> (::std::vec::Vec<u8>, ::std::vec::Vec<contract::Failure>) {
-                    Self::call(|module| $crate::export::keys(module, &input))
-                }
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code)]
+        const _: () = {
+            use $crate::bindings::merging::exports::headwater::module::merging;
 
-                fn fold(
+            $crate::export_aggregate_of!($module, merging);
+
+            impl merging::Guest for Component {
+                fn merge(
                     states: ::std::vec::Vec<u8>,
-                    groups: ::std::vec::Vec<u32>,
-                    input: ::std::vec::Vec<u8>,
-                ) -> (::std::vec::Vec<u8>, ::std::vec::Vec<contract::Failure>) {
-                    Self::call(|module| $crate::export::fold(module, states, &groups, &input))
-                }
-
-                fn emit(
-                    closed: ::std::vec::Vec<u8>,
-                ) -> (::std::vec::Vec<u8>, ::std::vec::Vec<contract::Failure>) {
-                    Self::call(|module| $crate::export::emit(module, &closed))
+                ) -> (::std::vec::Vec<u8>, ::std::vec::Vec<merging::Failure>) {
+                    Self::call(|module| $crate::export::merge(module, states))
                 }
             }
         };
+    };
+}
+
+/// Exports the interfaces `module` and `aggregate`. Not for authors: the macros above use it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_aggregate_of {
+    ($module:ty, $world:ident) => {
+        use $crate::bindings::$world::exports::headwater::module::aggregate as contract;
+
+        $crate::export_module!($module, $world);
+
+        impl contract::Guest for Component {
+            fn keys(input: ::std::vec::Vec<u8>) -> (::std::vec::Vec<u8>, ::std::vec::Vec<contract::Failure>) {
+                Self::call(|module| $crate::export::keys(module, &input))
+            }
+
+            fn fold(
+                states: ::std::vec::Vec<u8>,
+                groups: ::std::vec::Vec<u32>,
+                input: ::std::vec::Vec<u8>,
+            ) -> (::std::vec::Vec<u8>, ::std::vec::Vec<contract::Failure>) {
+                Self::call(|module| $crate::export::fold(module, states, &groups, &input))
+            }
+
+            fn emit(
+                closed: ::std::vec::Vec<u8>,
+            ) -> (::std::vec::Vec<u8>, ::std::vec::Vec<contract::Failure>) {
+                Self::call(|module| $crate::export::emit(module, &closed))
+            }
+        }
     };
 }
 

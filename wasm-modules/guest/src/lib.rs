@@ -27,7 +27,7 @@ pub use batch::{Batch, Headers, Record, Records};
 pub use error::{Error, IntoVerdict};
 pub use items::{Items, ItemsBuilder, ItemsIter};
 pub use metadata::{Metadata, Param, ParamKind};
-pub use module::{Aggregate, Filter, Mapping, Module};
+pub use module::{Aggregate, Filter, Mapping, Merge, Module};
 pub use outputs::{Header, Input, Output, Outputs};
 pub use params::{Params, parse_duration_ms};
 pub use window::Window;

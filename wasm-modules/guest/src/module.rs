@@ -1,4 +1,4 @@
-//! The traits an author implements: `Module` and one of `Filter`, `Mapping`, `Aggregate`.
+//! The traits an author implements: `Module` and one of `Filter`, `Mapping`, `Aggregate`; and `Merge` besides.
 //! The export macros of this crate put them behind the contract.
 
 use crate::batch::{Batch, Record};
@@ -36,7 +36,8 @@ pub trait Mapping: Module {
     fn transform(&mut self, batch: &Batch<'_>, outputs: &mut Outputs);
 }
 
-/// Folds records into one state per key and window. Export it with [`crate::export_aggregate!`].
+/// Folds records into one state per key and window. Export it with [`crate::export_aggregate!`], or with
+/// [`crate::export_merging_aggregate!`] if it implements [`Merge`] as well.
 ///
 /// The host groups the records and keeps the encoded states; it may cut the same records into batches in any way, so:
 /// - `fold` depends on nothing but the state and the record;
@@ -72,4 +73,14 @@ pub trait Aggregate: Module {
 
     /// Sends what there is to say about a window that has closed.
     fn emit(&mut self, window: &Window<'_>, state: Self::State, outputs: &mut Outputs);
+}
+
+/// Makes one state of two, which session windows need: a record may join two sessions. Export it with
+/// [`crate::export_merging_aggregate!`].
+pub trait Merge: Aggregate {
+    /// The state of both sessions, `earlier` being of the one that began first.
+    ///
+    /// # Errors
+    /// Why they cannot be one: the record that would have joined them goes the way of the transform's error policy.
+    fn merge(&mut self, earlier: Self::State, later: Self::State) -> Result<Self::State, Error>;
 }

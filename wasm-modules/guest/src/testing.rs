@@ -8,7 +8,7 @@ use crate::bindings::services::headwater::module::types::Failure;
 use crate::error::Error;
 use crate::export;
 use crate::items::{Items, ItemsBuilder};
-use crate::module::{Aggregate, Filter, Mapping, Module};
+use crate::module::{Aggregate, Filter, Mapping, Merge, Module};
 use crate::wire::{Reader, put_bytes, put_varint};
 
 /// A record to call a module with.
@@ -218,6 +218,49 @@ pub fn aggregate<M: Aggregate>(module: &mut M, window_ms: i64, batches: &[&[Test
     }
 }
 
+/// Folds two lists of records apart, as two sessions, and merges their states. Gives the state as it is kept.
+///
+/// # Errors
+/// What the module says against it.
+///
+/// # Panics
+/// When a record fails, or a list has none.
+pub fn merge<M: Merge>(
+    module: &mut M,
+    earlier: &[TestRecord],
+    later: &[TestRecord],
+) -> Result<Vec<u8>, String> {
+    let mut both = ItemsBuilder::default();
+    for records in [earlier, later] {
+        both.push(Some(&fold_all(module, records)));
+    }
+    let (merged, failures) = export::merge(module, both.finish());
+    match failures.into_iter().next() {
+        Some(failure) => Err(failure.message),
+        None => {
+            let merged = Items::new(merged);
+            let state = merged.iter().next().flatten();
+            Ok(state.expect("a state for the pair").to_vec())
+        }
+    }
+}
+
+/// The state of all these records, as it is kept.
+///
+/// # Panics
+/// When a record fails, or there is none.
+#[must_use]
+pub fn fold_all<M: Aggregate>(module: &mut M, records: &[TestRecord]) -> Vec<u8> {
+    let mut none = ItemsBuilder::default();
+    none.push(None);
+    let groups = vec![0; records.len()];
+    let (folded, failures) = export::fold(module, none.finish(), &groups, &encode_batch(records));
+    assert_eq!(failures.len(), 0, "{}", failures[0].message);
+    let folded = Items::new(folded);
+    let state = folded.iter().next().flatten();
+    state.expect("there is a record").to_vec()
+}
+
 fn fold_batch<M: Aggregate>(
     module: &mut M,
     window_ms: i64,
@@ -305,6 +348,12 @@ fn text(bytes: Option<&[u8]>) -> String {
     String::from_utf8(bytes.unwrap_or_default().to_vec()).expect("names are UTF-8")
 }
 
+/// Empties the keyed store of this test's thread, so that a module begins anew.
+pub fn forget_state() {
+    #[cfg(not(target_arch = "wasm32"))]
+    state::clear();
+}
+
 type TestTable = BTreeMap<Vec<u8>, Vec<u8>>;
 
 thread_local! {
@@ -345,6 +394,10 @@ pub(crate) mod state {
                 };
             }
         });
+    }
+
+    pub(super) fn clear() {
+        STORE.take();
     }
 
     pub(crate) fn scan(start: &[u8], end: &[u8], limit: u32) -> Vec<u8> {

@@ -79,6 +79,31 @@ impl Accumulator {
         }
     }
 
+    /// Takes in what another of the same column was given; or says why that cannot be.
+    pub(crate) fn join(&mut self, other: Self) -> Result<(), &'static str> {
+        match (self, other) {
+            (Self::Count(count), Self::Count(more)) => *count += more,
+            (Self::Share { hits, all }, Self::Share { hits: more, all: of }) => {
+                *hits += more;
+                *all += of;
+            }
+            (Self::Sum(sum), Self::Sum(more)) | (Self::Mean(sum), Self::Mean(more)) => sum.join(more),
+            (this @ (Self::Least(_) | Self::Greatest(_)), Self::Least(other) | Self::Greatest(other)) => {
+                let input = match &other {
+                    None => return Ok(()),
+                    Some(Extreme::Number(number)) => Input::Number(*number),
+                    Some(Extreme::Text(text)) => Input::Text(text),
+                };
+                if let Some(why) = this.refuses(&input) {
+                    return Err(why);
+                }
+                this.take(&input);
+            }
+            _ => unreachable!("both are of the same column"),
+        }
+        Ok(())
+    }
+
     /// Appends the result as JSON; false if it is beyond what a float can hold.
     pub(crate) fn put_result(&self, to: &mut Vec<u8>) -> bool {
         let put_float = |to: &mut Vec<u8>, value: f64| {
@@ -147,6 +172,16 @@ impl Sum {
             // As many records as a u64 counts, each below 2^63, stay below 2^127.
             Number::Integer(value) => self.integers += i128::from(value),
             Number::Float(value) => self.floats.get_or_insert_default().add(value),
+        }
+    }
+
+    fn join(&mut self, more: Self) {
+        self.count += more.count;
+        self.integers += more.integers;
+        match (&mut self.floats, more.floats) {
+            (Some(floats), Some(more)) => floats.join(*more),
+            (floats @ None, more) => *floats = more,
+            (Some(_), None) => {}
         }
     }
 

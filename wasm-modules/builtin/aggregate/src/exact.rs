@@ -67,6 +67,16 @@ impl ExactSum {
         }
     }
 
+    /// Adds everything that another has summed.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.carry();
+        other.carry();
+        for (limb, others) in self.limbs.iter_mut().zip(other.limbs) {
+            *limb += others;
+        }
+        self.additions = 2;
+    }
+
     /// Brings every limb but the last into 0..2^32.
     fn carry(&mut self) {
         let mut carry = 0;

@@ -11,8 +11,8 @@ mod groups;
 
 use headwater_expression::{Fields, ParseError, put_integer, put_json_text, put_time};
 use headwater_guest::{
-    Aggregate, Error, Metadata, Module, Output, Outputs, Param, ParamKind, Params, Record, Window,
-    export_aggregate, package_metadata,
+    Aggregate, Error, Merge, Metadata, Module, Output, Outputs, Param, ParamKind, Params, Record, Window,
+    export_merging_aggregate, package_metadata,
 };
 
 use accumulator::Accumulator;
@@ -198,6 +198,20 @@ impl Aggregate for Compute {
     }
 }
 
+impl Merge for Compute {
+    fn merge(
+        &mut self,
+        mut earlier: Vec<Accumulator>,
+        later: Vec<Accumulator>,
+    ) -> Result<Vec<Accumulator>, Error> {
+        for ((accumulator, other), column) in earlier.iter_mut().zip(later).zip(&self.columns) {
+            let joined = accumulator.join(other);
+            joined.map_err(|why| Error::new(format!("{}: {why}", column.name)))?;
+        }
+        Ok(earlier)
+    }
+}
+
 impl WindowTimes {
     fn put(self, time_ms: i64, json: &mut Vec<u8>) {
         match self {
@@ -220,7 +234,7 @@ fn put_name(json: &mut Vec<u8>, name: &str) {
     json.push(b':');
 }
 
-export_aggregate!(Compute);
+export_merging_aggregate!(Compute);
 
 #[cfg(test)]
 mod tests {
@@ -228,5 +242,43 @@ mod tests {
     #[test]
     fn golden_files_hold() {
         headwater_golden_native::check_aggregate::<super::Compute>("aggregate");
+    }
+
+    #[test]
+    fn two_sessions_merged_are_as_one() {
+        use headwater_guest::testing::{TestRecord, configure, fold_all, merge};
+        let compute =
+            "count() as n, count_if(v > 2) as c, share_if(v > 2) as s, sum(v), avg(v) as a, min(v), max(v)";
+        let mut module: super::Compute = configure(&[("compute", compute)]).expect("it is sound");
+        let values = [
+            "1",
+            "2.5",
+            "-7",
+            "1e300",
+            "0.1",
+            "-1e300",
+            "null",
+            "9007199254740993",
+            "0.2",
+        ];
+        let records: Vec<TestRecord> = values
+            .iter()
+            .map(|value| TestRecord::value(format!("{{\"v\":{value}}}")))
+            .collect();
+        let whole = fold_all(&mut module, &records);
+        for cut in 1..records.len() {
+            let (earlier, later) = records.split_at(cut);
+            assert_eq!(
+                merge(&mut module, earlier, later),
+                Ok(whole.clone()),
+                "cut at {cut}"
+            );
+        }
+        let text = [TestRecord::value(r#"{"v":"text"}"#)];
+        let mut module: super::Compute = configure(&[("compute", "min(v) as least")]).expect("it is sound");
+        assert_eq!(
+            merge(&mut module, &records[..2], &text),
+            Err("least: text has no order among numbers".into())
+        );
     }
 }
