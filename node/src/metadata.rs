@@ -18,7 +18,9 @@ pub use module::{Module, ParamKind, ParamSpec, World};
 pub use record::Record;
 pub use site::{Direction, Flow, FlowMode, GapPolicy, Link, LinkRole, Site, SiteState, Upstream};
 pub use topic::{MirrorSource, PartitionState, Topic};
-pub use transform::{Delivery, Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform};
+pub use transform::{
+    Delivery, Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform, WindowShape,
+};
 
 use headwater_protocol::ids::{Offset, TopicId};
 use std::sync::Arc;

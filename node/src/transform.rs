@@ -129,7 +129,7 @@ pub use refuse::Transforms;
 pub use request::{DryRun, DryRunReport, Fate, ModuleFacts, OwnedHeader, Parts, Sample, Tried, WouldSend};
 #[cfg(feature = "wasm")]
 pub use service::Transforms;
-pub use spec::{LimitsSpec, SpecError, TransformSpec};
+pub use spec::{LimitsSpec, SpecError, TransformSpec, WindowKind, WindowSpec};
 pub use status::{LastError, PartitionStatus, RunState, Totals, TransformStatus};
 pub use store::StoreError;
 #[cfg(feature = "wasm")]

@@ -123,6 +123,7 @@ impl Change {
     pub fn level(&self) -> Level {
         match self {
             Self::UpdateFeatures { .. } => Level::FEATURES,
+            // A node below it would pass over what it does not know, and propose something else.
             Self::PutTransform(transform) => transform.level(),
             Self::CreateTopic(_)
             | Self::DeleteTopic { .. }

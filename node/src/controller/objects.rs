@@ -82,6 +82,7 @@ pub(super) fn put_transform(mut transform: Transform, image: &Image) -> Result<D
     for topic in topics
         .into_iter()
         .chain(&transform.sinks)
+        .chain(&transform.late_sink)
         .chain(transform.lookups.values())
     {
         check_name(topic)?;
@@ -91,7 +92,8 @@ pub(super) fn put_transform(mut transform: Transform, image: &Image) -> Result<D
             "a transform needs at least one sink".to_owned(),
         ));
     }
-    if transform.sinks.contains(&transform.source) || transform.dead_letter == transform.source {
+    let mut written = transform.sinks.iter().chain(&transform.late_sink);
+    if written.any(|sink| *sink == transform.source) || transform.dead_letter == transform.source {
         let name = &transform.source;
         return Err(ProposeError::Refused(format!(
             "topic {name:?} is the source and would be fed with its own outputs"

@@ -424,6 +424,8 @@ fn transform(source: &str, sink: &str) -> Transform {
         lateness_ms: 0,
         idle_close_ms: None,
         emit: Emit::Close,
+        window: None,
+        late_sink: None,
         lookups: BTreeMap::new(),
         paused: false,
         revision: 0,

@@ -29,8 +29,11 @@ impl Level {
     pub const FEATURES: Self = Self(2);
     /// Transforms that deliver exactly once. Nodes from before would take their state without regard to transactions.
     pub const EXACTLY_ONCE: Self = Self(3);
+    /// Transforms with windows other than tumbling ones, or a topic for late records. Nodes of the levels
+    /// below would pass over those fields and run them as something else.
+    pub const WINDOWS: Self = Self(4);
     /// What this binary reads and writes.
-    pub const NEWEST: Self = Self::EXACTLY_ONCE;
+    pub const NEWEST: Self = Self::WINDOWS;
 }
 
 impl Default for Level {
@@ -48,9 +51,9 @@ impl fmt::Display for Level {
 /// Whether a cluster may go back to a level from the one above it.
 ///
 /// The first level cannot be gone back to: its nodes stop at the record of the level itself, which stays in the log. Nor can the
-/// second: its nodes would run transforms that deliver exactly once in their own way.
+/// second and the third: their nodes would misread transforms that may be there.
 const fn is_safe_to_return_to(level: Level) -> bool {
-    level.0 >= Level::EXACTLY_ONCE.0
+    level.0 >= Level::WINDOWS.0
 }
 
 /// The levels of one feature that a node reads, both ends included.
@@ -288,7 +291,7 @@ mod tests {
             (
                 VERSION,
                 Level::NEWEST.0 + 1,
-                "headwater.version is at level 4 in this cluster, this node supports levels 1 to 3",
+                "headwater.version is at level 5 in this cluster, this node supports levels 1 to 4",
             ),
             (
                 "share.version",
@@ -314,9 +317,12 @@ mod tests {
     fn levels_go_down_only_when_asked_and_never_to_where_the_log_cannot_be_read() {
         let may = |from, to, way| check_way(Level(from), Level(to), way).is_ok();
         assert!(may(1, 2, Way::Up) && may(2, 2, Way::Up) && may(2, 2, Way::Down));
-        assert!(!may(1, 2, Way::Down) && !may(4, 3, Way::Up));
-        assert!(may(4, 3, Way::Down), "both can read the log");
-        assert!(!may(3, 2, Way::Down), "transforms would not be what they are");
+        assert!(!may(1, 2, Way::Down) && !may(5, 4, Way::Up));
+        assert!(may(5, 4, Way::Down), "both can read the log");
+        assert!(
+            !may(4, 3, Way::Down) && !may(3, 2, Way::Down),
+            "transforms would not be what they are"
+        );
         assert!(!may(2, 1, Way::Down), "the record of the level stays in the log");
     }
 }

@@ -122,6 +122,29 @@ fn modules_are_read_as_they_were_written() {
 }
 
 #[test]
+fn transforms_are_written_as_before_until_they_need_a_newer_node() {
+    let before = r#"{"format":1,"type":"transform","name":"t","module":{"name":"m","version":"1"},"params":{},"source":"in","sinks":["out"],"dead_letter":"dead","on_error":"dead-letter","placement":"any","limits":{"memory_bytes":1,"cpu_ms_per_batch":1,"output_bytes":1,"batch_bytes":1},"start":"earliest","window_ms":5,"lateness_ms":0,"idle_close_ms":null,"emit":"close","lookups":{},"paused":false,"revision":1,"created_ms":7}"#;
+    let read = Record::decode(before.as_bytes()).expect("readable");
+    assert_eq!(String::from_utf8(read.encode()).expect("JSON is text"), before);
+    let Record::Transform(plain) = read else {
+        panic!("a transform")
+    };
+    assert_eq!(plain.shape(), Some(WindowShape::Tumbling { size_ms: 5 }));
+    assert_eq!(Record::Transform(plain.clone()).level(), features::Level::FIRST);
+    let changes: [fn(&mut Transform); 2] = [
+        |it| it.window = Some(WindowShape::Session { gap_ms: 5 }),
+        |it| it.late_sink = Some("late".to_owned()),
+    ];
+    for change in changes {
+        let mut newer = plain.clone();
+        change(&mut newer);
+        let newer = Record::Transform(newer);
+        assert_eq!(newer.level(), features::Level::WINDOWS);
+        assert_eq!(Record::decode(&newer.encode()).expect("readable"), newer);
+    }
+}
+
+#[test]
 fn a_record_of_a_newer_build_is_named_as_such() {
     let newer = br#"{"format":2,"type":"something-new"}"#;
     let error = Record::decode(newer).expect_err("unknown");

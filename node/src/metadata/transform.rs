@@ -27,6 +27,12 @@ pub struct Transform {
     pub lateness_ms: i64,
     pub idle_close_ms: Option<i64>,
     pub emit: Emit,
+    /// Windows of another shape than tumbling ones, which `window_ms` stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowShape>,
+    /// Where records go that came after all their windows had closed, in place of the way of failed ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_sink: Option<String>,
     /// Lookup tables: the name the module opens, and the compacted topic that fills it.
     pub lookups: BTreeMap<String, String>,
     pub paused: bool,
@@ -35,13 +41,36 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// The level that a node needs to run it.
+    /// How the windows of an aggregate are cut. None: it has none.
+    pub fn shape(&self) -> Option<WindowShape> {
+        let tumbling = |size_ms| WindowShape::Tumbling { size_ms };
+        self.window.or_else(|| self.window_ms.map(tumbling))
+    }
+
+    /// The level of the nodes that run it as it is meant.
     pub fn level(&self) -> Level {
+        if self.window.is_some() || self.late_sink.is_some() {
+            return Level::WINDOWS;
+        }
         match self.delivery {
             Delivery::AtLeastOnce => Level::FIRST,
             Delivery::ExactlyOnce => Level::EXACTLY_ONCE,
         }
     }
+}
+
+/// How windows of event time are cut. All lengths are positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum WindowShape {
+    /// One after the other, from multiples of the size.
+    Tumbling { size_ms: i64 },
+    /// One begins at every multiple of the advance, which is not longer than the size: they overlap.
+    Hopping { size_ms: i64, advance_ms: i64 },
+    /// One for every set of records that such a span of time can hold (`SlidingWindows` of Kafka Streams).
+    Sliding { size_ms: i64 },
+    /// Of each key, the records that follow one another with no longer gap between them.
+    Session { gap_ms: i64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

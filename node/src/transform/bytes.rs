@@ -132,6 +132,19 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, value: Option<&[u8]>) {
     out.extend_from_slice(value);
 }
 
+/// Optional byte strings as a guest reads a list of them.
+#[cfg(feature = "wasm")]
+pub(crate) fn items<'i>(all: impl Iterator<Item = Option<&'i [u8]>>) -> Vec<u8> {
+    let mut buffer = vec![0; 4];
+    let mut count = 0u32;
+    for item in all {
+        put_bytes(&mut buffer, item);
+        count += 1;
+    }
+    buffer[..4].copy_from_slice(&count.to_le_bytes());
+    buffer
+}
+
 #[cfg(all(test, feature = "wasm"))]
 mod tests {
     use super::*;

@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! key 0                     value JSON Commit     position, watermark; makes the changes before it count
-//! key 1, start i64 BE, key  value accumulator     a window's group; no value: it is gone
+//! key 1, start i64 BE, key  value accumulator     a window's group; no value: it is gone. Of sliding windows a byte of
+//!                                                 flags stands before the accumulator; a session has the time of its
+//!                                                 last record in the key, and its start (i64 LE) before the accumulator
 //! key 2, key                value                 an entry of the keyed store; no value: it is gone
 //! ```
 
@@ -20,6 +22,7 @@ use headwater_protocol::record::{
 use serde::{Deserialize, Serialize};
 
 use super::windows::GroupKey;
+use crate::metadata::WindowShape;
 
 const COMMIT: u8 = 0;
 const GROUP: u8 = 1;
@@ -53,6 +56,9 @@ pub(crate) struct Commit {
 pub(crate) struct Owner {
     pub(crate) module: String,
     pub(crate) window_ms: Option<i64>,
+    /// Windows that are not tumbling ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<WindowShape>,
 }
 
 impl Commit {
@@ -361,6 +367,14 @@ mod tests {
         let restored = replay(&[first, second]);
         assert_eq!(restored.groups.into_keys().collect::<Vec<_>>(), [(9, bytes(1))]);
         assert!(restored.entries.is_empty());
+    }
+
+    #[test]
+    fn what_a_node_of_before_wrote_is_read_and_written_alike() {
+        let before = r#"{"version":1,"source":"AwMDAwMDAwMDAwMDAwMDAw","position":3,"watermark_ms":5,"owner":{"module":"m","window_ms":10},"is_whole":false}"#;
+        let commit: Commit = serde_json::from_str(before).unwrap();
+        assert_eq!(commit.owner.window, None);
+        assert_eq!(serde_json::to_string(&commit).unwrap(), before);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use headwater_protocol::record::Headers;
 
 use super::answer::{AnswerError, Failures, NO_GROUP, Outputs, check_verdicts, read_keys, read_states};
 use super::bisect::{Bisect, Cut};
+use super::bytes::items;
 use super::input::Input;
 use super::instance::{CallError, Instance, Module, Setup, StartError};
 use super::keyed::KeyedStore;
@@ -165,14 +166,17 @@ impl Trial {
         let windows = self.windows.as_mut().expect("an aggregate is tried with windows");
         let assignment = windows.assign(&keys);
         let mut fold_failures = Failures::default();
+        // A trial has tumbling windows, in which one turn is all.
+        let numbers = assignment.numbers(0, 1);
         if !assignment.groups.is_empty() {
-            let (answer, failures) = instance.fold(&assignment.states(), &assignment.numbers, &buffer)?;
+            let states = assignment.groups.iter().map(|group| group.state.as_deref());
+            let (answer, failures) = instance.fold(&items(states), &numbers, &buffer)?;
             let mut states = Vec::new();
             read_states(&answer, assignment.groups.len() as u32, |_| true, &mut states)?;
             windows.apply(&assignment, &states);
             fold_failures = failures;
         }
-        for (index, number) in range.clone().zip(&assignment.numbers) {
+        for (index, number) in range.clone().zip(&numbers) {
             if *number != NO_GROUP {
                 self.results[index].fate = Fate::Kept;
             }

@@ -37,6 +37,13 @@ pub(crate) const fn interface(world: World) -> &'static str {
     }
 }
 
+/// The interface of an aggregate that can make one accumulator of two.
+const MERGING_INTERFACE: &str = "headwater:module/merging@1.0.0";
+/// The places of an aggregate's calls.
+const FOLD: usize = 1;
+const EMIT: usize = 2;
+const MERGE: usize = 3;
+
 /// Why a call gave no usable answer. The instance is of no more use after any of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -91,7 +98,7 @@ pub(crate) struct Module {
     world: World,
     describe: ComponentExportIndex,
     configure: ComponentExportIndex,
-    calls: [Option<ComponentExportIndex>; 3],
+    calls: [Option<ComponentExportIndex>; 4],
 }
 
 impl Module {
@@ -112,9 +119,13 @@ impl Module {
             World::Map => &["transform"],
             World::Aggregate => &["keys", "fold", "emit"],
         };
-        let mut calls = [None; 3];
+        let mut calls = [None; 4];
         for (call, name) in calls.iter_mut().zip(names) {
             *call = Some(find(interface(world), name)?);
+        }
+        let merges = component.get_export_index(None, MERGING_INTERFACE).is_some();
+        if world == World::Aggregate && merges {
+            calls[MERGE] = Some(find(MERGING_INTERFACE, "merge")?);
         }
         let describe = find(MODULE_INTERFACE, "describe")?;
         let configure = find(MODULE_INTERFACE, "configure")?;
@@ -130,6 +141,11 @@ impl Module {
 
     pub(crate) fn world(&self) -> World {
         self.world
+    }
+
+    /// Whether it can make one accumulator of two, which sessions need.
+    pub(crate) fn can_merge(&self) -> bool {
+        self.calls[MERGE].is_some()
     }
 }
 
@@ -156,7 +172,7 @@ pub(crate) struct Instance {
     engine: Arc<Engine>,
     setup: Setup,
     /// In the order of the world's functions; looked up once.
-    calls: [Option<Func>; 3],
+    calls: [Option<Func>; 4],
     cpu: Duration,
 }
 
@@ -193,7 +209,7 @@ impl Instance {
             store,
             engine,
             setup,
-            calls: [None; 3],
+            calls: [None; 4],
             cpu: Duration::ZERO,
         }
     }
@@ -203,7 +219,7 @@ impl Instance {
         for (call, index) in module.calls.iter().enumerate() {
             let Some(index) = index else { continue };
             let function = self.function(&instance, index)?;
-            let is_fold = module.world == World::Aggregate && call == 1;
+            let is_fold = module.world == World::Aggregate && call == FOLD;
             let checked = if is_fold {
                 function
                     .typed::<(&[u8], &[u32], &[u8]), (Answered,)>(&self.store)
@@ -278,7 +294,7 @@ impl Instance {
         groups: &[u32],
         batch: &[u8],
     ) -> Result<(Vec<u8>, Failures), CallError> {
-        let function = self.calls[1].expect("only aggregates are folded, and they have the function");
+        let function = self.calls[FOLD].expect("only aggregates are folded, and they have the function");
         let arguments = (states, groups, batch);
         let ((states, failures),) = self.call::<(&[u8], &[u32], &[u8]), (Answered,)>(function, arguments)?;
         self.checked(states, failures, groups.len() as u32)
@@ -286,8 +302,14 @@ impl Instance {
 
     /// The outputs for windows that closed, not yet checked beyond their size.
     pub(crate) fn emit(&mut self, closed: &[u8], windows: u32) -> Result<(Vec<u8>, Failures), CallError> {
-        let (outputs, failures) = self.call_with(2, closed)?;
+        let (outputs, failures) = self.call_with(EMIT, closed)?;
         self.checked(outputs, failures, windows)
+    }
+
+    /// One accumulator for each of so many pairs, not yet checked beyond their size.
+    pub(crate) fn merge(&mut self, states: &[u8], pairs: u32) -> Result<(Vec<u8>, Failures), CallError> {
+        let (merged, failures) = self.call_with(MERGE, states)?;
+        self.checked(merged, failures, pairs)
     }
 
     /// CPU time of all calls since this was asked last.

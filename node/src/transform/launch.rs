@@ -10,7 +10,7 @@ use headwater_protocol::ids::PartitionIndex;
 
 use super::compiler::CompileError;
 use super::deploy::Means;
-use super::instance::Setup;
+use super::instance::{Module, Setup};
 use super::logs::{LogRing, Logger};
 use super::lookup::Lease;
 use super::modules::LoadError;
@@ -19,9 +19,10 @@ use super::params;
 use super::pipeline::{self, End, Job};
 use super::plan::RunPlan;
 use super::sinks::SinkPartitions;
+use super::spec::SpecError;
 use super::status::Cells;
 use super::table::Table;
-use crate::metadata::{Topic, Transform};
+use crate::metadata::{Topic, Transform, WindowShape};
 use crate::partition::{Partition, PartitionName};
 use crate::sys::task::Tasks;
 
@@ -76,6 +77,7 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
                 stopped(error.to_string())
             }
         })?;
+    check_shape(&run.transform, &module).map_err(|error| stopped(error.to_string()))?;
     let params = params::complete(&run.module.params, &run.transform.params);
     let params = params.map_err(|error| stopped(error.to_string()))?;
     let leases: BTreeMap<_, _> = run
@@ -99,6 +101,7 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
         source: find(&means, &run.source, partition)?,
         sinks,
         has_dead_letters: run.dead_letter.is_some(),
+        has_late_sink: run.late_sink.is_some(),
         state: name(&run.state, partition),
         outside: Arc::clone(&means.outside),
         tables: leases.clone(),
@@ -126,10 +129,10 @@ fn name(topic: &Topic, index: PartitionIndex) -> PartitionName {
     }
 }
 
-/// The sinks in order, and the dead-letter topic behind them.
+/// The sinks in order, and the topics for late records and dead letters behind them.
 fn sinks(means: &Means, run: &RunPlan) -> Result<Vec<SinkPartitions>, End> {
     let mut sinks = Vec::new();
-    for topic in run.sinks.iter().chain(&run.dead_letter) {
+    for topic in run.sinks.iter().chain(&run.late_sink).chain(&run.dead_letter) {
         let partitions: Vec<_> = topic.indexes().map(|index| name(topic, index)).collect();
         if partitions.is_empty() {
             let reason = format!("topic {} has no partitions", topic.name);
@@ -159,6 +162,16 @@ pub(crate) fn setup(
         params,
         tables: Arc::new(tables),
         logger,
+    }
+}
+
+/// Whether the module can do what the windows ask of it.
+pub(crate) fn check_shape(transform: &Transform, module: &Module) -> Result<(), SpecError> {
+    match transform.shape() {
+        Some(WindowShape::Session { .. }) if !module.can_merge() => {
+            Err(SpecError::CannotMerge(transform.module.name.clone()))
+        }
+        _ => Ok(()),
     }
 }
 

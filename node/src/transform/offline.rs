@@ -19,7 +19,7 @@ use super::spec::{LimitsSpec, SpecError};
 use super::table::{Table, TableError};
 use super::validate::{self, ValidateError, Validated};
 use super::windows::{Settings, Windows};
-use crate::metadata::{ParamKind, World};
+use crate::metadata::{ParamKind, WindowShape, World};
 use crate::sys::clock::Clock;
 use crate::sys::task::Tasks;
 
@@ -120,8 +120,9 @@ fn run(engine: &Arc<Engine>, clock: &Clock, offline: Offline) -> Result<OfflineR
         logger: Logger::new("test", PartitionIndex(0), Arc::clone(&ring), clock.clone()),
     };
     let windows = (facts.world == World::Aggregate).then(|| {
+        let size_ms = offline.window_ms.filter(|size| *size > 0).unwrap_or(HOUR_MS);
         Windows::new(Settings {
-            size_ms: offline.window_ms.filter(|size| *size > 0).unwrap_or(HOUR_MS),
+            shape: WindowShape::Tumbling { size_ms },
             lateness_ms: i64::MAX,
         })
     });

@@ -47,6 +47,8 @@ pub(crate) struct Job {
     pub(crate) sinks: Vec<SinkPartitions>,
     /// The dead-letter topic stands last among the sinks.
     pub(crate) has_dead_letters: bool,
+    /// The topic for late records stands before it.
+    pub(crate) has_late_sink: bool,
     /// Its partition of the changelog, wherever that is led.
     pub(crate) state: PartitionName,
     pub(crate) outside: Arc<dyn Outside>,
@@ -132,6 +134,7 @@ impl Pipeline {
             source,
             sinks,
             has_dead_letters,
+            has_late_sink,
             state,
             outside,
             tables,
@@ -167,6 +170,7 @@ impl Pipeline {
         let owner = Owner {
             module: transform.module.name.clone(),
             window_ms: transform.window_ms,
+            window: transform.window,
         };
         let taken_up = take_up(restored, source_id, &owner, &logger);
         let windows = is_aggregate.then(|| restore_windows(&transform, &taken_up));
@@ -174,7 +178,11 @@ impl Pipeline {
         let worker = Worker::new(Parts {
             module,
             setup,
-            rules: rules(&transform, has_dead_letters),
+            rules: Rules {
+                has_dead_letters,
+                has_late_sink,
+                ..rules(&transform)
+            },
             keyed,
             windows,
             sinks: sinks.iter().map(|sink| sink.sink.clone()).collect(),
@@ -537,12 +545,9 @@ impl Pipeline {
 
     fn whole(&mut self) -> Changes {
         let worker = self.worker();
-        let groups = worker.windows().map(|windows| {
-            windows
-                .groups()
-                .map(|(key, state)| (key, Some(Arc::clone(state))))
-                .collect()
-        });
+        let groups = worker
+            .windows()
+            .map(|windows| windows.groups().map(|(key, state)| (key, Some(state))).collect());
         let groups = groups.unwrap_or_default();
         let entries = worker.keyed().entries();
         let entries = entries
@@ -621,12 +626,13 @@ fn refusal<T>(result: Result<T, OutsideError>) -> Result<Result<T, String>, End>
     }
 }
 
-fn rules(transform: &Transform, has_dead_letters: bool) -> Rules {
+fn rules(transform: &Transform) -> Rules {
     Rules {
         batch_bytes_max: usize::try_from(transform.limits.batch_bytes).unwrap_or(usize::MAX),
         state_bytes_max: STATE_BYTES_MAX,
         is_strict: matches!(transform.on_error, ErrorPolicy::Stop | ErrorPolicy::Retry),
-        has_dead_letters,
+        has_dead_letters: false,
+        has_late_sink: false,
         emit: transform.emit,
     }
 }

@@ -57,6 +57,7 @@ pub(crate) struct RunPlan {
     pub(crate) module: Arc<Module>,
     pub(crate) source: Arc<Topic>,
     pub(crate) sinks: Vec<Arc<Topic>>,
+    pub(crate) late_sink: Option<Arc<Topic>>,
     pub(crate) dead_letter: Option<Arc<Topic>>,
     pub(crate) state: Arc<Topic>,
     /// By the name that the module opens.
@@ -79,6 +80,7 @@ impl RunPlan {
         let topics = [&self.source, &self.state].into_iter();
         let topics = topics
             .chain(&self.sinks)
+            .chain(&self.late_sink)
             .chain(&self.dead_letter)
             .chain(self.tables.values());
         Fingerprint {
@@ -121,11 +123,8 @@ fn resolve(transform: &Arc<Transform>, image: &Image, node: NodeId) -> Result<Pl
             None => Err(blocked(format!("lookup topic {topic:?} does not exist"))),
         })
         .collect::<Result<_, _>>()?;
-    if let Some(mirror) = transform
-        .sinks
-        .iter()
-        .find(|sink| image.topic(sink).is_some_and(|it| it.mirror.is_some()))
-    {
+    let mut written = transform.sinks.iter().chain(&transform.late_sink);
+    if let Some(mirror) = written.find(|sink| image.topic(sink).is_some_and(|it| it.mirror.is_some())) {
         return Err(blocked(format!(
             "sink {mirror:?} is a mirror: only its link writes to it"
         )));
@@ -147,6 +146,7 @@ fn resolve(transform: &Arc<Transform>, image: &Image, node: NodeId) -> Result<Pl
     };
     Ok(Plan::Run(RunPlan {
         sinks: transform.sinks.iter().map(|sink| there(sink)).collect(),
+        late_sink: transform.late_sink.as_deref().map(there),
         dead_letter: (transform.on_error == ErrorPolicy::DeadLetter).then(|| there(&transform.dead_letter)),
         partitions: source.indexes().filter(led).collect(),
         transform: Arc::clone(transform),
@@ -189,7 +189,8 @@ fn missing_topics(transform: &Transform, source: &Topic, image: &Image) -> Vec<N
     let count = source.partitions.len() as i32;
     let is_missing = |name: &str| image.topic(name).is_none();
     let mut missing = Vec::new();
-    for sink in transform.sinks.iter().filter(|sink| is_missing(sink)) {
+    let written = transform.sinks.iter().chain(&transform.late_sink);
+    for sink in written.filter(|sink| is_missing(sink)) {
         missing.push(NewTopic {
             partitions: count,
             ..NewTopic::named(sink.clone())

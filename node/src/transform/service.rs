@@ -33,7 +33,7 @@ use super::validate;
 use super::windows::{Settings, Windows};
 use crate::controller::{Applied, Change, Outcome, ProposeError};
 use crate::metadata::features::Level;
-use crate::metadata::{Module, ModuleRef, Transform, World};
+use crate::metadata::{Module, ModuleRef, Transform, WindowShape, World};
 use crate::partition::{Isolation, Partition, ReadRequest};
 use crate::sys::Sys;
 use crate::sys::task::{Kind, StillRunning};
@@ -287,7 +287,7 @@ impl Transforms {
         let windows = (module.world == World::Aggregate).then(|| {
             let size_ms = dry_run.window_ms.filter(|size| *size > 0).unwrap_or(HOUR_MS);
             Windows::new(Settings {
-                size_ms,
+                shape: WindowShape::Tumbling { size_ms },
                 lateness_ms: i64::MAX,
             })
         });
@@ -364,6 +364,7 @@ impl Transforms {
         );
         let setup: Setup = launch::setup(transform, params, tables.collect(), logger);
         let module = self.means.modules.load(module).await?;
+        launch::check_shape(transform, &module)?;
         let tried = self.means.modules.blocking(move |_| {
             let started = Instance::start(&module, setup, KeyedStore::new(0));
             started.map(drop).map_err(|(error, _)| DeployError::from(error))
@@ -426,6 +427,8 @@ fn trial_transform(dry_run: &DryRun) -> Transform {
         limits: super::spec::LimitsSpec::default(),
         start: None,
         window_ms: None,
+        window: None,
+        late_sink: None,
         lateness_ms: None,
         idle_close_ms: None,
         emit: None,

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::metadata::features::Level;
-use crate::metadata::{Delivery, Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform, World};
+use crate::metadata::{
+    Delivery, Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform, WindowShape, World,
+};
 
 const MEMORY_BYTES: u64 = 32 << 20;
 const MEMORY_BYTES_RANGE: (u64, u64) = (1 << 20, 1 << 30);
@@ -19,6 +21,9 @@ const BATCH_BYTES_RANGE: (u64, u64) = (1 << 10, 64 << 20);
 /// The name of a transform, so that the topics named after it stay within a topic's name.
 const NAME_BYTES_MAX: usize = 100;
 const SINKS_MAX: usize = 64;
+const YEAR_MS: i64 = 366 * 24 * 3_600_000;
+/// How many hopping windows may overlap: a record is folded once into each.
+const OVERLAPPING_MAX: i64 = 1000;
 
 /// A transform to be deployed. What is left out has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,17 +49,56 @@ pub struct TransformSpec {
     pub limits: LimitsSpec,
     #[serde(default)]
     pub start: Option<StartAt>,
+    /// The size of tumbling windows: short for a `window` of that kind.
     #[serde(default)]
     pub window_ms: Option<i64>,
+    #[serde(default)]
+    pub window: Option<WindowSpec>,
     #[serde(default)]
     pub lateness_ms: Option<i64>,
     #[serde(default)]
     pub idle_close_ms: Option<i64>,
     #[serde(default)]
     pub emit: Option<Emit>,
+    /// By default late records go the way of failed ones.
+    #[serde(default)]
+    pub late_sink: Option<String>,
     /// Table name to topic. A table that is not named here is the topic of its name.
     #[serde(default)]
     pub lookups: BTreeMap<String, String>,
+}
+
+/// How windows are cut. Each kind has lengths of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    pub kind: WindowKind,
+    #[serde(default)]
+    pub size_ms: Option<i64>,
+    #[serde(default)]
+    pub advance_ms: Option<i64>,
+    #[serde(default)]
+    pub gap_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowKind {
+    Tumbling,
+    Hopping,
+    Sliding,
+    Session,
+}
+
+impl WindowKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tumbling => "tumbling",
+            Self::Hopping => "hopping",
+            Self::Sliding => "sliding",
+            Self::Session => "session",
+        }
+    }
 }
 
 /// Limits of one instance; what is left out has a default.
@@ -91,6 +135,18 @@ pub enum SpecError {
     NoWindow,
     #[error("{0} is only for aggregates")]
     OnlyForAggregates(&'static str),
+    #[error("window_ms and window both say how windows are cut: give one of them")]
+    TwoWindows,
+    #[error("{kind} windows need window.{field}")]
+    NeedsLength { kind: &'static str, field: &'static str },
+    #[error("{kind} windows have no window.{field}")]
+    HasNoLength { kind: &'static str, field: &'static str },
+    #[error("emit: update is not for session windows: where a session ends is known when it closes")]
+    UpdatesOfSessions,
+    #[error(
+        "session windows need a module that can merge accumulators: {0} does not export headwater:module/merging"
+    )]
+    CannotMerge(String),
 }
 
 impl TransformSpec {
@@ -98,7 +154,12 @@ impl TransformSpec {
     pub fn complete(self, world: World, level: Level, now_ms: i64) -> Result<Transform, SpecError> {
         self.check_names()?;
         let limits = self.limits.complete()?;
-        self.check_windows(world)?;
+        let shape = self.check_windows(world)?;
+        let (window_ms, window) = match shape {
+            // As every version knows it.
+            Some(WindowShape::Tumbling { size_ms }) => (Some(size_ms), None),
+            other => (None, other),
+        };
         let dead_letter = self
             .dead_letter
             .unwrap_or_else(|| format!("{}.dead-letter", self.source));
@@ -117,7 +178,9 @@ impl TransformSpec {
             placement: self.placement.unwrap_or(Placement::Any),
             limits,
             start: self.start.unwrap_or(StartAt::Earliest),
-            window_ms: self.window_ms,
+            window_ms,
+            window,
+            late_sink: self.late_sink,
             lateness_ms: self.lateness_ms.unwrap_or(0),
             idle_close_ms: self.idle_close_ms,
             emit: self.emit.unwrap_or(Emit::Close),
@@ -137,6 +200,9 @@ impl TransformSpec {
         if !(1..=SINKS_MAX).contains(&self.sinks.len()) {
             return Err(SpecError::Sinks(self.sinks.len()));
         }
+        if let Some(late) = self.late_sink.as_ref().filter(|late| self.sinks.contains(late)) {
+            return Err(SpecError::SinkTwice(late.clone()));
+        }
         let twice = self
             .sinks
             .iter()
@@ -145,22 +211,70 @@ impl TransformSpec {
         twice.map_or(Ok(()), |(_, sink)| Err(SpecError::SinkTwice(sink.clone())))
     }
 
-    fn check_windows(&self, world: World) -> Result<(), SpecError> {
+    fn check_windows(&self, world: World) -> Result<Option<WindowShape>, SpecError> {
         let only = [
             ("window_ms", self.window_ms.is_some()),
+            ("window", self.window.is_some()),
             ("lateness_ms", self.lateness_ms.is_some()),
             ("idle_close_ms", self.idle_close_ms.is_some()),
             ("emit", self.emit.is_some()),
+            ("late_sink", self.late_sink.is_some()),
         ];
         if world != World::Aggregate {
             let wrong = only.iter().find(|(_, is_set)| *is_set);
-            return wrong.map_or(Ok(()), |(field, _)| Err(SpecError::OnlyForAggregates(field)));
+            return wrong.map_or(Ok(None), |(field, _)| Err(SpecError::OnlyForAggregates(field)));
         }
-        let window_ms = self.window_ms.ok_or(SpecError::NoWindow)?;
-        const YEAR_MS: i64 = 366 * 24 * 3_600_000;
-        in_range("window_ms", window_ms, (1, YEAR_MS))?;
+        let shape = match (self.window_ms, self.window) {
+            (None, None) => return Err(SpecError::NoWindow),
+            (Some(_), Some(_)) => return Err(SpecError::TwoWindows),
+            (Some(size_ms), None) => {
+                in_range("window_ms", size_ms, (1, YEAR_MS))?;
+                WindowShape::Tumbling { size_ms }
+            }
+            (None, Some(window)) => window.shape()?,
+        };
+        if matches!(shape, WindowShape::Session { .. }) && self.emit == Some(Emit::Update) {
+            return Err(SpecError::UpdatesOfSessions);
+        }
         in_range("lateness_ms", self.lateness_ms.unwrap_or(0), (0, YEAR_MS))?;
-        in_range("idle_close_ms", self.idle_close_ms.unwrap_or(1), (1, YEAR_MS))
+        in_range("idle_close_ms", self.idle_close_ms.unwrap_or(1), (1, YEAR_MS))?;
+        Ok(Some(shape))
+    }
+}
+
+impl WindowSpec {
+    /// The shape, if the lengths are those of its kind and within bounds.
+    fn shape(self) -> Result<WindowShape, SpecError> {
+        let kind = self.kind.name();
+        let lengths = [
+            ("size_ms", "window.size_ms", self.size_ms),
+            ("advance_ms", "window.advance_ms", self.advance_ms),
+            ("gap_ms", "window.gap_ms", self.gap_ms),
+        ];
+        let needed: &[&str] = match self.kind {
+            WindowKind::Tumbling | WindowKind::Sliding => &["size_ms"],
+            WindowKind::Hopping => &["size_ms", "advance_ms"],
+            WindowKind::Session => &["gap_ms"],
+        };
+        for (field, full, value) in lengths {
+            match (needed.contains(&field), value) {
+                (true, None) => return Err(SpecError::NeedsLength { kind, field }),
+                (false, Some(_)) => return Err(SpecError::HasNoLength { kind, field }),
+                (true, Some(value)) => in_range(full, value, (1, YEAR_MS))?,
+                (false, None) => {}
+            }
+        }
+        let [size_ms, advance_ms, gap_ms] = lengths.map(|(_, _, value)| value.unwrap_or(1));
+        Ok(match self.kind {
+            WindowKind::Tumbling => WindowShape::Tumbling { size_ms },
+            WindowKind::Sliding => WindowShape::Sliding { size_ms },
+            WindowKind::Session => WindowShape::Session { gap_ms },
+            WindowKind::Hopping => {
+                let least = (size_ms + OVERLAPPING_MAX - 1) / OVERLAPPING_MAX;
+                in_range("window.advance_ms", advance_ms, (least, size_ms))?;
+                WindowShape::Hopping { size_ms, advance_ms }
+            }
+        })
     }
 }
 
@@ -258,11 +372,81 @@ mod tests {
             check(&|spec| spec.name = "a/b".to_owned(), World::Map),
             SpecError::Name("a/b".to_owned())
         );
+        let late = check(
+            &|spec| {
+                spec.window_ms = Some(5);
+                spec.late_sink = Some("good".to_owned());
+            },
+            World::Aggregate,
+        );
+        assert_eq!(late, SpecError::SinkTwice("good".to_owned()));
         let error = check(&|spec| spec.limits.memory_bytes = Some(5), World::Map);
         assert_eq!(
             error.to_string(),
             "memory_bytes is 5, it must be between 1048576 and 1073741824"
         );
         assert!(serde_json::from_str::<TransformSpec>(&PLAIN.replace("sinks", "sink")).is_err());
+    }
+
+    #[test]
+    fn each_kind_of_window_has_its_lengths() {
+        let check = |window: &str| -> Result<(Option<i64>, Option<WindowShape>), String> {
+            let mut spec = spec(PLAIN);
+            spec.window = Some(serde_json::from_str(window).unwrap());
+            let completed = spec.complete(World::Aggregate, Level::NEWEST, 0);
+            completed
+                .map(|transform| (transform.window_ms, transform.window))
+                .map_err(|error| error.to_string())
+        };
+        let hopping = WindowShape::Hopping {
+            size_ms: 10,
+            advance_ms: 3,
+        };
+        for (window, expected) in [
+            (r#"{"kind":"tumbling","size_ms":10}"#, Ok((Some(10), None))),
+            (
+                r#"{"kind":"hopping","size_ms":10,"advance_ms":3}"#,
+                Ok((None, Some(hopping))),
+            ),
+            (
+                r#"{"kind":"sliding","size_ms":10}"#,
+                Ok((None, Some(WindowShape::Sliding { size_ms: 10 }))),
+            ),
+            (
+                r#"{"kind":"session","gap_ms":10}"#,
+                Ok((None, Some(WindowShape::Session { gap_ms: 10 }))),
+            ),
+            (r#"{"kind":"session"}"#, Err("session windows need window.gap_ms")),
+            (
+                r#"{"kind":"sliding","size_ms":1,"advance_ms":1}"#,
+                Err("sliding windows have no window.advance_ms"),
+            ),
+            (
+                r#"{"kind":"hopping","size_ms":10,"advance_ms":11}"#,
+                Err("window.advance_ms is 11, it must be between 1 and 10"),
+            ),
+            (
+                r#"{"kind":"hopping","size_ms":5000,"advance_ms":4}"#,
+                Err("window.advance_ms is 4, it must be between 5 and 5000"),
+            ),
+            (
+                r#"{"kind":"tumbling","size_ms":0}"#,
+                Err("window.size_ms is 0, it must be between 1 and 31622400000"),
+            ),
+        ] {
+            assert_eq!(check(window), expected.map_err(str::to_owned), "{window}");
+        }
+        let mut both = spec(PLAIN);
+        both.window = Some(serde_json::from_str(r#"{"kind":"session","gap_ms":10}"#).unwrap());
+        both.emit = Some(Emit::Update);
+        assert_eq!(
+            both.clone().complete(World::Aggregate, Level::NEWEST, 0),
+            Err(SpecError::UpdatesOfSessions)
+        );
+        both.window_ms = Some(10);
+        assert_eq!(
+            both.complete(World::Aggregate, Level::NEWEST, 0),
+            Err(SpecError::TwoWindows)
+        );
     }
 }

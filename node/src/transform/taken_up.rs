@@ -7,7 +7,7 @@ use headwater_protocol::ids::{Offset, TopicId};
 use super::changelog::{Owner, Restored};
 use super::logs::{LogLevel, Logger};
 use super::windows::{GroupKey, Settings, Windows};
-use crate::metadata::Transform;
+use crate::metadata::{Transform, WindowShape};
 
 /// What of a restored state can be gone on with.
 pub(crate) struct TakenUp {
@@ -37,7 +37,7 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
     if commit.owner != *owner {
         logger.line(
             LogLevel::Warn,
-            "another module or window size: the state from before is dropped".to_owned(),
+            "another module, or windows of another shape: the state from before is dropped".to_owned(),
         );
         return TakenUp {
             position: Some(commit.position),
@@ -54,8 +54,10 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
 
 pub(crate) fn restore_windows(transform: &Transform, taken_up: &TakenUp) -> Windows {
     let settings = Settings {
-        // Checked at deployment; a transform that was not gets windows of a minute rather than a panic.
-        size_ms: transform.window_ms.filter(|size| *size > 0).unwrap_or(60_000),
+        // Checked at deployment.
+        shape: transform
+            .shape()
+            .unwrap_or(WindowShape::Tumbling { size_ms: 60_000 }),
         lateness_ms: transform.lateness_ms.max(0),
     };
     Windows::restore(settings, taken_up.watermark_ms, taken_up.groups.iter().cloned())

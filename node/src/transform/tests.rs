@@ -1,6 +1,8 @@
 //! Transforms of a whole node below its listeners: a controller, partitions and pipelines over a disk in memory that
 //! loses what was not synced. Everything is awaited as an event; the patience below only ends a test that hangs.
 
+mod streams;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -205,6 +207,8 @@ impl Rig {
             limits: LimitsSpec::default(),
             start: None,
             window_ms: None,
+            window: None,
+            late_sink: None,
             lateness_ms: None,
             idle_close_ms: None,
             emit: None,
@@ -289,7 +293,8 @@ impl Rig {
     async fn settled(&self, transform: &str) {
         let image = self.view.image();
         let transform = image.transforms.get(transform).expect("it is deployed");
-        let topics = transform.sinks.iter().chain([&transform.dead_letter]);
+        let topics = transform.sinks.iter().chain(&transform.late_sink);
+        let topics = topics.chain([&transform.dead_letter]);
         for topic in topics.filter_map(|name| image.topic(name)) {
             for index in topic.indexes() {
                 let partition = self.awaited(&topic.name, index.value()).await;

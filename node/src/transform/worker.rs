@@ -24,7 +24,7 @@ use super::instance::{CallError, Instance, Module, Setup, StartError};
 use super::keyed::KeyedStore;
 use super::letter::{Cause, Letters, Origin};
 use super::outbox::{Append, Outbox, Outgoing, Sink, UnsendableRecord};
-use super::windows::{Closed, Windows};
+use super::windows::{Applied, Closed, Windows};
 use crate::metadata::{Emit, World};
 
 /// Records a guest is called with at most.
@@ -41,6 +41,8 @@ pub(crate) struct Rules {
     pub(crate) is_strict: bool,
     /// Records written off go to the last of the sinks.
     pub(crate) has_dead_letters: bool,
+    /// Records that come too late go as they are to the last of the sinks before it.
+    pub(crate) has_late_sink: bool,
     pub(crate) emit: Emit,
 }
 
@@ -124,6 +126,8 @@ pub(crate) struct Worker {
     changed: Vec<Closed>,
     /// What `accept` will add to the state's changes.
     changes: Changes,
+    /// What the attempt made of the windows, which `accept` keeps and `reject` undoes.
+    applied: Applied,
     /// Windows that `accept` will forget.
     forgets: Vec<Closed>,
     buffer: Vec<u8>,
@@ -141,7 +145,7 @@ pub(crate) struct Parts {
     pub(crate) keyed: KeyedStore,
     /// For aggregates.
     pub(crate) windows: Option<Windows>,
-    /// The dead-letter topic last, if there is one.
+    /// Behind those that a module may name the one for late records, and last the dead-letter topic, if they are there.
     pub(crate) sinks: Arc<[Sink]>,
     pub(crate) origin: Origin,
 }
@@ -182,6 +186,7 @@ impl Worker {
             telling: Bisect::default(),
             changed,
             changes: Changes::default(),
+            applied: Applied::default(),
             forgets: Vec::new(),
             buffer: Vec::new(),
             letters: Letters::new(origin, sinks.len() - 1),
@@ -291,15 +296,17 @@ impl Worker {
 
     /// The attempt that went well counts. Gives the changes of state.
     pub(crate) fn accept(&mut self) -> Changes {
-        if let Some(windows) = &mut self.windows {
-            windows.remove(&self.forgets);
-        }
-        let forgotten = self
-            .forgets
-            .drain(..)
-            .map(|window| ((window.start_ms, window.key), None));
         let mut changes = std::mem::take(&mut self.changes);
-        changes.groups.extend(forgotten);
+        let Applied { kept, changed } = std::mem::take(&mut self.applied);
+        changes.groups.extend(kept);
+        if self.rules.emit == Emit::Update {
+            self.changed.extend(changed);
+        }
+        if let Some(windows) = &mut self.windows {
+            windows.keep();
+            changes.groups.extend(windows.remove(&self.forgets));
+        }
+        self.forgets.clear();
         if let Some(instance) = &mut self.instance {
             changes.entries.extend(instance.keyed().commit());
         }
@@ -310,6 +317,10 @@ impl Worker {
     pub(crate) fn reject(&mut self) {
         self.outbox.discard();
         self.forgets.clear();
+        self.applied = Applied::default();
+        if let Some(windows) = &mut self.windows {
+            windows.undo();
+        }
         if let Some(instance) = &mut self.instance {
             instance.keyed().roll_back();
         }
@@ -450,7 +461,8 @@ impl Worker {
     /// The sinks that a module may name.
     fn sinks(&self) -> &[Sink] {
         let sinks = self.outbox.sinks();
-        &sinks[..sinks.len() - usize::from(self.rules.has_dead_letters)]
+        let own = usize::from(self.rules.has_dead_letters) + usize::from(self.rules.has_late_sink);
+        &sinks[..sinks.len() - own]
     }
 
     /// Deals with the failures a module reported on records from `start` on.

@@ -50,9 +50,21 @@ pub(super) struct SpecArguments {
     /// How long a window of an aggregate is
     #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
     window: Option<i64>,
+    /// How windows are cut [default: hopping with --advance, session with --session-gap, else tumbling]
+    #[arg(long, value_parser = ["tumbling", "hopping", "sliding", "session"])]
+    window_kind: Option<String>,
+    /// From the beginning of one hopping window to that of the next
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
+    advance: Option<i64>,
+    /// The longest time between two records of a key that belong to one session
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
+    session_gap: Option<i64>,
     /// How far behind the latest event time a record may be and still count
     #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
     lateness: Option<i64>,
+    /// Where records go that come too late [default: the way of failed ones]
+    #[arg(long, value_name = "TOPIC")]
+    late_sink: Option<String>,
     /// Close all windows when the source has been silent for so long
     #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
     idle_close: Option<i64>,
@@ -105,12 +117,26 @@ impl SpecArguments {
             ("placement", &self.placement),
             ("start", &self.start),
             ("emit", &self.emit),
+            ("late_sink", &self.late_sink),
         ];
         for (name, text) in texts {
             set(name, text.as_ref().map(|text| json!(text)));
         }
+        let window = self.window_of_kind();
+        let window_ms = self.window.filter(|_| window.is_none());
+        if window.is_some() || window_ms.is_some() {
+            // Windows of the file are replaced as a whole.
+            spec.remove("window");
+            spec.remove("window_ms");
+        }
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                spec.insert(name.to_owned(), value);
+            }
+        };
+        set("window", window);
         for (name, ms) in [
-            ("window_ms", self.window),
+            ("window_ms", window_ms),
             ("lateness_ms", self.lateness),
             ("idle_close_ms", self.idle_close),
         ] {
@@ -144,6 +170,26 @@ impl SpecArguments {
             spec.insert("module".to_owned(), module);
         }
         Ok(Value::Object(spec))
+    }
+
+    /// The windows that flags ask for, unless `--window` alone does.
+    fn window_of_kind(&self) -> Option<Value> {
+        let guessed = match (self.advance, self.session_gap) {
+            (Some(_), _) => Some("hopping"),
+            (None, Some(_)) => Some("session"),
+            (None, None) => None,
+        };
+        let kind = self.window_kind.as_deref().or(guessed)?;
+        let lengths = [
+            ("size_ms", self.window),
+            ("advance_ms", self.advance),
+            ("gap_ms", self.session_gap),
+        ];
+        let lengths = lengths.into_iter();
+        let lengths = lengths.filter_map(|(name, ms)| Some((name.to_owned(), json!(ms?))));
+        let mut window: Map<String, Value> = lengths.collect();
+        window.insert("kind".to_owned(), json!(kind));
+        Some(Value::Object(window))
     }
 }
 
@@ -235,6 +281,36 @@ mod tests {
                 "limits": { "memory_bytes": 16 << 20 },
             })
         );
+    }
+
+    #[test]
+    fn windows_are_of_the_kind_that_their_lengths_say() {
+        let window = |line: &str| {
+            let spec = given(&format!("n {line}"));
+            (spec["window_ms"].clone(), spec["window"].clone())
+        };
+        let none = Value::Null;
+        for (line, expected) in [
+            ("--window 10s", (json!(10_000), none.clone())),
+            (
+                "--window 10s --advance 2s",
+                (
+                    none.clone(),
+                    json!({ "kind": "hopping", "size_ms": 10_000, "advance_ms": 2_000 }),
+                ),
+            ),
+            (
+                "--session-gap 5m",
+                (none.clone(), json!({ "kind": "session", "gap_ms": 300_000 })),
+            ),
+            (
+                "--window 10s --window-kind sliding",
+                (none.clone(), json!({ "kind": "sliding", "size_ms": 10_000 })),
+            ),
+        ] {
+            assert_eq!(window(line), expected, "{line}");
+        }
+        assert_eq!(given("n --late-sink late")["late_sink"], json!("late"));
     }
 
     #[test]

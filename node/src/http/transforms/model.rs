@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
-use crate::metadata::{self, Delivery, Emit, ErrorPolicy, ModuleRef, Placement, StartAt};
+use crate::metadata::{self, Delivery, Emit, ErrorPolicy, ModuleRef, Placement, StartAt, WindowShape};
 use crate::transform::{
     self, LastError, LimitsSpec, LogLevel, LogLine, PartitionStatus, RunState, TransformStatus,
 };
@@ -37,14 +37,18 @@ pub(in crate::http) struct TransformSpec {
     limits: Option<LimitSpec>,
     /// The oldest record if absent.
     start: Option<Start>,
-    /// For aggregates: the length of a tumbling window.
+    /// For aggregates: the length of a tumbling window; short for `window` of that kind.
     window_ms: Option<i64>,
+    /// For aggregates: how windows are cut.
+    window: Option<WindowSettings>,
     /// For aggregates: how long after its end a window takes records.
     lateness_ms: Option<i64>,
     /// For aggregates: close all windows when nothing came for so long.
     idle_close_ms: Option<i64>,
-    /// Once, when a window closes, if absent.
+    /// Once, when a window closes, if absent. Not for session windows.
     emit: Option<EmitAt>,
+    /// For aggregates: the topic for records that come too late, as they are; the way of failed ones if absent.
+    late_sink: Option<String>,
     /// Lookup tables: the name the module opens, and the compacted topic that fills it.
     #[serde(default)]
     lookups: BTreeMap<String, String>,
@@ -88,6 +92,64 @@ pub(in crate::http) enum Start {
 pub(in crate::http) enum EmitAt {
     Close,
     Update,
+}
+
+/// How windows of event time are cut.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct WindowSettings {
+    kind: WindowKind,
+    /// Tumbling, hopping and sliding windows: how long each is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_ms: Option<i64>,
+    /// Hopping windows: from the beginning of one to that of the next; at most the size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advance_ms: Option<i64>,
+    /// Session windows: the longest time between two records that belong together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum WindowKind {
+    Tumbling,
+    Hopping,
+    Sliding,
+    Session,
+}
+
+impl WindowSettings {
+    fn spec(self) -> transform::WindowSpec {
+        transform::WindowSpec {
+            kind: match self.kind {
+                WindowKind::Tumbling => transform::WindowKind::Tumbling,
+                WindowKind::Hopping => transform::WindowKind::Hopping,
+                WindowKind::Sliding => transform::WindowKind::Sliding,
+                WindowKind::Session => transform::WindowKind::Session,
+            },
+            size_ms: self.size_ms,
+            advance_ms: self.advance_ms,
+            gap_ms: self.gap_ms,
+        }
+    }
+
+    fn of(shape: WindowShape) -> Self {
+        let (kind, size_ms, advance_ms, gap_ms) = match shape {
+            WindowShape::Tumbling { size_ms } => (WindowKind::Tumbling, Some(size_ms), None, None),
+            WindowShape::Hopping { size_ms, advance_ms } => {
+                (WindowKind::Hopping, Some(size_ms), Some(advance_ms), None)
+            }
+            WindowShape::Sliding { size_ms } => (WindowKind::Sliding, Some(size_ms), None, None),
+            WindowShape::Session { gap_ms } => (WindowKind::Session, None, None, Some(gap_ms)),
+        };
+        Self {
+            kind,
+            size_ms,
+            advance_ms,
+            gap_ms,
+        }
+    }
 }
 
 /// What one instance may use. What is absent has the default.
@@ -135,6 +197,8 @@ impl TransformSpec {
                 Start::Latest => StartAt::Latest,
             }),
             window_ms: self.window_ms,
+            window: self.window.map(WindowSettings::spec),
+            late_sink: self.late_sink,
             lateness_ms: self.lateness_ms,
             idle_close_ms: self.idle_close_ms,
             emit: self.emit.map(|emit| match emit {
@@ -175,8 +239,14 @@ pub(in crate::http) struct Transform {
     placement: String,
     limits: Limits,
     start: Start,
+    /// The length of tumbling windows; null for others.
     #[schema(required)]
     window_ms: Option<i64>,
+    /// How windows are cut; null for what is no aggregate.
+    #[schema(required)]
+    window: Option<WindowSettings>,
+    #[schema(required)]
+    late_sink: Option<String>,
     lateness_ms: i64,
     #[schema(required)]
     idle_close_ms: Option<i64>,
@@ -354,6 +424,8 @@ impl Transform {
                 StartAt::Latest => Start::Latest,
             },
             window_ms: declared.window_ms,
+            window: declared.shape().map(WindowSettings::of),
+            late_sink: declared.late_sink.clone(),
             lateness_ms: declared.lateness_ms,
             idle_close_ms: declared.idle_close_ms,
             emit: match declared.emit {

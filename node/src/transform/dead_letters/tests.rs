@@ -117,6 +117,8 @@ impl Rig {
             limits: LimitsSpec::default(),
             start: None,
             window_ms: None,
+            window: None,
+            late_sink: None,
             lateness_ms: None,
             idle_close_ms: None,
             emit: None,

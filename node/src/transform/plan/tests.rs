@@ -33,6 +33,8 @@ fn transform() -> Transform {
         lateness_ms: 0,
         idle_close_ms: None,
         emit: Emit::Close,
+        window: None,
+        late_sink: None,
         lookups: BTreeMap::from([("airports".to_owned(), "airports-v2".to_owned())]),
         paused: false,
         revision: 4,

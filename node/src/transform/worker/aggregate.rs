@@ -1,12 +1,14 @@
 //! An aggregate's steps: records are grouped by key and window and folded into accumulators; windows that closed, or
 //! changed, are told about.
 
+mod turns;
+
 use std::ops::Range;
 
-use super::super::answer::{Failures, NO_GROUP, Outputs, read_keys, read_states};
+use super::super::answer::{Outputs, read_keys};
 use super::super::changelog::ENTRY_BYTES_MAX;
 use super::super::outbox::Outgoing;
-use super::super::windows::{self, Assignment, Windows};
+use super::super::windows::{self, Assignment};
 use super::{Bisect, Counts, Ran, Trouble, Worker};
 use crate::metadata::Emit;
 use headwater_protocol::record::Compression;
@@ -18,16 +20,13 @@ impl Worker {
             return;
         }
         let Some(windows) = &mut self.windows else { return };
+        self.changes.groups.extend(windows.sweep());
         match self.rules.emit {
             Emit::Close => self.windows_told = windows.closed(self.rules.batch_bytes_max),
             Emit::Update => {
                 // They were told about with their last change.
                 let closed = windows.closed(usize::MAX);
-                windows.remove(&closed);
-                let gone = closed
-                    .into_iter()
-                    .map(|window| ((window.start_ms, window.key), None));
-                self.changes.groups.extend(gone);
+                self.changes.groups.extend(windows.remove(&closed));
                 self.windows_told = std::mem::take(&mut self.changed);
             }
         }
@@ -56,29 +55,17 @@ impl Worker {
         self.check_strict(range.start, &key_failures)?;
         let windows = self.windows.as_ref().expect("an aggregate has windows");
         let assignment = windows.assign(&keys);
-        let (states, fold_failures) = self.fold(&assignment)?;
+        let (states, fold_failures) = self.fold(&assignment, range.start)?;
         self.check_strict(range.start, &fold_failures)?;
-        let states = check_states(&states, &assignment, &fold_failures)?;
+        let states: Vec<Option<&[u8]>> = states.iter().map(Option::as_deref).collect();
         self.check_room(&assignment, &states)?;
         self.write_failures(range.start, &key_failures)?;
         self.write_failures(range.start, &fold_failures)?;
         for index in &assignment.late {
-            let written = self.letter(
-                range.start + *index as usize,
-                "late",
-                "it came after its window had closed",
-            );
-            written.map_err(Trouble::from_blame)?;
+            self.send_late(range.start + *index as usize)?;
         }
         let windows = self.windows.as_mut().expect("an aggregate has windows");
-        let changed = windows.apply(&assignment, &states);
-        let groups = changed
-            .iter()
-            .map(|it| ((it.start_ms, it.key.clone()), Some(it.state.clone())));
-        self.changes.groups.extend(groups);
-        if self.rules.emit == Emit::Update {
-            self.changed.extend(changed);
-        }
+        self.applied = windows.apply(&assignment, &states);
         let (taken, late) = (u64::from(records), assignment.late.len() as u64);
         let failed = (key_failures.len() + fold_failures.len()) as u64;
         let dropped = keys.iter().filter(|key| key.is_none()).count() as u64 - key_failures.len() as u64;
@@ -94,19 +81,23 @@ impl Worker {
         })
     }
 
-    /// Folds the records of the buffer; nothing is called when none belongs to a group.
-    fn fold(&mut self, assignment: &Assignment<'_>) -> Result<(Vec<u8>, Failures), Trouble> {
-        let states = assignment.states();
-        if assignment.groups.is_empty() {
-            return Ok((states, Failures::default()));
+    /// A record that came after all its windows had closed: to the topic for such records, or the way of failed ones.
+    fn send_late(&mut self, index: usize) -> Result<(), Trouble> {
+        if !self.rules.has_late_sink {
+            let written = self.letter(index, "late", "it came after its window had closed");
+            return written.map_err(Trouble::from_blame);
         }
-        let instance = self.instance.as_mut().expect("the attempt prepared it");
-        Ok(instance.fold(&states, &assignment.numbers, &self.buffer)?)
+        let sink = self.sinks().len();
+        let record = Outgoing::of_record(&self.input.record(index));
+        let pushed = self.outbox.push(sink, &record, Compression::None);
+        pushed.map_err(|error| Trouble::unsendable(index, &error))
     }
 
     fn check_room(&mut self, assignment: &Assignment<'_>, states: &[Option<&[u8]>]) -> Result<(), Trouble> {
-        let growth = Windows::growth(assignment, states);
-        let kept = self.keyed().bytes() + self.windows.as_ref().map_or(0, Windows::bytes);
+        let windows = self.windows.as_ref().expect("an aggregate has windows");
+        let growth = windows.growth(assignment, states);
+        let windows_bytes = windows.bytes();
+        let kept = windows_bytes + self.keyed().bytes();
         let limit = self.rules.state_bytes_max;
         if kept + growth > limit {
             let reason = format!("the open windows need more than {limit} bytes of state");
@@ -157,34 +148,4 @@ impl Worker {
             ..Ran::default()
         })
     }
-}
-
-/// A group that had no accumulator may stay without one only if every record of it failed.
-fn check_states<'a>(
-    answer: &'a [u8],
-    assignment: &Assignment<'_>,
-    failures: &Failures,
-) -> Result<Vec<Option<&'a [u8]>>, Trouble> {
-    let mut records = vec![0u32; assignment.groups.len()];
-    assignment
-        .numbers
-        .iter()
-        .filter(|number| **number != NO_GROUP)
-        .for_each(|number| records[*number as usize] += 1);
-    for failure in failures.iter() {
-        let number = assignment.numbers[failure.index as usize];
-        if number != NO_GROUP {
-            records[number as usize] -= 1;
-        }
-    }
-    let may_stay_empty =
-        |group: u32| records[group as usize] == 0 && assignment.groups[group as usize].state.is_none();
-    let mut states = Vec::with_capacity(assignment.groups.len());
-    read_states(
-        answer,
-        assignment.groups.len() as u32,
-        may_stay_empty,
-        &mut states,
-    )?;
-    Ok(states)
 }

@@ -10,7 +10,7 @@ use super::super::letter;
 use super::super::testing::{engine, module, setup};
 use super::super::windows::Settings;
 use super::*;
-use crate::metadata::ModuleRef;
+use crate::metadata::{ModuleRef, WindowShape};
 
 struct Driven {
     /// Values by sink and partition, in order.
@@ -63,6 +63,7 @@ fn rules() -> Rules {
         state_bytes_max: 1 << 20,
         is_strict: false,
         has_dead_letters: true,
+        has_late_sink: false,
         emit: Emit::Close,
     }
 }
@@ -279,7 +280,7 @@ async fn a_map_sends_what_differs_and_inherits_the_rest() {
 
 fn windows(size_ms: i64) -> Option<Windows> {
     Some(Windows::new(Settings {
-        size_ms,
+        shape: WindowShape::Tumbling { size_ms },
         lateness_ms: 0,
     }))
 }
@@ -345,4 +346,52 @@ async fn windows_a_module_cannot_tell_about_are_dead_letters() {
     let driven = drive(&mut worker);
     assert_eq!(driven.letters, [("bad-answer".to_owned(), 11)]);
     assert_eq!(driven.counts.failed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_record_is_folded_into_each_of_its_windows() {
+    let engine = engine();
+    let hopping = || {
+        let shape = WindowShape::Hopping {
+            size_ms: 10,
+            advance_ms: 5,
+        };
+        Some(Windows::new(Settings {
+            shape,
+            lateness_ms: 0,
+        }))
+    };
+    for per_batch in [1, 7, 25] {
+        let mut worker = worker(&engine, "examples/longest", rules(), hopping(), 1);
+        worker.load(
+            joined(&log(&values(25), per_batch, Compression::None)),
+            Offset(0),
+            5,
+        );
+        let driven = drive(&mut worker);
+        // 5 in the window -5..5, and 10 in each of those from 0, 5 and 10 on.
+        assert_eq!((driven.counts.taken, driven.counts.sent), (25, 35));
+        worker.close_all_windows(6);
+        assert_eq!(drive(&mut worker).counts.sent, 15);
+        assert!(worker.windows().unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn windows_beyond_number_stop_the_module() {
+    let engine = engine();
+    let shape = WindowShape::Sliding { size_ms: 100_000 };
+    let sliding = Some(Windows::new(Settings {
+        shape,
+        lateness_ms: 0,
+    }));
+    let texts = vec!["the same key".to_owned(); 1_200];
+    let mut worker = worker(&engine, "examples/longest", rules(), sliding, 1);
+    worker.load(joined(&log(&texts, 1_200, Compression::None)), Offset(0), 5);
+    match drive(&mut worker).stopped {
+        Some(Blame::Module { reason }) => {
+            assert!(reason.contains("windows, the limit is 1000"), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    }
 }

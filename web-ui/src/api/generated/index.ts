@@ -2007,6 +2007,7 @@ export interface components {
             /** Format: int64 */
             idle_close_ms: number | null;
             last_error: components["schemas"]["TransformError"] | null;
+            late_sink: string | null;
             /** Format: int64 */
             lateness_ms: number;
             limits: components["schemas"]["Limits"];
@@ -2030,7 +2031,11 @@ export interface components {
             start: components["schemas"]["Start"];
             state: components["schemas"]["StateName"];
             totals: components["schemas"]["TransformTotals"];
-            /** Format: int64 */
+            window: components["schemas"]["WindowSettings"] | null;
+            /**
+             * Format: int64
+             * @description The length of tumbling windows; null for others.
+             */
             window_ms: number | null;
         };
         TransformError: {
@@ -2086,6 +2091,8 @@ export interface components {
              * @description For aggregates: close all windows when nothing came for so long.
              */
             idle_close_ms?: number | null;
+            /** @description For aggregates: the topic for records that come too late, as they are; the way of failed ones if absent. */
+            late_sink?: string | null;
             /**
              * Format: int64
              * @description For aggregates: how long after its end a window takes records.
@@ -2110,9 +2117,10 @@ export interface components {
             /** @description The topic to read. */
             source: string;
             start?: components["schemas"]["Start"] | null;
+            window?: components["schemas"]["WindowSettings"] | null;
             /**
              * Format: int64
-             * @description For aggregates: the length of a tumbling window.
+             * @description For aggregates: the length of a tumbling window; short for `window` of that kind.
              */
             window_ms?: number | null;
         };
@@ -2150,6 +2158,27 @@ export interface components {
              * @description How many partitions there are to be in the end.
              */
             count: number;
+        };
+        /** @enum {string} */
+        WindowKind: "tumbling" | "hopping" | "sliding" | "session";
+        /** @description How windows of event time are cut. */
+        WindowSettings: {
+            /**
+             * Format: int64
+             * @description Hopping windows: from the beginning of one to that of the next; at most the size.
+             */
+            advance_ms?: number | null;
+            /**
+             * Format: int64
+             * @description Session windows: the longest time between two records that belong together.
+             */
+            gap_ms?: number | null;
+            kind: components["schemas"]["WindowKind"];
+            /**
+             * Format: int64
+             * @description Tumbling, hopping and sliding windows: how long each is.
+             */
+            size_ms?: number | null;
         };
         /** @enum {string} */
         WorldName: "filter" | "map" | "aggregate";
@@ -2281,6 +2310,8 @@ export type TransformPartition = components['schemas']['TransformPartition'];
 export type TransformSpec = components['schemas']['TransformSpec'];
 export type TransformTotals = components['schemas']['TransformTotals'];
 export type Widen = components['schemas']['Widen'];
+export type WindowKind = components['schemas']['WindowKind'];
+export type WindowSettings = components['schemas']['WindowSettings'];
 export type WorldName = components['schemas']['WorldName'];
 export type $defs = Record<string, never>;
 export interface operations {

@@ -1,0 +1,115 @@
+//! Windows that are no tumbling ones, and late records, through a whole node and its crashes.
+
+use super::*;
+use crate::transform::spec::{WindowKind, WindowSpec};
+
+fn params(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+fn sessions(gap_ms: i64) -> Option<WindowSpec> {
+    Some(WindowSpec {
+        kind: WindowKind::Session,
+        size_ms: None,
+        advance_ms: None,
+        gap_ms: Some(gap_ms),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_goes_on_and_is_joined_after_a_crash() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let deployed = rig.deploy("aggregate", |spec| {
+        spec.params = params(&[
+            ("compute", "count() as n, sum(v) as s"),
+            ("time", "t"),
+            ("window-times", "epoch-ms"),
+        ]);
+        spec.window = sessions(5);
+        spec.lateness_ms = Some(20);
+        spec.late_sink = Some("late".to_owned());
+    });
+    deployed.await.unwrap();
+    rig.append("in", 0, &[(1, r#"{"t":0,"v":1}"#), (1, r#"{"t":10,"v":2}"#)])
+        .await;
+    rig.committed("aggregate", 0, 2).await;
+    let rig = rig.crash().await;
+    // It joins the two, the next closes them, and the last comes too late for them.
+    let records = [r#"{"t":5,"v":4}"#, r#"{"t":100,"v":8}"#, r#"{"t":6,"v":16}"#];
+    rig.append("in", 0, &records.map(|value| (1, value))).await;
+    rig.reached("late", 0, 1).await;
+    rig.reached("out", 0, 1).await;
+    rig.committed("aggregate", 0, 5).await;
+    assert_eq!(
+        rig.values("out", 0).await,
+        [r#"{"window_start":0,"window_end":11,"n":3,"s":7}"#]
+    );
+    let late = rig.read("late", 0).await;
+    assert_eq!(late, [(records[2].to_owned(), BTreeMap::new())], "as it was");
+    assert_eq!(rig.transforms.status("aggregate").unwrap().totals.late, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_join_two_sessions_is_a_dead_letter() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let deployed = rig.deploy("aggregate", |spec| {
+        spec.params = params(&[("compute", "max(v) as most"), ("time", "t")]);
+        spec.window = sessions(5);
+        spec.lateness_ms = Some(20);
+    });
+    deployed.await.unwrap();
+    let records = [
+        r#"{"t":0,"v":1}"#,
+        r#"{"t":10,"v":"text"}"#,
+        r#"{"t":5,"v":null}"#,
+        r#"{"t":12,"v":"more"}"#,
+        // It fits neither session by itself, and closes both.
+        r#"{"t":100,"v":3}"#,
+    ];
+    rig.append("in", 0, &records.map(|value| (1, value))).await;
+    rig.reached("out", 0, 2).await;
+    rig.committed("aggregate", 0, 5).await;
+    let letters = rig.read("in.dead-letter", 0).await;
+    let [(value, headers)] = &letters[..] else {
+        panic!("one letter, not {letters:?}");
+    };
+    assert_eq!(value, records[2]);
+    assert_eq!(headers["headwater-error-reason"], "rejected");
+    assert_eq!(
+        headers["headwater-error-message"],
+        "it joins two sessions: most: text has no order among numbers"
+    );
+    let sent = rig.values("out", 0).await;
+    assert!(
+        sent[0].ends_with(r#""most":1}"#) && sent[1].ends_with(r#""most":"text"}"#),
+        "{sent:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_refused_to_a_module_that_cannot_merge() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let refused = rig
+        .deploy("examples/longest", |spec| spec.window = sessions(5))
+        .await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "session windows need a module that can merge accumulators: longest does not export headwater:module/merging"
+    );
+    // What needs no merging is open to it.
+    let hopping = WindowSpec {
+        kind: WindowKind::Hopping,
+        size_ms: Some(10),
+        advance_ms: Some(5),
+        gap_ms: None,
+    };
+    let deployed = rig.deploy("examples/longest", |spec| spec.window = Some(hopping));
+    deployed.await.unwrap();
+    rig.append("in", 0, &[(7, "a"), (40, "b")]).await;
+    rig.reached("out", 0, 2).await;
+    assert_eq!(rig.values("out", 0).await, ["a", "a"]);
+}
