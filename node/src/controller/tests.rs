@@ -426,6 +426,7 @@ fn transform(source: &str, sink: &str) -> Transform {
         emit: Emit::Close,
         window: None,
         late_sink: None,
+        state_ttl_ms: None,
         lookups: BTreeMap::new(),
         paused: false,
         revision: 0,

@@ -29,8 +29,8 @@ impl Level {
     pub const FEATURES: Self = Self(2);
     /// Transforms that deliver exactly once. Nodes from before would take their state without regard to transactions.
     pub const EXACTLY_ONCE: Self = Self(3);
-    /// Transforms with windows other than tumbling ones, or a topic for late records. Nodes of the levels
-    /// below would pass over those fields and run them as something else.
+    /// Transforms with windows other than tumbling ones, a topic for late records, or keyed state that expires. Nodes of
+    /// the levels below would pass over those fields and run them as something else.
     pub const WINDOWS: Self = Self(4);
     /// What this binary reads and writes.
     pub const NEWEST: Self = Self::WINDOWS;

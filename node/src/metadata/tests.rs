@@ -131,9 +131,10 @@ fn transforms_are_written_as_before_until_they_need_a_newer_node() {
     };
     assert_eq!(plain.shape(), Some(WindowShape::Tumbling { size_ms: 5 }));
     assert_eq!(Record::Transform(plain.clone()).level(), features::Level::FIRST);
-    let changes: [fn(&mut Transform); 2] = [
+    let changes: [fn(&mut Transform); 3] = [
         |it| it.window = Some(WindowShape::Session { gap_ms: 5 }),
         |it| it.late_sink = Some("late".to_owned()),
+        |it| it.state_ttl_ms = Some(5),
     ];
     for change in changes {
         let mut newer = plain.clone();

@@ -33,6 +33,9 @@ pub struct Transform {
     /// Where records go that came after all their windows had closed, in place of the way of failed ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_sink: Option<String>,
+    /// Entries of the keyed state that were not written for so long, by the records' timestamps, are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_ttl_ms: Option<i64>,
     /// Lookup tables: the name the module opens, and the compacted topic that fills it.
     pub lookups: BTreeMap<String, String>,
     pub paused: bool,
@@ -49,7 +52,7 @@ impl Transform {
 
     /// The level of the nodes that run it as it is meant.
     pub fn level(&self) -> Level {
-        if self.window.is_some() || self.late_sink.is_some() {
+        if self.window.is_some() || self.late_sink.is_some() || self.state_ttl_ms.is_some() {
             return Level::WINDOWS;
         }
         match self.delivery {

@@ -8,7 +8,8 @@
 //! key 1, start i64 BE, key  value accumulator     a window's group; no value: it is gone. Of sliding windows a byte of
 //!                                                 flags stands before the accumulator; a session has the time of its
 //!                                                 last record in the key, and its start (i64 LE) before the accumulator
-//! key 2, key                value                 an entry of the keyed store; no value: it is gone
+//! key 2, key                value                 an entry of the keyed store; no value: it is gone. When it was written
+//!                                                 (i64 LE) stands before the value if the commit says so
 //! ```
 
 use std::collections::BTreeMap;
@@ -49,6 +50,12 @@ pub(crate) struct Commit {
     pub(crate) owner: Owner,
     /// The state is what this commit's changes say, and nothing from before.
     pub(crate) is_whole: bool,
+    /// Entries of the keyed store have the time of their writing in front.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_stamped: bool,
+    /// The time of the keyed store, where it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_ms: Option<i64>,
 }
 
 /// Who wrote the accumulators and entries of a state.
@@ -70,6 +77,8 @@ impl Commit {
             watermark_ms,
             owner,
             is_whole: false,
+            is_stamped: false,
+            clock_ms: None,
         }
     }
 
@@ -373,7 +382,10 @@ mod tests {
     fn what_a_node_of_before_wrote_is_read_and_written_alike() {
         let before = r#"{"version":1,"source":"AwMDAwMDAwMDAwMDAwMDAw","position":3,"watermark_ms":5,"owner":{"module":"m","window_ms":10},"is_whole":false}"#;
         let commit: Commit = serde_json::from_str(before).unwrap();
-        assert_eq!(commit.owner.window, None);
+        assert_eq!(
+            (commit.owner.window, commit.clock_ms, commit.is_stamped),
+            (None, None, false)
+        );
         assert_eq!(serde_json::to_string(&commit).unwrap(), before);
     }
 

@@ -322,6 +322,11 @@ impl Instance {
         &mut self.store.data_mut().keyed
     }
 
+    /// The same, to look at.
+    pub(crate) fn keyed_now(&self) -> &KeyedStore {
+        &self.store.data().keyed
+    }
+
     /// Ends the instance; what it wrote and nobody committed is forgotten.
     pub(crate) fn into_keyed(self) -> KeyedStore {
         let mut keyed = self.store.into_data().keyed;

@@ -83,13 +83,38 @@ pub(crate) fn check_value(kind: ParamKind, value: &str) -> Result<(), String> {
     Err(format!("is {value:?}, expected {expected}"))
 }
 
+/// What a module's parameter `ttl` says, if it has one of that kind and it can be read.
+pub(crate) fn ttl_ms(specs: &[ParamSpec], given: &BTreeMap<String, String>) -> Option<i64> {
+    let is_ttl = |spec: &&ParamSpec| spec.name == "ttl" && spec.kind == ParamKind::Duration;
+    let spec = specs.iter().find(is_ttl)?;
+    let value = given.get(&spec.name).or(spec.default.as_ref())?;
+    let (number, unit) = duration(value)?;
+    let unit_ms = match unit {
+        "ns" => 1e-6,
+        "us" => 1e-3,
+        "ms" => 1.0,
+        "s" => 1e3,
+        "m" => 60e3,
+        "h" => 3_600e3,
+        _ => 86_400e3,
+    };
+    // A part of a millisecond counts as whole; a cast ends at the largest number.
+    Some((number * unit_ms).ceil() as i64)
+}
+
 fn is_duration(value: &str) -> bool {
+    duration(value).is_some()
+}
+
+/// A number and its unit.
+fn duration(value: &str) -> Option<(f64, &str)> {
     let units = ["ns", "us", "ms", "s", "m", "h", "d"];
     let at = value
         .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
         .unwrap_or(value.len());
     let (number, unit) = value.split_at(at);
-    units.contains(&unit) && number.parse::<f64>().is_ok_and(f64::is_finite)
+    let number = number.parse::<f64>().ok().filter(|number| number.is_finite())?;
+    units.contains(&unit).then_some((number, unit))
 }
 
 /// Lower-case letters, digits and hyphens.
@@ -132,6 +157,23 @@ mod tests {
             check(&[("where", "a > 1")]),
             Ok(vec![pair("where", "a > 1"), pair("times", "3")])
         );
+    }
+
+    #[test]
+    fn a_time_to_live_is_read_where_a_module_has_one() {
+        let given = |value: &str| BTreeMap::from([("ttl".to_owned(), value.to_owned())]);
+        let ttl = [spec("ttl", ParamKind::Duration, false, None)];
+        let defaulted = [spec("ttl", ParamKind::Duration, false, Some("2d"))];
+        for (specs, given, expected) in [
+            (&ttl[..], given("1.5s"), Some(1_500)),
+            (&ttl, given("1us"), Some(1)),
+            (&ttl, given("soon"), None),
+            (&ttl, BTreeMap::new(), None),
+            (&defaulted, BTreeMap::new(), Some(172_800_000)),
+            (&[spec("ttl", ParamKind::Text, false, None)], given("1s"), None),
+        ] {
+            assert_eq!(ttl_ms(specs, &given), expected, "{given:?}");
+        }
     }
 
     #[test]

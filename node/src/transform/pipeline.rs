@@ -22,7 +22,7 @@ use super::outside::{Outside, OutsideError};
 use super::sinks::{Held, SinkPartitions, Sinks};
 use super::state_log::{self, Committer, Found, Outputs, Step, Taken};
 use super::status::{Cells, RunState, Totals};
-use super::taken_up::{restore_windows, take_up};
+use super::taken_up::{age, owner_of, restore_windows, take_up};
 use super::windows::Windows;
 use super::worker::{Attempt, Blame, Counts, Parts, Ran, Rules, Unreadable, Work, Worker};
 use crate::metadata::{Delivery, ErrorPolicy, StartAt, Transform, World};
@@ -144,12 +144,7 @@ impl Pipeline {
         } = job;
         let (tasks, clock) = (job.tasks, job.clock);
         cells.follow(source.watermarks());
-        for table in &tables {
-            table
-                .caught_up()
-                .await
-                .map_err(|reason| End::Stopped { reason })?;
-        }
+        catch_up(&tables).await?;
         let taken = state_log::take_over(&*outside, &clock, &transform, &state).await;
         let Taken {
             way,
@@ -167,14 +162,11 @@ impl Pipeline {
         let committer = Committer::start(means, way, log_bytes);
         let source_id = source.name().topic_id;
         let is_aggregate = module.world() == World::Aggregate;
-        let owner = Owner {
-            module: transform.module.name.clone(),
-            window_ms: transform.window_ms,
-            window: transform.window,
-        };
+        let owner = owner_of(&transform);
         let taken_up = take_up(restored, source_id, &owner, &logger);
+        let (age, is_rewritten) = age(&transform, &taken_up);
         let windows = is_aggregate.then(|| restore_windows(&transform, &taken_up));
-        let keyed = KeyedStore::restore(STATE_BYTES_MAX, taken_up.entries);
+        let keyed = KeyedStore::restore(STATE_BYTES_MAX, age, taken_up.entries);
         let worker = Worker::new(Parts {
             module,
             setup,
@@ -186,12 +178,7 @@ impl Pipeline {
             keyed,
             windows,
             sinks: sinks.iter().map(|sink| sink.sink.clone()).collect(),
-            origin: Origin {
-                transform: transform.name.clone(),
-                module: transform.module.clone(),
-                topic: transform.source.clone(),
-                partition: source.name().index,
-            },
+            origin: origin(&transform, &source),
         });
         let cancel = tasks.cancelled();
         let mut pipeline = Self {
@@ -214,6 +201,9 @@ impl Pipeline {
             clock,
         };
         pipeline.begin(taken_up.position.is_none()).await?;
+        if is_rewritten {
+            pipeline.rewrite().await?;
+        }
         Ok(pipeline)
     }
 
@@ -507,13 +497,28 @@ impl Pipeline {
         self.hand_over(outputs, commit, changes).await
     }
 
+    /// Commits the whole state as it is, in place of everything from before.
+    async fn rewrite(&mut self) -> Result<(), End> {
+        let commit = Commit {
+            is_whole: true,
+            ..self.commit()
+        };
+        let whole = self.whole();
+        self.hand_over(self.nothing(), commit, whole).await
+    }
+
     fn commit(&self) -> Commit {
-        Commit::new(
-            self.source_id,
-            self.position,
-            self.watermark_ms(),
-            self.owner.clone(),
-        )
+        let keyed = self.worker.as_ref().map(Worker::keyed);
+        Commit {
+            is_stamped: keyed.is_some_and(KeyedStore::is_aging),
+            clock_ms: keyed.and_then(KeyedStore::clock_ms),
+            ..Commit::new(
+                self.source_id,
+                self.position,
+                self.watermark_ms(),
+                self.owner.clone(),
+            )
+        }
     }
 
     fn watermark_ms(&self) -> Option<i64> {
@@ -612,6 +617,23 @@ impl Pipeline {
         let (worker, result) = done.await.map_err(|_| End::failed("the worker broke off"))?;
         self.worker = Some(worker);
         Ok(result)
+    }
+}
+
+async fn catch_up(tables: &[Arc<Lease>]) -> Result<(), End> {
+    for table in tables {
+        let caught_up = table.caught_up().await;
+        caught_up.map_err(|reason| End::Stopped { reason })?;
+    }
+    Ok(())
+}
+
+fn origin(transform: &Transform, source: &Partition) -> Origin {
+    Origin {
+        transform: transform.name.clone(),
+        module: transform.module.clone(),
+        topic: transform.source.clone(),
+        partition: source.name().index,
     }
 }
 

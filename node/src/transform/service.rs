@@ -194,8 +194,11 @@ impl Transforms {
 
     /// Creates or replaces a transform: checks it, sets the module up on trial, proposes it, and waits a while for
     /// its pipelines to run. Once this returns, records that come into the source are dealt with.
-    pub async fn deploy(&self, spec: TransformSpec) -> Result<Arc<Transform>, DeployError> {
+    pub async fn deploy(&self, mut spec: TransformSpec) -> Result<Arc<Transform>, DeployError> {
         let module = self.module(&spec.module.name, &spec.module.version)?;
+        if spec.state_ttl_ms.is_none() {
+            spec.state_ttl_ms = params::ttl_ms(&module.params, &spec.params);
+        }
         let level = self.means.view.image().level();
         let transform = spec.complete(module.world, level, self.means.clock.unix_ms())?;
         self.try_set_up(&transform, &module).await?;
@@ -429,6 +432,7 @@ fn trial_transform(dry_run: &DryRun) -> Transform {
         window_ms: None,
         window: None,
         late_sink: None,
+        state_ttl_ms: None,
         lateness_ms: None,
         idle_close_ms: None,
         emit: None,

@@ -63,6 +63,9 @@ pub struct TransformSpec {
     /// By default late records go the way of failed ones.
     #[serde(default)]
     pub late_sink: Option<String>,
+    /// By default the module's parameter `ttl`, if it has one; else entries stay.
+    #[serde(default)]
+    pub state_ttl_ms: Option<i64>,
     /// Table name to topic. A table that is not named here is the topic of its name.
     #[serde(default)]
     pub lookups: BTreeMap<String, String>,
@@ -155,6 +158,9 @@ impl TransformSpec {
         self.check_names()?;
         let limits = self.limits.complete()?;
         let shape = self.check_windows(world)?;
+        if let Some(ttl_ms) = self.state_ttl_ms {
+            in_range("state_ttl_ms", ttl_ms, (1, YEAR_MS))?;
+        }
         let (window_ms, window) = match shape {
             // As every version knows it.
             Some(WindowShape::Tumbling { size_ms }) => (Some(size_ms), None),
@@ -181,6 +187,7 @@ impl TransformSpec {
             window_ms,
             window,
             late_sink: self.late_sink,
+            state_ttl_ms: self.state_ttl_ms,
             lateness_ms: self.lateness_ms.unwrap_or(0),
             idle_close_ms: self.idle_close_ms,
             emit: self.emit.unwrap_or(Emit::Close),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use headwater_protocol::ids::{Offset, TopicId};
 
 use super::changelog::{Owner, Restored};
+use super::keyed::Age;
 use super::logs::{LogLevel, Logger};
 use super::windows::{GroupKey, Settings, Windows};
 use crate::metadata::{Transform, WindowShape};
@@ -13,14 +14,36 @@ use crate::metadata::{Transform, WindowShape};
 pub(crate) struct TakenUp {
     pub(crate) position: Option<Offset>,
     pub(crate) watermark_ms: Option<i64>,
+    pub(crate) age: Age,
     pub(crate) groups: Vec<(GroupKey, Arc<[u8]>)>,
     pub(crate) entries: Vec<(Arc<[u8]>, Arc<[u8]>)>,
+}
+
+/// Who writes the state of a transform.
+pub(crate) fn owner_of(transform: &Transform) -> Owner {
+    Owner {
+        module: transform.module.name.clone(),
+        window_ms: transform.window_ms,
+        window: transform.window,
+    }
+}
+
+/// The time of the keyed store, and whether what its entries look like has changed: then all of them are written once
+/// more.
+pub(crate) fn age(transform: &Transform, taken_up: &TakenUp) -> (Age, bool) {
+    let age = Age {
+        ttl_ms: transform.state_ttl_ms,
+        ..taken_up.age
+    };
+    let is_known = taken_up.position.is_some();
+    (age, is_known && age.is_stamped != age.ttl_ms.is_some())
 }
 
 pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger: &Logger) -> TakenUp {
     let nothing = TakenUp {
         position: None,
         watermark_ms: None,
+        age: Age::default(),
         groups: Vec::new(),
         entries: Vec::new(),
     };
@@ -47,6 +70,11 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
     TakenUp {
         position: Some(commit.position),
         watermark_ms: commit.watermark_ms,
+        age: Age {
+            ttl_ms: None,
+            clock_ms: commit.clock_ms,
+            is_stamped: commit.is_stamped,
+        },
         groups: restored.groups.into_iter().collect(),
         entries: restored.entries.into_iter().collect(),
     }

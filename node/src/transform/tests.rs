@@ -209,6 +209,7 @@ impl Rig {
             window_ms: None,
             window: None,
             late_sink: None,
+            state_ttl_ms: None,
             lateness_ms: None,
             idle_close_ms: None,
             emit: None,
@@ -307,17 +308,27 @@ impl Rig {
 
     /// The position that a transform has committed on a partition.
     async fn position(&self, transform: &str, index: i32) -> Option<Offset> {
+        let commit = self.restored(transform, index).await.commit;
+        commit.map(|commit| commit.position)
+    }
+
+    /// What of a changelog is committed. A whole commit takes away what is before it, and may do so while it is read: then
+    /// it is read anew.
+    async fn restored(&self, transform: &str, index: i32) -> changelog::Restored {
         let state = self.partition(&format!("__transform_state.{transform}"), index);
         let (mut from, mut replay) = (Offset::ZERO, changelog::Replay::default());
         loop {
-            let read = self.outside.read(state.name().clone(), from).await.unwrap();
+            let Ok(read) = self.outside.read(state.name().clone(), from).await else {
+                (from, replay) = (Offset::ZERO, changelog::Replay::default());
+                continue;
+            };
             for batch in Batches::new(read.batches).map(Result::unwrap) {
                 if !batch.header().is_control() {
                     replay.batch(&batch).unwrap();
                 }
             }
             if read.next <= from {
-                return replay.finish().commit.map(|commit| commit.position);
+                return replay.finish();
             }
             from = read.next;
         }

@@ -219,9 +219,9 @@ impl Worker {
     }
 
     /// The committed entries of the keyed store.
-    pub(crate) fn keyed(&mut self) -> &KeyedStore {
-        match &mut self.instance {
-            Some(instance) => instance.keyed(),
+    pub(crate) fn keyed(&self) -> &KeyedStore {
+        match &self.instance {
+            Some(instance) => instance.keyed_now(),
             None => self
                 .keyed
                 .as_ref()
@@ -398,6 +398,7 @@ impl Worker {
                 reason: other.to_string(),
             },
         })?;
+        self.tell_time(work);
         let result = match (work, self.module.world()) {
             (Work::Windows(range), _) => self.run_emit(range.clone()),
             (Work::Records(range), World::Filter) => self.run_filter(range.clone()),
@@ -413,6 +414,17 @@ impl Worker {
             ran.position = Some(self.position_after(range.end - 1));
         }
         Ok(ran)
+    }
+
+    /// Tells the keyed store how late it is, where that counts.
+    fn tell_time(&mut self, work: &Work) {
+        let Some(instance) = &mut self.instance else {
+            return;
+        };
+        if let (Work::Records(range), true) = (work, instance.keyed_now().is_aging()) {
+            let times = range.clone().map(|index| self.input.record(index).timestamp_ms);
+            instance.keyed().begin_call(times.max());
+        }
     }
 
     /// Turns what went wrong into who is to blame, and gives up an instance that cannot be called again.

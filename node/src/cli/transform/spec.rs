@@ -65,6 +65,9 @@ pub(super) struct SpecArguments {
     /// Where records go that come too late [default: the way of failed ones]
     #[arg(long, value_name = "TOPIC")]
     late_sink: Option<String>,
+    /// Remove entries of the module's state that were not written for so long, by the records' timestamps
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
+    state_ttl: Option<i64>,
     /// Close all windows when the source has been silent for so long
     #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
     idle_close: Option<i64>,
@@ -103,6 +106,7 @@ impl SpecArguments {
             Some(path) => read_spec(path)?,
             None => Map::new(),
         };
+        self.set_windows(&mut spec);
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 spec.insert(name.to_owned(), value);
@@ -122,21 +126,8 @@ impl SpecArguments {
         for (name, text) in texts {
             set(name, text.as_ref().map(|text| json!(text)));
         }
-        let window = self.window_of_kind();
-        let window_ms = self.window.filter(|_| window.is_none());
-        if window.is_some() || window_ms.is_some() {
-            // Windows of the file are replaced as a whole.
-            spec.remove("window");
-            spec.remove("window_ms");
-        }
-        let mut set = |name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                spec.insert(name.to_owned(), value);
-            }
-        };
-        set("window", window);
         for (name, ms) in [
-            ("window_ms", window_ms),
+            ("state_ttl_ms", self.state_ttl),
             ("lateness_ms", self.lateness),
             ("idle_close_ms", self.idle_close),
         ] {
@@ -170,6 +161,18 @@ impl SpecArguments {
             spec.insert("module".to_owned(), module);
         }
         Ok(Value::Object(spec))
+    }
+
+    /// Windows of the file are replaced as a whole.
+    fn set_windows(&self, spec: &mut Map<String, Value>) {
+        let (name, windows) = match (self.window_of_kind(), self.window) {
+            (Some(window), _) => ("window", window),
+            (None, Some(ms)) => ("window_ms", json!(ms)),
+            (None, None) => return,
+        };
+        spec.remove("window");
+        spec.remove("window_ms");
+        spec.insert(name.to_owned(), windows);
     }
 
     /// The windows that flags ask for, unless `--window` alone does.
@@ -310,7 +313,11 @@ mod tests {
         ] {
             assert_eq!(window(line), expected, "{line}");
         }
-        assert_eq!(given("n --late-sink late")["late_sink"], json!("late"));
+        let spec = given("n --late-sink late --state-ttl 1h");
+        assert_eq!(
+            (&spec["late_sink"], &spec["state_ttl_ms"]),
+            (&json!("late"), &json!(3_600_000))
+        );
     }
 
     #[test]

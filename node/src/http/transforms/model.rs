@@ -49,6 +49,9 @@ pub(in crate::http) struct TransformSpec {
     emit: Option<EmitAt>,
     /// For aggregates: the topic for records that come too late, as they are; the way of failed ones if absent.
     late_sink: Option<String>,
+    /// Entries of the module's state that were not written for so long, by the records' timestamps, are removed. If
+    /// absent: the module's parameter `ttl`, if it has one; else they stay.
+    state_ttl_ms: Option<i64>,
     /// Lookup tables: the name the module opens, and the compacted topic that fills it.
     #[serde(default)]
     lookups: BTreeMap<String, String>,
@@ -199,6 +202,7 @@ impl TransformSpec {
             window_ms: self.window_ms,
             window: self.window.map(WindowSettings::spec),
             late_sink: self.late_sink,
+            state_ttl_ms: self.state_ttl_ms,
             lateness_ms: self.lateness_ms,
             idle_close_ms: self.idle_close_ms,
             emit: self.emit.map(|emit| match emit {
@@ -247,6 +251,8 @@ pub(in crate::http) struct Transform {
     window: Option<WindowSettings>,
     #[schema(required)]
     late_sink: Option<String>,
+    #[schema(required)]
+    state_ttl_ms: Option<i64>,
     lateness_ms: i64,
     #[schema(required)]
     idle_close_ms: Option<i64>,
@@ -426,6 +432,7 @@ impl Transform {
             window_ms: declared.window_ms,
             window: declared.shape().map(WindowSettings::of),
             late_sink: declared.late_sink.clone(),
+            state_ttl_ms: declared.state_ttl_ms,
             lateness_ms: declared.lateness_ms,
             idle_close_ms: declared.idle_close_ms,
             emit: match declared.emit {

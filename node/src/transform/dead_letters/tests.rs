@@ -119,6 +119,7 @@ impl Rig {
             window_ms: None,
             window: None,
             late_sink: None,
+            state_ttl_ms: None,
             lateness_ms: None,
             idle_close_ms: None,
             emit: None,

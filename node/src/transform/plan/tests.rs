@@ -35,6 +35,7 @@ fn transform() -> Transform {
         emit: Emit::Close,
         window: None,
         late_sink: None,
+        state_ttl_ms: None,
         lookups: BTreeMap::from([("airports".to_owned(), "airports-v2".to_owned())]),
         paused: false,
         revision: 4,

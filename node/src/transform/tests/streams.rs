@@ -1,4 +1,4 @@
-//! Windows that are no tumbling ones, and late records, through a whole node and its crashes.
+//! Windows that are no tumbling ones, late records, and state that expires, through a whole node and its crashes.
 
 use super::*;
 use crate::transform::spec::{WindowKind, WindowSpec};
@@ -112,4 +112,30 @@ async fn sessions_are_refused_to_a_module_that_cannot_merge() {
     rig.append("in", 0, &[(7, "a"), (40, "b")]).await;
     rig.reached("out", 0, 2).await;
     assert_eq!(rig.values("out", 0).await, ["a", "a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_from_before_gets_a_time_to_live_and_loses_it_again() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let module = "examples/deduplicate";
+    rig.deploy(module, |_| ()).await.unwrap();
+    rig.append("in", 0, &[(1, "a"), (2, "a")]).await;
+    rig.committed("deduplicate", 0, 2).await;
+    rig.deploy(module, |spec| spec.state_ttl_ms = Some(10))
+        .await
+        .unwrap();
+    rig.append("in", 0, &[(100, "a"), (105, "b")]).await;
+    rig.committed("deduplicate", 0, 4).await;
+    rig.append("in", 0, &[(115, "c")]).await;
+    rig.committed("deduplicate", 0, 5).await;
+    // The first is gone by now: its time began with the first record after the change.
+    rig.append("in", 0, &[(116, "a")]).await;
+    rig.committed("deduplicate", 0, 6).await;
+    rig.deploy(module, |_| ()).await.unwrap();
+    rig.append("in", 0, &[(9_000, "a"), (9_000, "d")]).await;
+    rig.committed("deduplicate", 0, 8).await;
+    assert_eq!(rig.values("out", 0).await, ["a", "b", "c", "a", "d"]);
+    let restored = rig.restored("deduplicate", 0).await;
+    assert_eq!(&*restored.entries[&b"a"[..]], b"a", "without a stamp");
 }

@@ -96,8 +96,7 @@ impl Worker {
     fn check_room(&mut self, assignment: &Assignment<'_>, states: &[Option<&[u8]>]) -> Result<(), Trouble> {
         let windows = self.windows.as_ref().expect("an aggregate has windows");
         let growth = windows.growth(assignment, states);
-        let windows_bytes = windows.bytes();
-        let kept = windows_bytes + self.keyed().bytes();
+        let kept = windows.bytes() + self.keyed().bytes();
         let limit = self.rules.state_bytes_max;
         if kept + growth > limit {
             let reason = format!("the open windows need more than {limit} bytes of state");

@@ -2030,6 +2030,8 @@ export interface components {
             source: string;
             start: components["schemas"]["Start"];
             state: components["schemas"]["StateName"];
+            /** Format: int64 */
+            state_ttl_ms: number | null;
             totals: components["schemas"]["TransformTotals"];
             window: components["schemas"]["WindowSettings"] | null;
             /**
@@ -2117,6 +2119,12 @@ export interface components {
             /** @description The topic to read. */
             source: string;
             start?: components["schemas"]["Start"] | null;
+            /**
+             * Format: int64
+             * @description Entries of the module's state that were not written for so long, by the records' timestamps, are removed. If
+             *     absent: the module's parameter `ttl`, if it has one; else they stay.
+             */
+            state_ttl_ms?: number | null;
             window?: components["schemas"]["WindowSettings"] | null;
             /**
              * Format: int64
