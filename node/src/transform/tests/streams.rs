@@ -115,6 +115,28 @@ async fn sessions_are_refused_to_a_module_that_cannot_merge() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_seen_is_remembered_through_a_crash_and_for_its_time() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let deployed = rig.deploy("dedup", |spec| spec.params = params(&[("ttl", "10ms")]));
+    deployed.await.unwrap();
+    // The module's own parameter says how long entries stay.
+    assert_eq!(rig.view.image().transforms["dedup"].state_ttl_ms, Some(10));
+    rig.append("in", 0, &[(1, "a"), (2, "b"), (3, "a")]).await;
+    rig.committed("dedup", 0, 3).await;
+    let rig = rig.crash().await;
+    rig.append("in", 0, &[(4, "a"), (20, "c")]).await;
+    rig.committed("dedup", 0, 5).await;
+    rig.append("in", 0, &[(21, "a"), (22, "a")]).await;
+    rig.committed("dedup", 0, 7).await;
+    assert_eq!(rig.values("out", 0).await, ["a", "b", "c", "a"]);
+    let restored = rig.restored("dedup", 0).await;
+    let left: Vec<&[u8]> = restored.entries.keys().map(|key| &**key).collect();
+    assert_eq!(left, [b"a", b"c"], "b is forgotten");
+    assert_eq!(restored.commit.unwrap().clock_ms, Some(22));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_from_before_gets_a_time_to_live_and_loses_it_again() {
     let rig = Rig::new().await;
     rig.topic("in", 1).await;

@@ -7,6 +7,7 @@
 mod expression;
 mod fields;
 mod json;
+mod key;
 mod lexer;
 mod names;
 mod number;
@@ -25,6 +26,7 @@ mod tests;
 pub use expression::Expression;
 pub use fields::{Fields, Slot, View};
 pub use json::{Elements, Member, Members, NotJson, check};
+pub use key::Key;
 pub use lexer::ParseError;
 pub use number::Number;
 pub use parser::Parser;

@@ -86,6 +86,7 @@ pub fn check_aggregate<M: Aggregate>(name: &str) {
 /// The files whose parameters a module must accept, each with an instance; those it must refuse are checked here.
 fn configured<M: Module>(name: &str) -> impl Iterator<Item = (Golden, M)> {
     of_module(name).into_iter().filter_map(|golden| {
+        testing::forget_state();
         for entry in &golden.tables {
             let same = golden.tables.iter().filter(|other| other.table == entry.table);
             testing::set_table(
