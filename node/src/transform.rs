@@ -48,6 +48,8 @@ mod deploy;
 mod dry_run;
 #[cfg(feature = "wasm")]
 mod engine;
+#[cfg(feature = "wasm")]
+mod fold;
 #[cfg(test)]
 #[cfg(feature = "wasm")]
 mod golden;

@@ -158,7 +158,7 @@ async fn try_on(
 }
 
 fn tried_parts(spec: &Value) -> Value {
-    let names = ["module", "params", "source", "lookups", "window_ms"];
+    let names = ["module", "params", "source", "lookups", "window_ms", "window"];
     let parts = names
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), spec.get(name)?.clone())));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use headwater_protocol::ids::PartitionIndex;
 use headwater_protocol::record::Headers;
 
-use super::answer::{AnswerError, Failures, NO_GROUP, Outputs, check_verdicts, read_keys, read_states};
+use super::answer::{AnswerError, Failures, Outputs, check_verdicts, read_keys};
 use super::bisect::{Bisect, Cut};
-use super::bytes::items;
+use super::fold::{Fold, FoldError};
 use super::input::Input;
 use super::instance::{CallError, Instance, Module, Setup, StartError};
 use super::keyed::KeyedStore;
@@ -164,26 +164,44 @@ impl Trial {
         let mut keys = Vec::new();
         read_keys(&answer, &key_failures, records, &mut keys)?;
         let windows = self.windows.as_mut().expect("an aggregate is tried with windows");
-        let assignment = windows.assign(&keys);
-        let mut fold_failures = Failures::default();
-        // A trial has tumbling windows, in which one turn is all.
-        let numbers = assignment.numbers(0, 1);
-        if !assignment.groups.is_empty() {
-            let states = assignment.groups.iter().map(|group| group.state.as_deref());
-            let (answer, failures) = instance.fold(&items(states), &numbers, &buffer)?;
-            let mut states = Vec::new();
-            read_states(&answer, assignment.groups.len() as u32, |_| true, &mut states)?;
+        let mut left_out = Vec::new();
+        let (kept, late, fold_failures) = loop {
+            let assignment = windows.assign(&keys);
+            let fold = Fold {
+                instance: self.instance.as_mut().expect("the loop made it"),
+                shape: windows.shape(),
+                batch: &buffer,
+            };
+            let (states, failures) = match fold.run(&assignment) {
+                Ok(folded) => folded,
+                Err(FoldError::Call(error)) => return Err(error),
+                Err(FoldError::One { record, message }) => {
+                    keys[record as usize] = None;
+                    left_out.push((record, message));
+                    continue;
+                }
+                Err(FoldError::Windows { reason }) => {
+                    range.for_each(|index| self.fail(index, reason.clone()));
+                    return Ok(());
+                }
+            };
+            let states: Vec<Option<&[u8]>> = states.iter().map(Option::as_deref).collect();
             windows.apply(&assignment, &states);
-            fold_failures = failures;
+            windows.keep();
+            let kept: Vec<usize> = (0..range.len())
+                .filter(|index| assignment.places(*index))
+                .collect();
+            break (kept, assignment.late.clone(), failures);
+        };
+        for index in kept {
+            self.results[range.start + index].fate = Fate::Kept;
         }
-        for (index, number) in range.clone().zip(&numbers) {
-            if *number != NO_GROUP {
-                self.results[index].fate = Fate::Kept;
-            }
-        }
-        for late in &assignment.late {
-            self.results[range.start + *late as usize].error =
+        for late in late {
+            self.results[range.start + late as usize].error =
                 Some("it came after its window had closed".to_owned());
+        }
+        for (record, message) in left_out {
+            self.fail(range.start + record as usize, message);
         }
         self.fail_all(range.start, &key_failures);
         self.fail_all(range.start, &fold_failures);

@@ -87,6 +87,8 @@ pub enum DryRunError {
     #[error("topic {0:?} or its partition is not known here")]
     NoTopic(String),
     #[error(transparent)]
+    Windows(#[from] SpecError),
+    #[error(transparent)]
     Params(#[from] ParamError),
     #[error("{0}")]
     Table(String),

@@ -22,7 +22,7 @@ use super::sinks::SinkPartitions;
 use super::spec::SpecError;
 use super::status::Cells;
 use super::table::Table;
-use crate::metadata::{Topic, Transform, WindowShape};
+use crate::metadata::{ModuleRef, Topic, Transform, WindowShape};
 use crate::partition::{Partition, PartitionName};
 use crate::sys::task::Tasks;
 
@@ -77,7 +77,8 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
                 stopped(error.to_string())
             }
         })?;
-    check_shape(&run.transform, &module).map_err(|error| stopped(error.to_string()))?;
+    check_shape(run.transform.shape(), &run.transform.module, &module)
+        .map_err(|error| stopped(error.to_string()))?;
     let params = params::complete(&run.module.params, &run.transform.params);
     let params = params.map_err(|error| stopped(error.to_string()))?;
     let leases: BTreeMap<_, _> = run
@@ -166,10 +167,14 @@ pub(crate) fn setup(
 }
 
 /// Whether the module can do what the windows ask of it.
-pub(crate) fn check_shape(transform: &Transform, module: &Module) -> Result<(), SpecError> {
-    match transform.shape() {
+pub(crate) fn check_shape(
+    shape: Option<WindowShape>,
+    name: &ModuleRef,
+    module: &Module,
+) -> Result<(), SpecError> {
+    match shape {
         Some(WindowShape::Session { .. }) if !module.can_merge() => {
-            Err(SpecError::CannotMerge(transform.module.name.clone()))
+            Err(SpecError::CannotMerge(name.name.clone()))
         }
         _ => Ok(()),
     }

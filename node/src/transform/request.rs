@@ -8,6 +8,7 @@ use headwater_protocol::ids::{NodeId, Offset, PartitionIndex};
 
 use super::logs::LogLine;
 use super::outside::Outside;
+use super::spec::WindowSpec;
 use crate::controller::Controller;
 use crate::metadata::{Module, ModuleRef, ParamSpec, View, World};
 use crate::partition::Registry;
@@ -136,8 +137,10 @@ pub struct DryRun {
     pub offset: Option<Offset>,
     pub limit: usize,
     pub lookups: BTreeMap<String, String>,
-    /// For aggregates; an hour if it is not given.
+    /// For aggregates: the size of tumbling windows, short for a `window` of that kind.
     pub window_ms: Option<i64>,
+    /// For aggregates; tumbling ones of an hour if neither is given.
+    pub window: Option<WindowSpec>,
 }
 
 /// What came of it.

@@ -25,7 +25,7 @@ use super::modules::{LoadError, Modules};
 use super::params;
 use super::plan;
 use super::request::{DryRun, DryRunReport, ModuleFacts, Parts, Tried};
-use super::spec::TransformSpec;
+use super::spec::{self, TransformSpec};
 use super::status::{RunState, TransformStatus};
 use super::store::{Store, StoreError};
 use super::table::Table;
@@ -287,15 +287,17 @@ impl Transforms {
         }
         let setup = launch::setup(&transform, params, tables, logger);
         let samples = self.samples(&dry_run).await?;
+        let hour = WindowShape::Tumbling { size_ms: HOUR_MS };
+        let shape = spec::shape_of(dry_run.window_ms, dry_run.window)?.unwrap_or(hour);
         let windows = (module.world == World::Aggregate).then(|| {
-            let size_ms = dry_run.window_ms.filter(|size| *size > 0).unwrap_or(HOUR_MS);
             Windows::new(Settings {
-                shape: WindowShape::Tumbling { size_ms },
+                shape,
                 lateness_ms: i64::MAX,
             })
         });
         let limit = dry_run.limit.min(DRY_RUN_RECORDS_MAX);
         let module = self.means.modules.load(&module).await?;
+        launch::check_shape(windows.as_ref().map(Windows::shape), &dry_run.module, &module)?;
         let tried = self.means.modules.blocking(move |_| {
             let (mut results, mut cpu_us): (Vec<Tried>, u64) = (Vec::new(), 0);
             for (partition, input) in samples {
@@ -367,7 +369,7 @@ impl Transforms {
         );
         let setup: Setup = launch::setup(transform, params, tables.collect(), logger);
         let module = self.means.modules.load(module).await?;
-        launch::check_shape(transform, &module)?;
+        launch::check_shape(transform.shape(), &transform.module, &module)?;
         let tried = self.means.modules.blocking(move |_| {
             let started = Instance::start(&module, setup, KeyedStore::new(0));
             started.map(drop).map_err(|(error, _)| DeployError::from(error))
@@ -427,7 +429,7 @@ fn trial_transform(dry_run: &DryRun) -> Transform {
         on_error: None,
         delivery: None,
         placement: None,
-        limits: super::spec::LimitsSpec::default(),
+        limits: spec::LimitsSpec::default(),
         start: None,
         window_ms: None,
         window: None,

@@ -231,21 +231,29 @@ impl TransformSpec {
             let wrong = only.iter().find(|(_, is_set)| *is_set);
             return wrong.map_or(Ok(None), |(field, _)| Err(SpecError::OnlyForAggregates(field)));
         }
-        let shape = match (self.window_ms, self.window) {
-            (None, None) => return Err(SpecError::NoWindow),
-            (Some(_), Some(_)) => return Err(SpecError::TwoWindows),
-            (Some(size_ms), None) => {
-                in_range("window_ms", size_ms, (1, YEAR_MS))?;
-                WindowShape::Tumbling { size_ms }
-            }
-            (None, Some(window)) => window.shape()?,
-        };
+        let shape = shape_of(self.window_ms, self.window)?.ok_or(SpecError::NoWindow)?;
         if matches!(shape, WindowShape::Session { .. }) && self.emit == Some(Emit::Update) {
             return Err(SpecError::UpdatesOfSessions);
         }
         in_range("lateness_ms", self.lateness_ms.unwrap_or(0), (0, YEAR_MS))?;
         in_range("idle_close_ms", self.idle_close_ms.unwrap_or(1), (1, YEAR_MS))?;
         Ok(Some(shape))
+    }
+}
+
+/// How windows are cut, in either way of saying it. None: it was not said.
+pub(crate) fn shape_of(
+    window_ms: Option<i64>,
+    window: Option<WindowSpec>,
+) -> Result<Option<WindowShape>, SpecError> {
+    match (window_ms, window) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(SpecError::TwoWindows),
+        (Some(size_ms), None) => {
+            in_range("window_ms", size_ms, (1, YEAR_MS))?;
+            Ok(Some(WindowShape::Tumbling { size_ms }))
+        }
+        (None, Some(window)) => window.shape().map(Some),
     }
 }
 

@@ -556,6 +556,7 @@ async fn a_dry_run_shows_what_would_happen_and_leaves_no_trace() {
             limit: 5,
             lookups: BTreeMap::new(),
             window_ms: None,
+            window: None,
         })
         .await
         .unwrap();

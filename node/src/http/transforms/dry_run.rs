@@ -9,7 +9,7 @@ use headwater_protocol::ids::{Offset, PartitionIndex};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::model::{GuestLog, ModuleName};
+use super::model::{GuestLog, ModuleName, WindowSettings};
 use crate::http::Api;
 use crate::http::data::{Data, Header, RecordView};
 use crate::http::error::{ApiError, Body, ErrorBody};
@@ -40,8 +40,10 @@ pub(in crate::http) struct DryRun {
     limit: usize,
     #[serde(default)]
     lookups: BTreeMap<String, String>,
-    /// For aggregates; an hour if absent.
+    /// For aggregates: the length of a tumbling window; short for `window` of that kind.
     window_ms: Option<i64>,
+    /// For aggregates: how windows are cut; tumbling ones of an hour if both are absent.
+    window: Option<WindowSettings>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -102,6 +104,7 @@ pub(in crate::http) async fn dry_run(
         limit: body.limit.clamp(1, LIMIT_MAX),
         lookups: body.lookups,
         window_ms: body.window_ms,
+        window: body.window.map(WindowSettings::spec),
     };
     let report = api.transforms.dry_run(run).await.map_err(refused)?;
     Ok(Json(shown(report)))
@@ -123,6 +126,7 @@ fn refused(error: DryRunError) -> ApiError {
         DryRunError::Module(error) => module_error(error),
         DryRunError::NoTopic(_) => ApiError::not_found("UNKNOWN_TOPIC", message),
         DryRunError::Params(_) => unprocessable("INVALID_PARAMETER"),
+        DryRunError::Windows(_) => unprocessable("INVALID_TRANSFORM"),
         DryRunError::Table(_) => unprocessable("TABLE"),
         DryRunError::SetUp(_) => unprocessable("REFUSED_BY_MODULE"),
         DryRunError::Read(_) | DryRunError::Unusable(_) => ApiError::unavailable("UNUSABLE", message),

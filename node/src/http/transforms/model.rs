@@ -123,7 +123,7 @@ pub(in crate::http) enum WindowKind {
 }
 
 impl WindowSettings {
-    fn spec(self) -> transform::WindowSpec {
+    pub(super) fn spec(self) -> transform::WindowSpec {
         transform::WindowSpec {
             kind: match self.kind {
                 WindowKind::Tumbling => transform::WindowKind::Tumbling,

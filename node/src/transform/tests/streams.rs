@@ -115,6 +115,58 @@ async fn sessions_are_refused_to_a_module_that_cannot_merge() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_shows_windows_of_other_shapes() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let module = rig.upload("aggregate").await;
+    let records = [r#"{"t":100}"#, r#"{"t":108}"#, r#"{"t":104}"#, r#"{"t":130}"#];
+    rig.append("in", 0, &records.map(|value| (1, value))).await;
+    let hopping = Some(WindowSpec {
+        kind: WindowKind::Hopping,
+        size_ms: Some(10),
+        advance_ms: Some(5),
+        gap_ms: None,
+    });
+    for (window, expected) in [
+        // The third record joins the first two.
+        (sessions(5), vec![(100, 109, 3), (130, 131, 1)]),
+        (
+            hopping,
+            vec![
+                (95, 105, 2),
+                (100, 110, 3),
+                (105, 115, 1),
+                (125, 135, 1),
+                (130, 140, 1),
+            ],
+        ),
+    ] {
+        let dry_run = DryRun {
+            module: module.clone(),
+            params: params(&[
+                ("compute", "count() as n"),
+                ("time", "t"),
+                ("window-times", "epoch-ms"),
+            ]),
+            source: "in".to_owned(),
+            partition: None,
+            offset: None,
+            limit: 10,
+            lookups: BTreeMap::new(),
+            window_ms: None,
+            window,
+        };
+        let report = rig.transforms.dry_run(dry_run).await.unwrap();
+        assert!(report.results.iter().all(|tried| tried.fate == Fate::Kept));
+        let sent = &report.results.last().unwrap().outputs;
+        let sent = sent.iter().map(|output| output.value.clone().unwrap());
+        let sent: Vec<_> = sent.map(|value| String::from_utf8(value).unwrap()).collect();
+        let result = |(start, end, n)| format!(r#"{{"window_start":{start},"window_end":{end},"n":{n}}}"#);
+        assert_eq!(sent, expected.into_iter().map(result).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_seen_is_remembered_through_a_crash_and_for_its_time() {
     let rig = Rig::new().await;
     rig.topic("in", 1).await;

@@ -79,6 +79,11 @@ impl Assignment<'_> {
         last.map_or(0, |last| last + 1)
     }
 
+    /// Whether a record belongs to any group.
+    pub(crate) fn places(&self, record: usize) -> bool {
+        self.places[record].count > 0
+    }
+
     /// The merges that come before the records of a turn.
     pub(crate) fn merges(&self, turn: u32) -> impl Iterator<Item = Merge> {
         let merges = self.merges.iter();

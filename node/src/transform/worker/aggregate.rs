@@ -1,12 +1,11 @@
 //! An aggregate's steps: records are grouped by key and window and folded into accumulators; windows that closed, or
 //! changed, are told about.
 
-mod turns;
-
 use std::ops::Range;
 
 use super::super::answer::{Outputs, read_keys};
 use super::super::changelog::ENTRY_BYTES_MAX;
+use super::super::fold::{Fold, FoldError};
 use super::super::outbox::Outgoing;
 use super::super::windows::{self, Assignment};
 use super::{Bisect, Counts, Ran, Trouble, Worker};
@@ -55,7 +54,13 @@ impl Worker {
         self.check_strict(range.start, &key_failures)?;
         let windows = self.windows.as_ref().expect("an aggregate has windows");
         let assignment = windows.assign(&keys);
-        let (states, fold_failures) = self.fold(&assignment, range.start)?;
+        let fold = Fold {
+            instance: self.instance.as_mut().expect("the attempt prepared it"),
+            shape: windows.shape(),
+            batch: &self.buffer,
+        };
+        let folded = fold.run(&assignment);
+        let (states, fold_failures) = folded.map_err(|error| in_batch(range.start, error))?;
         self.check_strict(range.start, &fold_failures)?;
         let states: Vec<Option<&[u8]>> = states.iter().map(Option::as_deref).collect();
         self.check_room(&assignment, &states)?;
@@ -146,5 +151,18 @@ impl Worker {
             counts,
             ..Ran::default()
         })
+    }
+}
+
+/// What is wrong with the batch whose first record has the number `start`.
+fn in_batch(start: usize, error: FoldError) -> Trouble {
+    match error {
+        FoldError::Call(error) => Trouble::Call(error),
+        FoldError::One { record, message } => Trouble::One {
+            index: start + record as usize,
+            reason: "rejected",
+            message,
+        },
+        FoldError::Windows { reason } => Trouble::Module { reason },
     }
 }

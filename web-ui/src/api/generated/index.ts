@@ -1074,9 +1074,10 @@ export interface components {
             partition?: number | null;
             /** @description The topic whose records are tried. */
             source: string;
+            window?: components["schemas"]["WindowSettings"] | null;
             /**
              * Format: int64
-             * @description For aggregates; an hour if absent.
+             * @description For aggregates: the length of a tumbling window; short for `window` of that kind.
              */
             window_ms?: number | null;
         };
@@ -2220,6 +2221,7 @@ export type DeadLetterPage = components['schemas']['DeadLetterPage'];
 export type DeadLetterRange = components['schemas']['DeadLetterRange'];
 export type DeadLetterRound = components['schemas']['DeadLetterRound'];
 export type DeadLetterSummary = components['schemas']['DeadLetterSummary'];
+export type DeliveryName = components['schemas']['DeliveryName'];
 export type DryRun = components['schemas']['DryRun'];
 export type DryRunOutput = components['schemas']['DryRunOutput'];
 export type DryRunReport = components['schemas']['DryRunReport'];

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::super::answer::{Failure, Failures, NO_GROUP, read_states};
-use super::super::super::bytes::items;
-use super::super::super::windows::Assignment;
-use super::super::{Trouble, Worker};
+use super::answer::{AnswerError, Failure, Failures, NO_GROUP, read_states};
+use super::bytes::items;
+use super::instance::{CallError, Instance};
+use super::windows::Assignment;
 use crate::metadata::WindowShape;
 
 /// Windows that one record may belong to: it is folded once into each.
-pub(crate) const WINDOWS_OF_RECORD_MAX: u32 = 1000;
+const WINDOWS_OF_RECORD_MAX: u32 = 1000;
 
 /// Accumulators by group.
-type States<'a> = Vec<Option<State<'a>>>;
+pub(crate) type States<'a> = Vec<Option<State<'a>>>;
 
 /// An accumulator as it was, or as the guest answered it.
-pub(super) enum State<'a> {
+pub(crate) enum State<'a> {
     Before(&'a [u8]),
     After(Bytes),
 }
@@ -34,14 +34,47 @@ impl std::ops::Deref for State<'_> {
     }
 }
 
-impl Worker {
-    /// Folds the records of the buffer, of which the first has the number `start`; nothing is called when none
-    /// belongs to a group. A record that fails in several windows is named once.
-    pub(super) fn fold<'a>(
-        &mut self,
+/// Why a batch could not be folded.
+#[derive(Debug)]
+pub(crate) enum FoldError {
+    Call(CallError),
+    /// This record of the batch has to be left out of it.
+    One {
+        record: u32,
+        message: String,
+    },
+    /// It cannot be folded in windows like these.
+    Windows {
+        reason: String,
+    },
+}
+
+impl From<CallError> for FoldError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<AnswerError> for FoldError {
+    fn from(error: AnswerError) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+/// What a batch is folded by.
+pub(crate) struct Fold<'i> {
+    pub(crate) instance: &'i mut Instance,
+    pub(crate) shape: WindowShape,
+    /// The records, as the guest reads them.
+    pub(crate) batch: &'i [u8],
+}
+
+impl Fold<'_> {
+    /// Nothing is called when no record belongs to a group. A record that fails in several windows is named once.
+    pub(crate) fn run<'a>(
+        mut self,
         assignment: &'a Assignment<'_>,
-        start: usize,
-    ) -> Result<(States<'a>, Failures), Trouble> {
+    ) -> Result<(States<'a>, Failures), FoldError> {
         let states = assignment.groups.iter();
         let states = states.map(|group| group.state.as_deref().map(State::Before));
         let mut states: States<'a> = states.collect();
@@ -50,24 +83,22 @@ impl Worker {
             let reason = format!(
                 "a record belongs to {turns} windows, the limit is {WINDOWS_OF_RECORD_MAX}: hopping windows would do with fewer"
             );
-            return Err(Trouble::Module { reason });
+            return Err(FoldError::Windows { reason });
         }
         let mut failed: BTreeMap<u32, String> = BTreeMap::new();
         for turn in 0..turns {
-            self.merge(assignment, turn, start, &mut states)?;
+            self.merge(assignment, turn, &mut states)?;
             let numbers = assignment.numbers(turn, turns);
-            for failure in self.fold_turn(&numbers, &mut states)?.iter() {
+            for failure in self.turn(&numbers, &mut states)?.iter() {
                 let message = || failure.message.clone();
                 failed.entry(failure.index).or_insert_with(message);
             }
         }
-        if let (Some((index, message)), Some(WindowShape::Session { .. })) =
-            (failed.first_key_value(), self.shape())
+        if let (Some((record, message)), WindowShape::Session { .. }) = (failed.first_key_value(), self.shape)
         {
             // It must not have made the session longer, or joined two: the batch is gone through without it.
-            return Err(Trouble::One {
-                index: start + *index as usize,
-                reason: "rejected",
+            return Err(FoldError::One {
+                record: *record,
                 message: message.clone(),
             });
         }
@@ -77,12 +108,8 @@ impl Worker {
         Ok((states, failures))
     }
 
-    fn shape(&self) -> Option<WindowShape> {
-        Some(self.windows.as_ref()?.shape())
-    }
-
     /// Folds every record into the group that `numbers` names for it.
-    fn fold_turn(&mut self, numbers: &[u32], states: &mut States<'_>) -> Result<Failures, Trouble> {
+    fn turn(&mut self, numbers: &[u32], states: &mut States<'_>) -> Result<Failures, FoldError> {
         // The guest is shown the groups of this turn alone, in the order in which records name them.
         let mut shown = vec![NO_GROUP; states.len()];
         let mut groups: Vec<usize> = Vec::new();
@@ -107,8 +134,7 @@ impl Worker {
         }
         let count = groups.len() as u32;
         let before = items(groups.iter().map(|group| states[*group].as_deref()));
-        let instance = self.instance.as_mut().expect("the attempt prepared it");
-        let (answer, failures) = instance.fold(&before, &as_shown, &self.buffer)?;
+        let (answer, failures) = self.instance.fold(&before, &as_shown, self.batch)?;
         let answer = Bytes::from(answer);
         for failure in failures.iter() {
             let place = as_shown[failure.index as usize];
@@ -134,9 +160,8 @@ impl Worker {
         &mut self,
         assignment: &Assignment<'_>,
         turn: u32,
-        start: usize,
         states: &mut States<'_>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), FoldError> {
         let merges: Vec<_> = assignment.merges(turn).collect();
         if merges.is_empty() {
             return Ok(());
@@ -144,13 +169,11 @@ impl Worker {
         let both = merges.iter().flat_map(|merge| merge.from);
         let before = items(both.map(|group| states[group].as_deref()));
         let count = merges.len() as u32;
-        let instance = self.instance.as_mut().expect("the attempt prepared it");
-        let (answer, failures) = instance.merge(&before, count)?;
+        let (answer, failures) = self.instance.merge(&before, count)?;
         let answer = Bytes::from(answer);
         if let Some(failure) = failures.first() {
-            return Err(Trouble::One {
-                index: start + merges[failure.index as usize].record as usize,
-                reason: "rejected",
+            return Err(FoldError::One {
+                record: merges[failure.index as usize].record,
                 message: format!("it joins two sessions: {}", failure.message),
             });
         }
