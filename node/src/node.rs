@@ -140,20 +140,7 @@ impl Node {
             metrics: core.metrics.clone(),
         });
         core.registry.reconciled(core.view.image().offset).await;
-        let transforms = Transforms::start(transform::Parts {
-            sys: core.sys.clone(),
-            view: core.view.clone(),
-            controller: core.controller.clone(),
-            registry: core.registry.clone(),
-            metrics: core.metrics.clone(),
-            node: core.config.node_id,
-            folder: "modules".into(),
-            outside: Arc::new(transforms::Cluster::new(around(
-                &core,
-                &coordinators.transactions,
-            ))),
-        })
-        .await?;
+        let transforms = Transforms::start(transforms_of(&core, &coordinators.transactions)).await?;
         let dead_letters = dead_letters(&core);
         let above = Above {
             tcp: sockets.tcp,
@@ -376,6 +363,20 @@ fn deliver(core: &Core, groups: &Groups) -> Shares {
         knows: share_groups::known_by(groups, &core.peers, core.config.node_id),
         metrics: core.metrics.clone(),
     })
+}
+
+/// What the transforms of this node work with.
+fn transforms_of(core: &Core, transactions: &Transactions) -> transform::Parts {
+    transform::Parts {
+        sys: core.sys.clone(),
+        view: core.view.clone(),
+        controller: core.controller.clone(),
+        registry: core.registry.clone(),
+        metrics: core.metrics.clone(),
+        node: core.config.node_id,
+        folder: "modules".into(),
+        outside: Arc::new(transforms::Cluster::new(around(core, transactions))),
+    }
 }
 
 /// What the pipelines of transforms have around them.

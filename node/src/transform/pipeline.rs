@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_protocol::ids::{Offset, TopicId};
+use headwater_protocol::ids::Offset;
 use tokio_util::sync::CancellationToken;
 
 use super::changelog::{Changes, Commit, Owner};
@@ -20,7 +20,7 @@ use super::lookup::Lease;
 use super::outbox::Append;
 use super::outside::{Outside, OutsideError};
 use super::sinks::{Held, SinkPartitions, Sinks};
-use super::state_log::{self, Committer, Found, Outputs, Step, Taken};
+use super::state_log::{Committer, Means, Outputs, Step};
 use super::status::{Cells, RunState, Totals};
 use super::taken_up::{age, owner_of, restore_windows, take_up};
 use super::windows::Windows;
@@ -105,7 +105,6 @@ struct Pipeline {
     worker: Option<Worker>,
     committer: Committer,
     source: Partition,
-    source_id: TopicId,
     sinks: Sinks,
     owner: Owner,
     /// Everything before it is handed over to be committed.
@@ -145,28 +144,20 @@ impl Pipeline {
         let (tasks, clock) = (job.tasks, job.clock);
         cells.follow(source.watermarks());
         catch_up(&tables).await?;
-        let taken = state_log::take_over(&*outside, &clock, &transform, &state).await;
-        let Taken {
-            way,
-            found: Found {
-                restored, log_bytes, ..
-            },
-        } = taken.map_err(End::failed)?;
-        let means = state_log::Means {
+        let means = Means {
             tasks: tasks.clone(),
             clock: clock.clone(),
             outside: Arc::clone(&outside),
             log: state,
             cells: Arc::clone(&cells),
         };
-        let committer = Committer::start(means, way, log_bytes);
-        let source_id = source.name().topic_id;
-        let is_aggregate = module.world() == World::Aggregate;
+        let taken_over = Committer::take_over(means, &transform).await;
+        let (committer, restored) = taken_over.map_err(End::failed)?;
+        let (source_id, world) = (source.name().topic_id, module.world());
         let owner = owner_of(&transform);
         let taken_up = take_up(restored, source_id, &owner, &logger);
         let (age, is_rewritten) = age(&transform, &taken_up);
-        let windows = is_aggregate.then(|| restore_windows(&transform, &taken_up));
-        let keyed = KeyedStore::restore(STATE_BYTES_MAX, age, taken_up.entries);
+        let windows = (world == World::Aggregate).then(|| restore_windows(&transform, &taken_up));
         let worker = Worker::new(Parts {
             module,
             setup,
@@ -175,22 +166,20 @@ impl Pipeline {
                 has_late_sink,
                 ..rules(&transform)
             },
-            keyed,
+            keyed: KeyedStore::restore(STATE_BYTES_MAX, age, taken_up.entries),
             windows,
             sinks: sinks.iter().map(|sink| sink.sink.clone()).collect(),
             origin: origin(&transform, &source),
         });
-        let cancel = tasks.cancelled();
         let mut pipeline = Self {
             worker: Some(worker),
             committer,
-            source_id,
             sinks: Sinks::new(sinks, outside),
             owner,
             position: taken_up.position.unwrap_or(Offset::ZERO),
             cells,
             logger,
-            cancel,
+            cancel: tasks.cancelled(),
             conduct: Conduct::default(),
             retry_pause: RETRY_PAUSE_MIN,
             last_input: clock.now(),
@@ -513,7 +502,7 @@ impl Pipeline {
             is_stamped: keyed.is_some_and(KeyedStore::is_aging),
             clock_ms: keyed.and_then(KeyedStore::clock_ms),
             ..Commit::new(
-                self.source_id,
+                self.source.name().topic_id,
                 self.position,
                 self.watermark_ms(),
                 self.owner.clone(),

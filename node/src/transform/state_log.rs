@@ -214,6 +214,13 @@ impl Growth {
 }
 
 impl Committer {
+    /// Takes a state over, and commits to it from then on. Gives what was found there.
+    pub(crate) async fn take_over(means: Means, transform: &Transform) -> Result<(Self, Restored), String> {
+        let taken = take_over(&*means.outside, &means.clock, transform, &means.log).await;
+        let Taken { way, found } = taken?;
+        Ok((Self::start(means, way, found.log_bytes), found.restored))
+    }
+
     pub(crate) fn start(means: Means, way: Way, log_bytes: usize) -> Self {
         let (steps, waiting) = mailbox(STEPS_MAX);
         let growth = Arc::new(Growth {

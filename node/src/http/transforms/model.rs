@@ -444,19 +444,23 @@ impl Transform {
             reason: status.state.reason().map(str::to_owned),
             created_ms: declared.created_ms,
             revision: declared.revision,
-            totals: TransformTotals {
-                records_in: status.totals.records_in,
-                records_out: status.totals.records_out,
-                failed: status.totals.failed,
-                dropped: status.totals.dropped,
-                late: status.totals.late,
-                lag: status.lag,
-                records_per_second: status.totals.records_in as f64 * 1000.0 / since_ms as f64,
-                cpu_ms: status.totals.cpu_ms,
-            },
+            totals: totals(&status, since_ms),
             last_error: status.last_error.map(error),
             partitions: status.partitions.into_iter().map(partition).collect(),
         }
+    }
+}
+
+fn totals(status: &TransformStatus, since_ms: i64) -> TransformTotals {
+    TransformTotals {
+        records_in: status.totals.records_in,
+        records_out: status.totals.records_out,
+        failed: status.totals.failed,
+        dropped: status.totals.dropped,
+        late: status.totals.late,
+        lag: status.lag,
+        records_per_second: status.totals.records_in as f64 * 1000.0 / since_ms as f64,
+        cpu_ms: status.totals.cpu_ms,
     }
 }
 
