@@ -15,7 +15,7 @@ PATIENCE = 240
 def version(jar: str) -> str:
     """Of the jar with that name on the class path."""
     # The class path is `FOLDER/*`, and perhaps more.
-    return re.search(rf"{jar}-([\d.]+)\.jar", " ".join(os.listdir(os.environ["CLASSPATH"].split("/*")[0]))).group(1)
+    return re.search(rf"{jar}-([\d.-]+)\.jar", " ".join(os.listdir(os.environ["CLASSPATH"].split("/*")[0]))).group(1)
 
 
 class Program:
@@ -39,13 +39,21 @@ class Program:
         self.process.terminate()
         self.process.wait(PATIENCE)
 
+    def ends(self) -> None:
+        """Waits for its end, which must be a good one."""
+        if self.process.wait(PATIENCE) != 0:
+            self.fail()
+
+    def fail(self) -> None:
+        self.said.seek(0)
+        raise RuntimeError(f"it ended with {self.process.returncode}: {self.said.read().decode(errors='replace')[-250:]}")
+
     def until(self, holds, what: str):
         """What `holds` answers as soon as that is something, while the program runs."""
         deadline = time.monotonic() + PATIENCE
         while True:
             if self.process.poll() is not None:
-                self.said.seek(0)
-                raise RuntimeError(f"it ended with {self.process.returncode}: {self.said.read().decode(errors='replace')[-250:]}")
+                self.fail()
             if found := holds():
                 return found
             if time.monotonic() > deadline:
@@ -68,13 +76,13 @@ class Cluster:
 
 
 class Reader:
-    """All that is committed in a topic, in the order of its partitions."""
+    """All that is committed in a topic, in the order of its partitions; or all that is there."""
 
-    def __init__(self, cluster: Cluster, name: str, partitions: int) -> None:
+    def __init__(self, cluster: Cluster, name: str, partitions: int, isolation: str = "read_committed") -> None:
         self.found = []
         self.consumer = Consumer({
             "bootstrap.servers": cluster.bootstrap, "group.id": f"{name}-reader", "enable.auto.commit": False,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
         })
         self.consumer.assign([TopicPartition(name, partition, 0) for partition in range(partitions)])
 

@@ -1,4 +1,4 @@
-//! Apache Kafka's jars by Maven, and our own Java compiled against them.
+//! Jars of Apache Kafka, and of what runs on it, by Maven; our own Java compiled against them.
 //!
 //! It owns the version that is the newest to us. Nothing of it goes into the checkout: whoever calls says where it lies.
 
@@ -13,9 +13,14 @@ pub(crate) const NEWEST_CONNECT: &str = "4.3.1";
 
 /// Copies what the POM of a folder names, with all it needs, to where it is wanted; answers that place.
 pub(crate) fn fetch(pom: &str, to: PathBuf, version: &str) -> anyhow::Result<PathBuf> {
+    fetch_of(pom, to, "kafka", version)
+}
+
+/// The same where the POM names something else than Kafka by that version.
+pub(crate) fn fetch_of(pom: &str, to: PathBuf, what: &str, version: &str) -> anyhow::Result<PathBuf> {
     tools::debian(&[("default-jdk-headless", "javac"), ("maven", "mvn")])?;
     let (wanted, into) = (
-        format!("-Dkafka.version={version}"),
+        format!("-D{what}.version={version}"),
         format!("-DoutputDirectory={}", to.display()),
     );
     let copy = ["-q", "-B", "dependency:copy-dependencies", &wanted, &into];

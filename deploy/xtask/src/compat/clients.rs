@@ -3,7 +3,7 @@
 //!
 //! It owns the list. What is brought here lies in the cache, never in the checkout.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -85,6 +85,16 @@ pub(super) const CLIENTS: &[Client] = &[
         name: "kafka-connect",
         kind: Kind::Program,
         prepare: || program("connect.py", jars::NEWEST_CONNECT),
+    },
+    Client {
+        name: "flink",
+        kind: Kind::Program,
+        prepare: || analytics("flink", "2.2.1"),
+    },
+    Client {
+        name: "spark",
+        kind: Kind::Program,
+        prepare: || analytics("spark", "4.2.0"),
     },
 ];
 
@@ -168,11 +178,21 @@ fn java(version: &str, sources: &[&str]) -> anyhow::Result<Vec<String>> {
 fn program(script: &str, version: &str) -> anyhow::Result<Vec<String>> {
     let to = folder(&format!("kafka-{version}"))?;
     let libraries = jars::fetch("tests/compat/java/apps", to, version)?;
-    let path = format!(
-        "CLASSPATH={}",
-        jars::compiled(&libraries, &["tests/compat/java/streams"])?
-    );
-    let mut line = vec!["env".to_owned(), path];
+    with_class_path(&libraries, "tests/compat/java/streams", script)
+}
+
+/// A program with a connector for Kafka: it brings the client that the connector wants.
+fn analytics(name: &str, version: &str) -> anyhow::Result<Vec<String>> {
+    let sources = format!("tests/compat/java/{name}");
+    let to = folder(&format!("{name}-{version}"))?;
+    let libraries = jars::fetch_of(&sources, to, name, version)?;
+    with_class_path(&libraries, &sources, &format!("{name}.py"))
+}
+
+/// A driver in Python that finds these jars, and what is compiled beside them, on the class path.
+fn with_class_path(libraries: &Path, sources: &str, script: &str) -> anyhow::Result<Vec<String>> {
+    let path = jars::compiled(libraries, &[sources])?;
+    let mut line = vec!["env".to_owned(), format!("CLASSPATH={path}")];
     line.extend(python(script)?);
     Ok(line)
 }
