@@ -10,6 +10,7 @@ public final class Batch {
 
     public static void main(String[] arguments) throws Exception {
         SparkSession session = SparkSession.builder().master("local[2]").appName("batch").getOrCreate();
+        session.sparkContext().setLogLevel("WARN");
         Dataset<Row> records = session.read()
             .format("kafka")
             .option("kafka.bootstrap.servers", arguments[0])

@@ -15,6 +15,7 @@ public final class Stream {
 
     public static void main(String[] arguments) throws Exception {
         SparkSession session = SparkSession.builder().master("local[2]").appName("stream").getOrCreate();
+        session.sparkContext().setLogLevel("WARN");
         session.readStream()
             .format("kafka")
             .option("kafka.bootstrap.servers", arguments[0])
