@@ -118,7 +118,7 @@ impl Trial {
         if self.instance.is_none() {
             let keyed = KeyedStore::new(STATE_BYTES_MAX);
             let started = Instance::start(&self.module, self.setup.clone(), keyed);
-            self.instance = Some(started.map_err(|(error, _)| error)?);
+            self.instance = Some(started.map_err(|failed| failed.error)?);
         }
         Ok(())
     }

@@ -156,7 +156,7 @@ fn start(module: &Module, golden: &Golden) -> Result<Instance, StartError> {
         table.apply(&kafka_batch([&record])).unwrap();
     }
     setup.tables = Arc::new(tables);
-    Instance::start(module, setup, KeyedStore::new(1 << 20)).map_err(|(error, _)| error)
+    Instance::start(module, setup, KeyedStore::new(1 << 20)).map_err(|failed| failed.error)
 }
 
 fn kafka_batch<'a>(records: impl IntoIterator<Item = &'a Record>) -> BatchView {

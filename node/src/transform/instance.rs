@@ -176,17 +176,22 @@ pub(crate) struct Instance {
     cpu: Duration,
 }
 
+/// Why an instance could not be made, and the keyed store as it was committed.
+pub(crate) struct NotStarted {
+    pub(crate) error: StartError,
+    pub(crate) keyed: KeyedStore,
+}
+
 impl Instance {
-    /// Makes an instance and configures it. On failure the keyed store comes back as it was committed.
-    pub(crate) fn start(
-        module: &Module,
-        setup: Setup,
-        keyed: KeyedStore,
-    ) -> Result<Self, (StartError, KeyedStore)> {
+    /// Makes an instance and configures it. On failure the keyed store comes back.
+    pub(crate) fn start(module: &Module, setup: Setup, keyed: KeyedStore) -> Result<Self, Box<NotStarted>> {
         let mut instance = Self::blank(module, setup, keyed);
         match instance.set_up(module) {
             Ok(()) => Ok(instance),
-            Err(error) => Err((error, instance.into_keyed())),
+            Err(error) => Err(Box::new(NotStarted {
+                error,
+                keyed: instance.into_keyed(),
+            })),
         }
     }
 

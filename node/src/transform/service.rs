@@ -372,7 +372,9 @@ impl Transforms {
         launch::check_shape(transform.shape(), &transform.module, &module)?;
         let tried = self.means.modules.blocking(move |_| {
             let started = Instance::start(&module, setup, KeyedStore::new(0));
-            started.map(drop).map_err(|(error, _)| DeployError::from(error))
+            started
+                .map(drop)
+                .map_err(|failed| DeployError::from(failed.error))
         });
         tried.await?
     }

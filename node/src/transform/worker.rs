@@ -207,9 +207,9 @@ impl Worker {
                 self.instance = Some(instance);
                 Ok(())
             }
-            Err((error, keyed)) => {
-                self.keyed = Some(keyed);
-                Err(error)
+            Err(failed) => {
+                self.keyed = Some(failed.keyed);
+                Err(failed.error)
             }
         }
     }

@@ -33,7 +33,7 @@ fn batch(values: &[&str]) -> (Vec<u8>, u32) {
 fn start(engine: &Arc<Engine>, name: &str) -> Instance {
     let started = Instance::start(&module(engine, name), setup(), KeyedStore::new(1 << 20));
     started
-        .map_err(|(error, _)| error)
+        .map_err(|failed| failed.error)
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -47,7 +47,7 @@ fn call(engine: &Arc<Engine>, name: &str) -> Result<Failures, CallError> {
     }];
     let module = module(engine, name);
     let mut instance = Instance::start(&module, setup(), KeyedStore::new(1 << 20))
-        .map_err(|(error, _)| error)
+        .map_err(|failed| failed.error)
         .unwrap();
     let read_all = |outputs: Vec<u8>, failures: &Failures, inputs| -> Result<(), AnswerError> {
         let mut outputs = answer::Outputs::new(&outputs, inputs, failures, &sinks)?;
@@ -159,7 +159,7 @@ async fn a_module_that_fails_while_set_up_is_refused() {
     let engine = engine();
     let refused = |name: &str| match Instance::start(&module(&engine, name), setup(), KeyedStore::new(0)) {
         Ok(_) => panic!("{name} started"),
-        Err((error, _)) => error,
+        Err(failed) => failed.error,
     };
     let moon = StartError::Refused {
         message: "the moon is not full".to_owned(),
@@ -198,7 +198,7 @@ async fn state_is_kept_when_committed_and_survives_the_instance() {
     };
     let begin = |keyed| {
         Instance::start(&module, setup(), keyed)
-            .map_err(|(error, _)| error)
+            .map_err(|failed| failed.error)
             .unwrap()
     };
     let mut instance = begin(KeyedStore::new(1 << 20));
