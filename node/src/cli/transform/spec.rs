@@ -308,7 +308,7 @@ mod tests {
             ),
             (
                 "--window 10s --window-kind sliding",
-                (none.clone(), json!({ "kind": "sliding", "size_ms": 10_000 })),
+                (none, json!({ "kind": "sliding", "size_ms": 10_000 })),
             ),
         ] {
             assert_eq!(window(line), expected, "{line}");
