@@ -3,7 +3,6 @@
 //! Owns the positions. Partitions are assigned by hand; the task behind it fetches ahead within a budget of
 //! bytes. It must never move a position past a record that was not handed out.
 
-mod aborted;
 mod batch;
 mod fetcher;
 mod queue;

@@ -11,6 +11,7 @@
 //! 43 producer id i64 | 51 producer epoch i16 | 53 base sequence i32 | 57 record count i32 | 61 records
 //! ```
 
+mod aborted;
 mod batch;
 mod builder;
 mod compression;
@@ -21,6 +22,7 @@ mod varint;
 mod walk;
 mod xerial;
 
+pub use aborted::Aborted;
 pub use batch::{BatchView, Batches, RECORDS_BYTES_MAX};
 pub use builder::{BatchBuilder, BatchOptions, HeaderRef, NewRecord, ProducerStamp};
 pub use compression::Compression;

@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, TopicId};
+use headwater_protocol::ids::{LeaderEpoch, NodeId, Offset, ProducerId, TopicId};
 use headwater_protocol::kafka::ErrorCode;
 use headwater_protocol::kafka::fetch::PartitionData;
-use headwater_protocol::record::{self, BatchView, Batches};
+use headwater_protocol::record::{self, Aborted, BatchView, Batches};
 
-use super::aborted::Aborted;
 use super::queue::{Budget, Charge, Data, Frame, Message, Slot, Watermarks};
 use super::session::Wanted;
 use super::{ConsumerConfig, OutOfRange, TopicPartition};
@@ -456,6 +455,8 @@ impl Part {
             Isolation::ReadCommitted => data.aborted_transactions.unwrap_or_default(),
         };
         let received = bytes.len();
+        let aborted = aborted.iter();
+        let aborted = aborted.map(|named| (ProducerId(named.producer_id), Offset(named.first_offset)));
         let split = split(bytes, from, config.check_crc, Aborted::new(aborted));
         if split.next > from {
             self.place = Place::At(split.next);

@@ -8,15 +8,12 @@ use headwater_protocol::ids::{NodeId, Offset, ProducerId};
 use headwater_protocol::kafka::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
-use headwater_protocol::kafka::fetch::{
-    AbortedTransaction, FetchPartition, FetchRequest, FetchTopic, PartitionData,
-};
+use headwater_protocol::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use headwater_protocol::kafka::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use headwater_protocol::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use headwater_protocol::kafka::{ErrorCode, Request};
 use headwater_protocol::primitives::{Records, Str};
-use headwater_protocol::record::{BatchView, Batches, ControlKind, EndTransaction, RECORDS_BYTES_MAX};
-use std::collections::BTreeSet;
+use headwater_protocol::record::{Aborted, Batches};
 use std::time::Duration;
 
 /// The first versions that name topics by their ids: a topic made again by the same name is another one.
@@ -220,12 +217,16 @@ impl Cluster {
 fn seen(of: &PartitionName, data: PartitionData, from: Offset) -> Result<Read, OutsideError> {
     let records = data.records.unwrap_or_default().into_bytes();
     let bytes = records.len();
-    let mut hidden = Hidden::new(data.aborted_transactions.unwrap_or_default());
+    let aborted = data.aborted_transactions.unwrap_or_default().into_iter();
+    let aborted = aborted.map(|named| (ProducerId(named.producer_id), Offset(named.first_offset)));
+    let mut aborted = Aborted::new(aborted);
     let (mut batches, mut next) = (BytesMut::with_capacity(bytes), from);
     for batch in Batches::new(records) {
         let batch = batch.map_err(|error| failed(of, error))?;
         next = next.max(batch.next_offset());
-        if !hidden.hides(&batch) {
+        let is_hidden = aborted.hides(&batch);
+        // Markers are shown, whatever they end.
+        if !is_hidden || batch.header().is_control() {
             batches.extend_from_slice(batch.bytes());
         }
     }
@@ -236,55 +237,14 @@ fn seen(of: &PartitionName, data: PartitionData, from: Offset) -> Result<Read, O
     })
 }
 
-/// The transactions of an answer that were aborted, from their first record to their marker.
-struct Hidden {
-    /// By their first record, the last one first.
-    ahead: Vec<(Offset, ProducerId)>,
-    open: BTreeSet<ProducerId>,
-}
-
-impl Hidden {
-    fn new(aborted: Vec<AbortedTransaction>) -> Self {
-        let aborted = aborted.into_iter();
-        let ahead = aborted.map(|aborted| (Offset(aborted.first_offset), ProducerId(aborted.producer_id)));
-        let mut ahead: Vec<_> = ahead.collect();
-        ahead.sort_unstable_by(|a, b| b.cmp(a));
-        Self {
-            ahead,
-            open: BTreeSet::new(),
-        }
-    }
-
-    /// Whether the records of the next batch were given up.
-    fn hides(&mut self, batch: &BatchView) -> bool {
-        while let Some((_, producer)) = self.ahead.pop_if(|(first, _)| *first < batch.next_offset()) {
-            self.open.insert(producer);
-        }
-        let header = batch.header();
-        if header.is_control() {
-            if ends_in_abort(batch) {
-                self.open.remove(&header.producer_id);
-            }
-            return false;
-        }
-        header.is_transactional() && self.open.contains(&header.producer_id)
-    }
-}
-
-fn ends_in_abort(batch: &BatchView) -> bool {
-    let Ok(records) = batch.records(RECORDS_BYTES_MAX) else {
-        return false;
-    };
-    let first = records.iter().next().and_then(Result::ok);
-    let end = first.and_then(|record| EndTransaction::parse(&record).ok().flatten());
-    end.is_some_and(|end| end.kind == ControlKind::Abort)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use headwater_protocol::ids::{PartitionIndex, ProducerEpoch, TopicId};
-    use headwater_protocol::record::{BatchBuilder, BatchHeader, BatchOptions, NewRecord, ProducerStamp};
+    use headwater_protocol::kafka::fetch::AbortedTransaction;
+    use headwater_protocol::record::{
+        BatchBuilder, BatchHeader, BatchOptions, ControlKind, EndTransaction, NewRecord, ProducerStamp,
+    };
 
     /// A batch of one record at an offset; with an end, the marker of a transaction.
     fn batch(at: i64, producer: i64, end: Option<ControlKind>) -> Bytes {

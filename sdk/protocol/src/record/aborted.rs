@@ -5,25 +5,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use headwater_protocol::ids::{Offset, ProducerId};
-use headwater_protocol::kafka::fetch::AbortedTransaction;
-use headwater_protocol::record::{BatchView, ControlKind, EndTransaction};
+use super::{BatchView, ControlKind, EndTransaction};
+use crate::ids::{Offset, ProducerId};
 
 /// The aborted transactions that one answer of a partition names: all that overlap its batches.
 ///
 /// - A producer is in `open` from the first offset of its aborted transaction to the marker that ends it.
 #[derive(Debug, Default)]
-pub(super) struct Aborted {
+pub struct Aborted {
     announced: BTreeMap<ProducerId, VecDeque<Offset>>,
     open: BTreeSet<ProducerId>,
 }
 
 impl Aborted {
-    pub(super) fn new(transactions: Vec<AbortedTransaction>) -> Self {
-        let mut firsts: Vec<_> = transactions
-            .iter()
-            .map(|t| (ProducerId(t.producer_id), Offset(t.first_offset)))
-            .collect();
+    /// Of transactions by their producer and the offset of their first record.
+    pub fn new(transactions: impl IntoIterator<Item = (ProducerId, Offset)>) -> Self {
+        let mut firsts: Vec<_> = transactions.into_iter().collect();
         firsts.sort_unstable();
         let mut aborted = Self::default();
         for (id, first) in firsts {
@@ -34,7 +31,7 @@ impl Aborted {
 
     /// Whether `batch` belongs to a transaction that was aborted. Batches are shown in order of offset,
     /// those with markers too.
-    pub(super) fn hides(&mut self, batch: &BatchView) -> bool {
+    pub fn hides(&mut self, batch: &BatchView) -> bool {
         let header = batch.header();
         if !header.is_transactional() {
             return false;
@@ -70,10 +67,9 @@ fn is_abort(batch: &BatchView) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use headwater_protocol::ids::{LeaderEpoch, ProducerEpoch};
-    use headwater_protocol::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
-
     use super::*;
+    use crate::ids::{LeaderEpoch, ProducerEpoch};
+    use crate::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 
     fn batch(offset: i64, producer: i64, marker: Option<ControlKind>) -> BatchView {
         let mut builder = BatchBuilder::new(BatchOptions {
@@ -105,12 +101,8 @@ mod tests {
 
     #[test]
     fn hides_from_the_first_offset_to_the_marker() {
-        let named = AbortedTransaction {
-            producer_id: 7,
-            first_offset: 2,
-            ..Default::default()
-        };
-        let mut aborted = Aborted::new(vec![named.clone(), named]);
+        let named = (ProducerId(7), Offset(2));
+        let mut aborted = Aborted::new([named, named]);
         assert!(!aborted.hides(&batch(1, 7, None)), "a transaction before");
         assert!(aborted.hides(&batch(2, 7, None)));
         assert!(!aborted.hides(&batch(3, 8, None)), "another producer");
