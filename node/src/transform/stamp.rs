@@ -2,13 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use headwater_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
-use headwater_protocol::record::{self, BatchHeader, BatchView, crc32c};
+use headwater_protocol::record::{self, BatchHeader, BatchView, CRC_COVERS_FROM, ProducerStamp};
 
-const CRC_AT: usize = 17;
-const ATTRIBUTES_AT: usize = 21;
-const PRODUCER_AT: usize = 43;
+/// Where the lower half of a batch's attributes lies.
+const ATTRIBUTES_AT: usize = CRC_COVERS_FROM + 1;
 const TRANSACTIONAL: u8 = 1 << 4;
-const NO_SEQUENCE: i32 = -1;
 
 /// The batch without its producer's stamp: sequence numbers count in the source's partition, not in the sink's.
 pub(crate) fn unstamped(batch: &BatchView) -> Bytes {
@@ -17,8 +15,8 @@ pub(crate) fn unstamped(batch: &BatchView) -> Bytes {
         return batch.bytes().clone();
     }
     let mut bytes = BytesMut::from(batch.bytes().as_ref());
-    bytes[ATTRIBUTES_AT + 1] &= !TRANSACTIONAL;
-    set_producer(&mut bytes, ProducerId::NONE, ProducerEpoch::NONE, NO_SEQUENCE);
+    bytes[ATTRIBUTES_AT] &= !TRANSACTIONAL;
+    set_producer(&mut bytes, ProducerStamp::NONE);
     bytes.freeze()
 }
 
@@ -58,21 +56,22 @@ fn stamped(
         let mut batch = batch
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
-        batch[ATTRIBUTES_AT + 1] |= attributes;
-        set_producer(&mut batch, producer, epoch, *sequence);
+        batch[ATTRIBUTES_AT] |= attributes;
+        let stamp = ProducerStamp {
+            id: producer,
+            epoch,
+            base_sequence: *sequence,
+        };
+        set_producer(&mut batch, stamp);
         *sequence = sequence.wrapping_add(records) & i32::MAX;
         stamped.push(batch.freeze());
     }
     Ok(stamped)
 }
 
-fn set_producer(batch: &mut [u8], id: ProducerId, epoch: ProducerEpoch, sequence: i32) {
-    batch[PRODUCER_AT..PRODUCER_AT + 8].copy_from_slice(&id.value().to_be_bytes());
-    batch[PRODUCER_AT + 8..PRODUCER_AT + 10].copy_from_slice(&epoch.value().to_be_bytes());
-    batch[PRODUCER_AT + 10..PRODUCER_AT + 14].copy_from_slice(&sequence.to_be_bytes());
+fn set_producer(batch: &mut [u8], producer: ProducerStamp) {
     BatchHeader::stamp(batch, Offset::ZERO, LeaderEpoch::NONE);
-    let crc = crc32c(&batch[ATTRIBUTES_AT..]);
-    batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+    producer.put(batch);
 }
 
 #[cfg(test)]

@@ -4,16 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use headwater_protocol::ids::{ProducerEpoch, ProducerId};
-use headwater_protocol::record::{
-    BatchBuilder, BatchOptions, BatchView, ProducerStamp, RECORDS_BYTES_MAX, crc32c,
-};
-
-const CRC_AT: usize = 17;
-const ATTRIBUTES_AT: usize = 21;
-const PRODUCER_ID_AT: usize = 43;
-const PRODUCER_EPOCH_AT: usize = 51;
-const BASE_SEQUENCE_AT: usize = 53;
-const RECORD_COUNT_AT: usize = 57;
+use headwater_protocol::record::{BatchBuilder, BatchOptions, BatchView, ProducerStamp, RECORDS_BYTES_MAX};
 
 /// Producer id, epoch and the sequence number of a batch's first record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +52,7 @@ impl From<Stamp> for ProducerStamp {
 /// A copy of a batch with another stamp, and the checksum that goes with it.
 pub(super) fn restamped(batch: &Bytes, stamp: Stamp) -> Bytes {
     let mut bytes = BytesMut::from(&batch[..]);
-    bytes[PRODUCER_ID_AT..PRODUCER_EPOCH_AT].copy_from_slice(&stamp.id.0.to_be_bytes());
-    bytes[PRODUCER_EPOCH_AT..BASE_SEQUENCE_AT].copy_from_slice(&stamp.epoch.0.to_be_bytes());
-    bytes[BASE_SEQUENCE_AT..RECORD_COUNT_AT].copy_from_slice(&stamp.sequence.to_be_bytes());
-    let crc = crc32c(&bytes[ATTRIBUTES_AT..]);
-    bytes[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+    ProducerStamp::from(stamp).put(&mut bytes);
     bytes.freeze()
 }
 
@@ -110,6 +97,8 @@ mod tests {
     use headwater_protocol::record::NewRecord;
 
     use super::*;
+
+    const RECORD_COUNT_AT: usize = 57;
 
     #[test]
     fn a_new_stamp_changes_the_numbers_alone() {

@@ -34,6 +34,18 @@ impl ProducerStamp {
         epoch: ProducerEpoch::NONE,
         base_sequence: -1,
     };
+
+    /// Writes it into the header of a finished batch, one whole batch, and the checksum that goes with it.
+    ///
+    /// # Panics
+    /// When `batch` is shorter than a header.
+    pub fn put(self, batch: &mut [u8]) {
+        batch[PRODUCER_ID_AT..PRODUCER_EPOCH_AT].copy_from_slice(&self.id.0.to_be_bytes());
+        batch[PRODUCER_EPOCH_AT..BASE_SEQUENCE_AT].copy_from_slice(&self.epoch.0.to_be_bytes());
+        batch[BASE_SEQUENCE_AT..RECORD_COUNT_AT].copy_from_slice(&self.base_sequence.to_be_bytes());
+        let crc = crc32c(&batch[ATTRIBUTES_AT..]);
+        batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+    }
 }
 
 /// What a batch says about itself beside its records.
