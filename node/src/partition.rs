@@ -24,7 +24,9 @@ mod waiters;
 
 pub use crate::log::{Damaged, Repair};
 pub use damage::{Damages, HealError};
-pub use error::{AppendError, EpochError, LookupError, ReadError, ReplicaError, TicketError, Unavailable};
+pub use error::{
+    AppendError, EpochError, Fault, LookupError, ReadError, ReplicaError, TicketError, Unavailable,
+};
 pub use followers::ReplicaFetch;
 pub use in_sync::{FixedSets, InSyncChange, InSyncRefused, InSyncSets, Member, Proposing};
 pub use registry::Registry;

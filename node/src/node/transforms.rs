@@ -6,7 +6,8 @@ use crate::config::{BrokerConfig, TopicConfig};
 use crate::controller::Controller;
 use crate::metadata::{Topic, View};
 use crate::partition::{
-    self, AppendError, AppendOptions, Isolation, Partition, PartitionName, ReadRequest, Registry, Verified,
+    self, AppendError, AppendOptions, Fault, Isolation, Partition, PartitionName, ReadRequest, Registry,
+    Verified,
 };
 use crate::peer::Peers;
 use crate::sys::clock::Clock;
@@ -377,29 +378,10 @@ fn failed(name: &PartitionName, reason: impl std::fmt::Display) -> OutsideError 
 
 /// What a partition's refusal means to a pipeline.
 fn of_append(error: &AppendError) -> OutsideError {
-    let reason = error.to_string();
-    match error {
-        AppendError::Corrupt { .. }
-        | AppendError::TooLarge { .. }
-        | AppendError::UnsupportedFormat { .. }
-        | AppendError::InvalidTimestamp { .. }
-        | AppendError::InvalidRecord { .. }
-        | AppendError::UnsupportedCompression { .. } => OutsideError::Refused(reason),
-        AppendError::InvalidProducerEpoch { .. } => OutsideError::Fenced,
-        AppendError::NotLeader
-        | AppendError::Epoch(_)
-        | AppendError::OutOfOrderSequence { .. }
-        | AppendError::InvalidTransaction(_)
-        | AppendError::CoordinatorFenced { .. }
-        | AppendError::NotEnoughReplicas { .. }
-        | AppendError::ReadOnlyMirror { .. }
-        | AppendError::Internal
-        | AppendError::NotContiguous { .. }
-        | AppendError::DiskFull
-        | AppendError::Offline { .. }
-        | AppendError::Unread { .. }
-        | AppendError::Stopped
-        | AppendError::Unacknowledged(_) => OutsideError::Failed(reason),
+    match (error.fault(), error) {
+        (Fault::Records, _) => OutsideError::Refused(error.to_string()),
+        (_, AppendError::InvalidProducerEpoch { .. }) => OutsideError::Fenced,
+        (Fault::Partition | Fault::InDoubt, _) => OutsideError::Failed(error.to_string()),
     }
 }
 

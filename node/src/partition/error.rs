@@ -81,6 +81,44 @@ pub enum AppendError {
     Unacknowledged(TicketError),
 }
 
+/// What a failed append says of the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// They will never be taken; others can be.
+    Records,
+    /// The partition's, and nothing was appended.
+    Partition,
+    /// The partition's, and they may have been appended.
+    InDoubt,
+}
+
+impl AppendError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::TooLarge { .. }
+            | Self::Corrupt { .. }
+            | Self::UnsupportedFormat { .. }
+            | Self::UnsupportedCompression { .. }
+            | Self::InvalidTimestamp { .. }
+            | Self::InvalidRecord { .. } => Fault::Records,
+            Self::NotLeader
+            | Self::Epoch(_)
+            | Self::OutOfOrderSequence { .. }
+            | Self::InvalidProducerEpoch { .. }
+            | Self::InvalidTransaction(_)
+            | Self::CoordinatorFenced { .. }
+            | Self::NotEnoughReplicas { .. }
+            | Self::ReadOnlyMirror { .. }
+            | Self::Internal
+            | Self::NotContiguous { .. }
+            | Self::DiskFull
+            | Self::Unread { .. } => Fault::Partition,
+            // A write that failed half way puts the partition offline, too.
+            Self::Offline { .. } | Self::Stopped | Self::Unacknowledged(_) => Fault::InDoubt,
+        }
+    }
+}
+
 impl From<SequenceError> for AppendError {
     fn from(error: SequenceError) -> Self {
         match error {

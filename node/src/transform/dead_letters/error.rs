@@ -4,7 +4,7 @@ use headwater_protocol::ids::{NodeId, PartitionIndex};
 
 use super::letter::Place;
 use super::rebuild::Refusal;
-use crate::partition::AppendError;
+use crate::partition::{AppendError, Fault};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LetterError {
@@ -62,49 +62,13 @@ pub enum LetterError {
     Stopping,
 }
 
-/// What a failed write says of a letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blame {
-    /// The record: others can be written.
-    Record,
-    /// The partition, and nothing was written.
-    Partition,
-    /// The partition, and it may have been written.
-    Unknown,
-}
-
-pub(crate) fn blame(error: &AppendError) -> Blame {
-    match error {
-        AppendError::TooLarge { .. }
-        | AppendError::Corrupt { .. }
-        | AppendError::UnsupportedFormat { .. }
-        | AppendError::UnsupportedCompression { .. }
-        | AppendError::InvalidTimestamp { .. }
-        | AppendError::InvalidRecord { .. } => Blame::Record,
-        AppendError::NotLeader
-        | AppendError::Epoch(_)
-        | AppendError::OutOfOrderSequence { .. }
-        | AppendError::InvalidProducerEpoch { .. }
-        | AppendError::InvalidTransaction(_)
-        | AppendError::CoordinatorFenced { .. }
-        | AppendError::NotEnoughReplicas { .. }
-        | AppendError::ReadOnlyMirror { .. }
-        | AppendError::Internal
-        | AppendError::NotContiguous { .. }
-        | AppendError::DiskFull
-        | AppendError::Unread { .. } => Blame::Partition,
-        // A write that failed half way puts the partition offline, too.
-        AppendError::Offline { .. } | AppendError::Stopped | AppendError::Unacknowledged(_) => Blame::Unknown,
-    }
-}
-
 impl LetterError {
     /// The same failure, where the letter at `offset` was being dealt with.
     pub(crate) fn of_write(letter: Place, error: AppendError) -> Self {
-        match blame(&error) {
-            Blame::Record => Self::Refused(Refusal::BySource(error.to_string())),
-            Blame::Partition => Self::NotWritten { letter, error },
-            Blame::Unknown => Self::Unknown { letter, error },
+        match error.fault() {
+            Fault::Records => Self::Refused(Refusal::BySource(error.to_string())),
+            Fault::Partition => Self::NotWritten { letter, error },
+            Fault::InDoubt => Self::Unknown { letter, error },
         }
     }
 }
