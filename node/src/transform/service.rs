@@ -418,29 +418,14 @@ async fn offer_builtin(means: Means) {
 
 /// The declaration that a trial stands for.
 fn trial_transform(dry_run: &DryRun) -> Transform {
+    let module = ModuleRef {
+        name: dry_run.module.name.clone(),
+        version: dry_run.module.version.clone(),
+    };
     let spec = TransformSpec {
-        name: "dry-run".to_owned(),
-        module: ModuleRef {
-            name: dry_run.module.name.clone(),
-            version: dry_run.module.version.clone(),
-        },
         params: dry_run.params.clone(),
-        source: dry_run.source.clone(),
-        sinks: vec!["-".to_owned()],
-        dead_letter: None,
-        on_error: None,
-        delivery: None,
-        placement: None,
-        limits: spec::LimitsSpec::default(),
-        start: None,
-        window_ms: None,
-        window: None,
-        late_sink: None,
-        state_ttl_ms: None,
-        lateness_ms: None,
-        idle_close_ms: None,
-        emit: None,
         lookups: dry_run.lookups.clone(),
+        ..TransformSpec::new("dry-run", module, &dry_run.source, "-")
     };
     spec.complete(World::Filter, Level::FIRST, 0)
         .expect("these values are all within their bounds")

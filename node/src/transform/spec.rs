@@ -71,6 +71,33 @@ pub struct TransformSpec {
     pub lookups: BTreeMap<String, String>,
 }
 
+impl TransformSpec {
+    /// One that leaves out all that has a default.
+    pub(crate) fn new(name: &str, module: ModuleRef, source: &str, sink: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            module,
+            params: BTreeMap::new(),
+            source: source.to_owned(),
+            sinks: vec![sink.to_owned()],
+            dead_letter: None,
+            on_error: None,
+            delivery: None,
+            placement: None,
+            limits: LimitsSpec::default(),
+            start: None,
+            window_ms: None,
+            window: None,
+            lateness_ms: None,
+            idle_close_ms: None,
+            emit: None,
+            late_sink: None,
+            state_ttl_ms: None,
+            lookups: BTreeMap::new(),
+        }
+    }
+}
+
 /// How windows are cut. Each kind has lengths of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -194,27 +194,8 @@ impl Rig {
 
     async fn deploy(&self, module: &str, change: impl FnOnce(&mut TransformSpec)) -> Result<(), DeployError> {
         let module = self.upload(module).await;
-        let mut spec = TransformSpec {
-            name: module.name.clone(),
-            module,
-            params: BTreeMap::new(),
-            source: "in".to_owned(),
-            sinks: vec!["out".to_owned()],
-            dead_letter: None,
-            on_error: None,
-            delivery: None,
-            placement: None,
-            limits: LimitsSpec::default(),
-            start: None,
-            window_ms: None,
-            window: None,
-            late_sink: None,
-            state_ttl_ms: None,
-            lateness_ms: None,
-            idle_close_ms: None,
-            emit: None,
-            lookups: BTreeMap::new(),
-        };
+        let name = module.name.clone();
+        let mut spec = TransformSpec::new(&name, module, "in", "out");
         change(&mut spec);
         self.transforms.deploy(spec).await.map(drop)
     }

@@ -18,7 +18,7 @@ use crate::sys::disk::memory::MemoryDisk;
 use crate::sys::random::Random;
 use crate::sys::task::Blocking;
 use crate::telemetry::Health;
-use crate::transform::{LimitsSpec, TransformSpec};
+use crate::transform::TransformSpec;
 use headwater_protocol::record::Batches;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,25 +105,8 @@ impl Rig {
         };
         self.controller.propose(Change::PutModule(module)).await.unwrap();
         let spec = TransformSpec {
-            name: "clean".to_owned(),
-            module: used,
-            params: BTreeMap::new(),
-            source: source.to_owned(),
-            sinks: vec!["out".to_owned()],
             dead_letter: Some("raw.dead".to_owned()),
-            on_error: None,
-            delivery: None,
-            placement: None,
-            limits: LimitsSpec::default(),
-            start: None,
-            window_ms: None,
-            window: None,
-            late_sink: None,
-            state_ttl_ms: None,
-            lateness_ms: None,
-            idle_close_ms: None,
-            emit: None,
-            lookups: BTreeMap::new(),
+            ..TransformSpec::new("clean", used, source, "out")
         };
         let transform = spec.complete(World::Filter, Level::FIRST, 0).unwrap();
         self.controller
