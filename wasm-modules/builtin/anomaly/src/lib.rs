@@ -5,7 +5,9 @@ mod moments;
 
 use std::collections::HashMap;
 
-use headwater_expression::{Fields, Key, Number, Path, Slot, Value, check, put_json_text, put_number};
+use headwater_expression::{
+    Fields, INDISTINCT, Key, Number, Path, Slot, Value, check, put_json_text, put_number,
+};
 use headwater_guest::{
     Batch, Error, Items, ItemsBuilder, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params,
     Record, export_mapping, package_metadata, state,
@@ -183,7 +185,7 @@ impl Anomaly {
             }
         };
         let has_group = match self.group {
-            Some(key) => key.put(&view, &mut self.text)?,
+            Some(key) => key.put(&view, &mut self.text, INDISTINCT)?,
             None => true,
         };
         Ok(has_group.then_some(value))

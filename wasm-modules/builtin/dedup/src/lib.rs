@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use headwater_expression::{Fields, Key};
+use headwater_expression::{Fields, INDISTINCT, Key};
 use headwater_guest::{
     Batch, Error, Items, ItemsBuilder, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params,
     Record, export_mapping, package_metadata, state,
@@ -127,7 +127,7 @@ impl Dedup {
     fn find(&mut self, record: &Record<'_>) -> Result<bool, Error> {
         self.text.clear();
         let view = self.fields.view(record)?;
-        self.id.put(&view, &mut self.text)
+        self.id.put(&view, &mut self.text, INDISTINCT)
     }
 
     fn without_id(&mut self, record: &Record<'_>, outputs: &mut Outputs) {

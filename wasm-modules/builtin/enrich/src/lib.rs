@@ -5,7 +5,7 @@
 mod additions;
 mod splice;
 
-use headwater_expression::{Fields, ParseError, Parser, Path, Slot, Value, View, put_number};
+use headwater_expression::{Fields, Key, ParseError, Parser, Path, Slot};
 use headwater_guest::lookup::Table;
 use headwater_guest::{
     Batch, Error, ItemsBuilder, Mapping, Metadata, Module, Output, Outputs, Param, ParamKind, Params, Record,
@@ -14,6 +14,9 @@ use headwater_guest::{
 
 use additions::Additions;
 use splice::{Addition, Selected, Splice};
+
+/// Of a key that is an object or an array.
+const UNUSABLE: &str = "which cannot be looked up";
 
 struct Enrich {
     table: Table,
@@ -42,12 +45,6 @@ enum Looked {
     Keyless,
     /// Its key cannot be used.
     Failed,
-}
-
-/// Where the lookup key comes from.
-enum Key {
-    Record,
-    Field(Slot),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +107,7 @@ impl Module for Enrich {
     fn configure(params: &Params) -> Result<Self, Error> {
         let in_param = |name: &str, error: ParseError| Error::new(format!("parameter '{name}', {error}"));
         let mut key_fields = Fields::default();
-        let key = match params.text("key")?.trim() {
-            "key" => Key::Record,
-            path => Key::Field(key_fields.add(&Path::parse(path).map_err(|error| in_param("key", error))?)),
-        };
+        let key = Key::parse(params.text("key")?, &mut key_fields).map_err(|error| in_param("key", error))?;
         let selected = select(params.text("fields")?).map_err(|error| in_param("fields", error))?;
         let addition = Addition::new(params.text("as")?.trim(), selected);
         let mut all_fields = key_fields.clone();
@@ -185,38 +179,13 @@ impl Mapping for Enrich {
     }
 }
 
-/// Writes the text that is looked up; false if there is none.
-fn put_key(key: &Key, view: &View<'_>, to: &mut Vec<u8>) -> Result<bool, Error> {
-    let slot = match key {
-        Key::Record => {
-            to.extend_from_slice(view.record.key().unwrap_or_default());
-            return Ok(view.record.key().is_some());
-        }
-        Key::Field(slot) => *slot,
-    };
-    match view.field(slot) {
-        Value::Null => return Ok(false),
-        Value::Text(text) => text.put(to),
-        Value::Boolean(truth) => to.extend_from_slice(if truth { b"true" } else { b"false" }),
-        Value::Number(number) => put_number(to, number.simplest()),
-        value @ (Value::Nested(_) | Value::BadNumber(_)) => {
-            return Err(Error::new(format!(
-                "{} is {}, which cannot be looked up",
-                view.path(slot),
-                value.kind()
-            )));
-        }
-    }
-    Ok(true)
-}
-
 impl Enrich {
     /// Finds the key of a record, and writes it down.
     #[inline]
     fn look(&mut self, record: &Record<'_>) -> Looked {
         self.lookup_key.clear();
         if let Ok(view) = self.all_fields.view(record)
-            && let Ok(true) = put_key(&self.key, &view, &mut self.lookup_key)
+            && let Ok(true) = self.key.put(&view, &mut self.lookup_key, UNUSABLE)
         {
             let is_plain = view.is_whole()
                 && self.added.iter().all(|slot| view.raw(*slot).is_none())
@@ -235,7 +204,7 @@ impl Enrich {
     fn key_of(&mut self, record: &Record<'_>) -> Result<bool, Error> {
         self.lookup_key.clear();
         let view = self.key_fields.view(record)?;
-        put_key(&self.key, &view, &mut self.lookup_key)
+        self.key.put(&view, &mut self.lookup_key, UNUSABLE)
     }
 
     #[inline]

@@ -8,6 +8,9 @@ use crate::path::Path;
 use crate::value::Value;
 use crate::write::put_number;
 
+/// Of an object or an array, where records are told apart.
+pub const INDISTINCT: &str = "by which records cannot be told apart";
+
 /// Where the text stands by which a record is known.
 #[derive(Clone, Copy, Debug)]
 pub enum Key {
@@ -30,8 +33,9 @@ impl Key {
     /// Appends the text; false if the record has none, or null. Numbers are written in their one form.
     ///
     /// # Errors
-    /// When the field is an object or an array.
-    pub fn put(self, view: &View<'_>, to: &mut Vec<u8>) -> Result<bool, Error> {
+    /// When the field is an object or an array, of which `unusable` says why that does not do.
+    #[inline]
+    pub fn put(self, view: &View<'_>, to: &mut Vec<u8>, unusable: &str) -> Result<bool, Error> {
         let slot = match self {
             Self::Record => {
                 to.extend_from_slice(view.record.key().unwrap_or_default());
@@ -46,7 +50,7 @@ impl Key {
             Value::Number(number) => put_number(to, number.simplest()),
             value @ (Value::Nested(_) | Value::BadNumber(_)) => {
                 return Err(Error::new(format!(
-                    "{} is {}, by which records cannot be told apart",
+                    "{} is {}, {unusable}",
                     view.path(slot),
                     value.kind()
                 )));

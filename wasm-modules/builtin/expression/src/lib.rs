@@ -26,7 +26,7 @@ mod tests;
 pub use expression::Expression;
 pub use fields::{Fields, Slot, View};
 pub use json::{Elements, Member, Members, NotJson, check};
-pub use key::Key;
+pub use key::{INDISTINCT, Key};
 pub use lexer::ParseError;
 pub use number::Number;
 pub use parser::Parser;
