@@ -89,6 +89,17 @@ impl LogReader {
         Scrub::until(self.end())
     }
 
+    /// Begins with the segment that holds `from`.
+    pub fn begin_scrub_at(&self, from: Offset) -> Scrub {
+        let segments = self.shared.segments.load();
+        let behind = segments.partition_point(|segment| segment.base() <= from);
+        let all = self.begin_scrub();
+        match behind.checked_sub(1).and_then(|at| segments.get(at)) {
+            Some(segment) => all.at(segment.base()),
+            None => all,
+        }
+    }
+
     /// Reads about a MiB on. Waits for the device. What cannot be read for want of a file or of good bytes is damage;
     /// an error is a device that fails.
     pub fn scrub(&self, mut at: Scrub) -> Result<Scrubbed, ReadError> {

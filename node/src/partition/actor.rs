@@ -5,6 +5,7 @@
 //! is ever half done. It must never wait for the device in its own thread.
 
 mod append;
+mod check;
 mod follow;
 mod grounds;
 mod role;
@@ -22,6 +23,7 @@ use crate::log::{self, Log, Synced};
 use crate::metadata::PartitionState;
 use crate::sys::clock::Clock;
 use crate::sys::mailbox::Mailbox;
+use check::{Check, outcome_of};
 pub(super) use grounds::Grounds;
 use headwater_protocol::ids::Offset;
 use std::sync::Arc;
@@ -66,6 +68,8 @@ pub(super) struct Actor {
     pub(super) sync_asked_at: Option<Instant>,
     /// What is known of the producers is of this.
     pub(super) grounds: Grounds,
+    /// Reads what headers alone were believed of, while somebody waits for that.
+    pub(super) check: Option<Check>,
     /// Others were told of transactions that are open.
     pub(super) has_shown_open: bool,
 }
@@ -83,6 +87,7 @@ impl Actor {
         if self.state.watermarks().synced < self.state.watermarks().log_end {
             self.flush();
         }
+        self.begin_check();
         loop {
             tokio::select! {
                 biased;
@@ -94,6 +99,7 @@ impl Actor {
                 },
                 Ok(()) = self.reports.changed() => self.on_reports(),
                 outcome = answer_to(&mut self.proposal) => self.on_proposed(outcome),
+                outcome = outcome_of(&mut self.check) => self.on_checked(outcome).await,
                 () = reached(self.reign_due, &self.shared.means.clock) => self.resume_reign().await,
                 command = mailbox.recv() => {
                     let Some(command) = command else { break };
@@ -239,7 +245,10 @@ impl Actor {
         let marks = self.state.watermarks();
         let transactions = self.producers.transactions_mut();
         transactions.committed(marks.high_watermark);
-        self.state.set_unstable(transactions.first_unstable());
+        let first_unstable = transactions.first_unstable();
+        let unchecked = self.grounds.stable_until().filter(|_| self.shared.has_others());
+        self.state
+            .set_unstable(first_unstable.into_iter().chain(unchecked).min());
         let aborted = transactions.take_aborted();
         let is_quiet = transactions.open_count() == 0 && aborted.is_empty();
         if is_quiet && !self.has_shown_open {

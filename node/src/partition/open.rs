@@ -72,6 +72,10 @@ pub(super) struct Rebuilt {
     pub(super) snapshot_at: Offset,
     /// What could not be read, and lacks therefore.
     pub(super) unread: Vec<Damaged>,
+    /// The last stable offset by that snapshot.
+    pub(super) stable: Offset,
+    /// Something was read of transactions behind the snapshot, or they were open there.
+    pub(super) has_transactions: bool,
 }
 
 fn recover(wanted: &Wanted, folder: &Path, means: &Means) -> Result<Recovered, String> {
@@ -150,10 +154,13 @@ pub(super) fn rebuild(log: &mut Log, checked_until: Offset, now_ms: i64) -> Resu
         },
         None => (Producers::default(), log.start()),
     };
+    let unstable = producers.transactions_mut().first_unstable();
+    let mut has_transactions = unstable.is_some();
     let (mut at, mut unread) = (from, Vec::new());
     while at < log.end() {
         let replayed = log.reader().replay(at, checked_until, |header, control| {
             if header.base_offset >= at {
+                has_transactions |= header.is_transactional();
                 // When it was really heard of is not stored; its own time is the next best, and never later than now.
                 let seen_ms = header.max_timestamp.min(now_ms);
                 let end = control.as_ref().and_then(end_of);
@@ -180,6 +187,8 @@ pub(super) fn rebuild(log: &mut Log, checked_until: Offset, now_ms: i64) -> Resu
         producers,
         snapshot_at: from,
         unread,
+        stable: unstable.map_or(from, |first| first.min(from)),
+        has_transactions,
     })
 }
 
@@ -204,6 +213,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         producers,
         snapshot_at,
         unread,
+        ..
     } = rebuilt;
     let (sender, mailbox) = mailbox(MAILBOX_COMMANDS);
     let (watermarks, receiver) = watch::channel(state.watermarks());
@@ -231,6 +241,7 @@ fn ready(wanted: Wanted, means: Arc<Means>, recovered: Recovered) -> Ready {
         sync_asked_at: None,
         reign_due: None,
         grounds,
+        check: None,
         has_shown_open: false,
     };
     // Before anybody reads: what is open is not stable.

@@ -1,5 +1,5 @@
 //! What the partition's knowledge of its producers rests on. A start believes headers that it does not check, and passes over what is
-//! damaged; what a repair brings back is read again.
+//! damaged; what a repair brings back is read again. What is known of transactions nobody acts on before it was checked.
 
 use super::super::error::AppendError;
 use super::super::open::{self, Rebuilt};
@@ -30,6 +30,9 @@ pub(in crate::partition) struct Grounds {
     in_doubt: bool,
     /// Somebody was refused by what nobody has checked.
     check_due: bool,
+    /// Readers of what is committed come no further, until what lies behind was read with its checksums: a marker may have
+    /// rotten, or lie in what is damaged.
+    stable_until: Option<Offset>,
 }
 
 impl Grounds {
@@ -41,6 +44,9 @@ impl Grounds {
             unchecked: (rebuilt.snapshot_at < end).then_some(end),
             in_doubt: false,
             check_due: false,
+            stable_until: (rebuilt.has_transactions || !rebuilt.unread.is_empty())
+                .then_some(rebuilt.stable)
+                .filter(|_| rebuilt.snapshot_at < end),
         }
     }
 
@@ -53,6 +59,7 @@ impl Grounds {
             unchecked: None,
             in_doubt: false,
             check_due: false,
+            stable_until: None,
         }
     }
 
@@ -68,6 +75,32 @@ impl Grounds {
     pub(super) fn is_check_due(&self) -> bool {
         self.check_due
     }
+
+    pub(super) fn stable_until(&self) -> Option<Offset> {
+        self.stable_until
+    }
+
+    /// Where that begins which was read by its headers alone.
+    pub(super) fn believed_from(&self) -> Offset {
+        self.believed.start
+    }
+
+    /// Whether a repair has still to tell what is known wrongly, or not at all.
+    pub(super) fn lack(&self) -> bool {
+        self.unread_until.is_some() || self.in_doubt
+    }
+
+    /// Nobody can do better than to believe the headers.
+    pub(super) fn make_do(&mut self) {
+        self.stable_until = None;
+    }
+
+    /// The headers were right.
+    pub(super) fn confirm(&mut self) {
+        let end = self.believed.end;
+        self.believed = end..end;
+        (self.unchecked, self.check_due, self.stable_until) = (None, false, None);
+    }
 }
 
 fn until(damaged: &[Damaged]) -> Option<Offset> {
@@ -80,11 +113,13 @@ impl Actor {
         self.grounds = Grounds::of(&rebuilt, end);
         self.snapshot_at = rebuilt.snapshot_at;
         self.know_producers(rebuilt.producers);
+        self.begin_check();
     }
 
     /// Nothing is known of any producer: the log was emptied, and begins at `at`.
     pub(super) fn forget_producers(&mut self, at: Offset) {
         self.grounds = Grounds::none(at);
+        self.check = None;
         self.snapshot_at = at;
         self.know_producers(Producers::default());
     }
@@ -99,12 +134,8 @@ impl Actor {
 
     /// Whether what is known lacks something, or may be wrong, and will be made good: until then it is not written down.
     pub(super) fn awaits_repair(&self) -> bool {
-        let Grounds {
-            unread_until,
-            in_doubt,
-            ..
-        } = self.grounds;
-        (unread_until.is_some() || in_doubt || self.shared.has_damage()) && self.shared.has_others()
+        let is_unsure = self.grounds.lack() || self.grounds.stable_until.is_some();
+        (is_unsure || self.shared.has_damage()) && self.shared.has_others()
     }
 
     /// After a repair, or before it is said what may be wrong: reads the log again for what could not be read of the producers
@@ -142,6 +173,7 @@ impl Actor {
             unchecked: None,
             in_doubt: self.grounds.in_doubt && !is_whole,
             check_due: false,
+            stable_until: self.grounds.stable_until.filter(|_| !is_whole),
         };
         self.snapshot_at = rebuilt.snapshot_at;
         self.know_producers(rebuilt.producers);

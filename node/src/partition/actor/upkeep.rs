@@ -177,6 +177,10 @@ impl Actor {
 
     /// Lets go of what is old, and forgets who was silent for too long.
     pub(super) async fn maintain(&mut self) {
+        if self.check.is_none() && !self.shared.has_damage() {
+            // Retention may have let go of what was damaged.
+            self.begin_check();
+        }
         let now_ms = self.shared.means.clock.unix_ms();
         self.producers.expire(
             now_ms,

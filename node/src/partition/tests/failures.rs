@@ -1,6 +1,8 @@
 //! What outlives crashes, a device that fails, and a disk that is full.
 
+use super::transactions::{bounds, committed, marker, send};
 use super::*;
+use headwater_protocol::record::ControlKind;
 use std::path::PathBuf;
 
 #[tokio::test]
@@ -379,5 +381,59 @@ async fn a_header_that_nobody_has_checked_refuses_no_batch_as_out_of_sequence() 
                     .expect("it comes next");
             }
         }
+    }
+}
+
+/// Without the marker what it aborted would seem to be part of the transaction that comes next.
+#[tokio::test]
+async fn what_a_rotten_marker_aborted_is_shown_to_nobody() {
+    for is_rotten in [true, false] {
+        let mut rig = Rig::new().await;
+        let partition = rig.topic(1, &[("segment.bytes", "500")]).await;
+        send(&partition, 1, 0, 0, 2).await;
+        let abort = marker(1, 0, ControlKind::Abort, 0);
+        partition.end_transaction(abort).await.expect("ended");
+        for from in 0..8 {
+            append_whole(&partition, plain(from, 2)).await.expect("appended");
+        }
+        send(&partition, 1, 0, 2, 2).await;
+        let commit = marker(1, 0, ControlKind::Commit, 0);
+        partition.end_transaction(commit).await.expect("ended");
+        let end = last_stable(&partition);
+        let whole = partition.read(request(0)).await.expect("it can be read");
+        let whole: Vec<BatchView> = Batches::new(whole.contiguous())
+            .map(|batch| batch.expect("whole"))
+            .collect();
+        rig.say(&[reign(1)]).await;
+        let folder = folder();
+        remove_snapshots(&rig.disk, &folder);
+        if is_rotten {
+            let first = folder.join("00000000000000000000.log");
+            let (attributes, control) = (22, 0x20);
+            let at = whole[0].header().total_bytes() + attributes;
+            let content = rig.disk.content(&first).expect("it is there");
+            rig.disk.corrupt(&first, at, &[content[at] & !control]);
+        }
+        let mut rig = rig.crash().await;
+        rig.say(&[reign(2)]).await;
+        let partition = rig.get("t");
+        // Behind the check, which does not wait for anything here.
+        append_whole(&partition, plain(0, 1)).await.expect("appended");
+        if is_rotten {
+            assert_eq!(last_stable(&partition), 0);
+            let damaged = partition.damaged();
+            assert_eq!(damaged.len(), 1, "it is found");
+            let (mut repair, until) = partition.begin_repair(&damaged[0]).await.expect("begun");
+            let lost = whole.into_iter().take_while(|batch| batch.base_offset() < until);
+            repair.append(lost.collect()).expect("they fit");
+            let repaired = repair.finish().expect("it is whole");
+            partition
+                .adopt_repair(repaired)
+                .await
+                .expect("it is put in place");
+        }
+        assert_eq!(last_stable(&partition), end + 1);
+        let all = committed(&partition, 0, 1 << 20).await;
+        assert_eq!(bounds(&all.aborted), [(1, 0)]);
     }
 }

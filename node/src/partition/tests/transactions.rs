@@ -6,7 +6,7 @@ use crate::partition::transactions::Aborted;
 use headwater_protocol::record::{ControlKind, EndTransaction};
 
 /// A batch of a transaction.
-fn part(producer: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
+pub(super) fn part(producer: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
     let options = BatchOptions {
         producer: ProducerStamp {
             id: ProducerId(producer),
@@ -19,7 +19,7 @@ fn part(producer: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
     batch(options, &values(sequence as usize, count))
 }
 
-fn marker(producer: i64, epoch: i16, kind: ControlKind, coordinator_epoch: i32) -> Marker {
+pub(super) fn marker(producer: i64, epoch: i16, kind: ControlKind, coordinator_epoch: i32) -> Marker {
     Marker {
         producer: ProducerId(producer),
         epoch: ProducerEpoch(epoch),
@@ -39,14 +39,14 @@ fn verified(partition: &Partition, producer: i64, epoch: i16) -> AppendOptions {
     }
 }
 
-async fn send(partition: &Partition, producer: i64, epoch: i16, sequence: i32, count: usize) {
+pub(super) async fn send(partition: &Partition, producer: i64, epoch: i16, sequence: i32, count: usize) {
     let options = verified(partition, producer, epoch);
     let batch = part(producer, epoch, sequence, count);
     let sent = partition.submit(batch, options).await.expect("let in");
     sent.await.expect("appended");
 }
 
-async fn committed(partition: &Partition, from: i64, max_bytes: usize) -> ReadOutcome {
+pub(super) async fn committed(partition: &Partition, from: i64, max_bytes: usize) -> ReadOutcome {
     let request = ReadRequest {
         isolation: Isolation::Committed,
         max_bytes,
@@ -55,7 +55,7 @@ async fn committed(partition: &Partition, from: i64, max_bytes: usize) -> ReadOu
     partition.read(request).await.expect("it can be read")
 }
 
-fn bounds(aborted: &[Aborted]) -> Vec<(i64, i64)> {
+pub(super) fn bounds(aborted: &[Aborted]) -> Vec<(i64, i64)> {
     let bounds = |aborted: &Aborted| (aborted.producer.value(), aborted.first.value());
     aborted.iter().map(bounds).collect()
 }
