@@ -17,37 +17,36 @@ const FOLDER: &str = "tests/sim";
 const TEST_SEEDS: &str = "24";
 /// Of those, so many are run twice and compared line by line.
 const TEST_SEEDS_TWICE: &str = "4";
-/// For the simulator: clients of transactions, groups and compacted topics, too.
-const SERVICES: &str = "--services";
+/// For the simulator: no clients of transactions, groups and compacted topics.
+const PLAIN: &str = "--plain";
 /// A bug that was put back must be found within so many seeds.
 const KNOWN_BUG_SEEDS: &str = "200";
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["known-bugs", SERVICES, names @ ..] => known_bugs(Clients::Services, names),
-        ["known-bugs", names @ ..] => known_bugs(Clients::Usual, names),
+        ["known-bugs", names @ ..] => known_bugs(names),
         ["run" | "replay" | "meta" | "swarm", ..] => start(&words),
         _ => start(&[&["swarm"], words.as_slice()].concat()),
     }
 }
 
 /// The clients that are to find a known bug.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clients {
-    /// Of plain topics.
-    Usual,
+    /// Of plain topics only.
+    Plain,
     /// Of transactions, groups and compacted topics, too.
-    Services,
+    All,
 }
 
 impl Clients {
     /// Where the bugs lie that they are to find.
     fn folder(self) -> PathBuf {
-        let usual = place::root().join(FOLDER).join("known_bugs");
+        let plain = place::root().join(FOLDER).join("known_bugs");
         match self {
-            Self::Usual => usual,
-            Self::Services => usual.join("services"),
+            Self::Plain => plain,
+            Self::All => plain.join("services"),
         }
     }
 }
@@ -62,7 +61,7 @@ fn start(words: &[&str]) -> anyhow::Result<()> {
 /// That the known bugs can be put back, the simulator's own tests, then fixed seeds, of which some are run twice.
 pub(crate) fn test() -> anyhow::Result<Totals> {
     let mut sum = Totals::default();
-    for patch in [patches(Clients::Usual, &[])?, patches(Clients::Services, &[])?].concat() {
+    for (_, patch) in patches(&[])? {
         let mut check = Command::new("git");
         check
             .args(["apply", "--check"])
@@ -107,32 +106,38 @@ fn build(root: &Path, target: &Path, options: &[&str]) -> anyhow::Result<PathBuf
     Ok(target.join("debug/headwater-sim"))
 }
 
-/// The known bugs of these names, or all.
-fn patches(clients: Clients, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let folder = clients.folder();
-    let mut patches: Vec<PathBuf> = std::fs::read_dir(&folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
-        .filter(|path| {
-            names.is_empty()
-                || names
-                    .iter()
-                    .any(|name| path.file_stem().is_some_and(|stem| stem == *name))
-        })
-        .collect();
-    patches.sort();
-    ensure!(!patches.is_empty(), "no such patch in {}", folder.display());
+/// The known bugs of these names, or all, with the clients that are to find them.
+fn patches(names: &[&str]) -> anyhow::Result<Vec<(Clients, PathBuf)>> {
+    let mut patches = Vec::new();
+    for clients in [Clients::Plain, Clients::All] {
+        let folder = clients.folder();
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        let mut found: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
+            .filter(|path| {
+                names.is_empty()
+                    || names
+                        .iter()
+                        .any(|name| path.file_stem().is_some_and(|stem| stem == *name))
+            })
+            .collect();
+        found.sort();
+        patches.extend(found.into_iter().map(|patch| (clients, patch)));
+    }
+    ensure!(!patches.is_empty(), "no such known bug");
     Ok(patches)
 }
 
 /// Puts each known bug back, in a copy of the checkout, and sees to it that the simulator finds it.
-fn known_bugs(clients: Clients, names: &[&str]) -> anyhow::Result<()> {
-    let patches = patches(clients, names)?;
+fn known_bugs(names: &[&str]) -> anyhow::Result<()> {
+    let patches = patches(names)?;
     let (mut found, mut missed) = (0, 0);
     let mut lines = Vec::new();
-    for patch in &patches {
+    for (clients, patch) in &patches {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
-        let how = find(clients, patch)?;
+        let how = find(*clients, patch)?;
         match &how {
             Some(_) => found += 1,
             None => missed += 1,
@@ -163,8 +168,8 @@ fn find(clients: Clients, patch: &Path) -> anyhow::Result<Option<String>> {
     let binary = build(&tree, &scratch.join("target"), &unoptimised)?;
     let mut swarm = Command::new(binary);
     swarm.args(["swarm", "--until-found", "--seeds", KNOWN_BUG_SEEDS]);
-    if clients == Clients::Services {
-        swarm.arg(SERVICES);
+    if clients == Clients::Plain {
+        swarm.arg(PLAIN);
     }
     let (output, succeeded) = step::run_and_read("look for it", &mut swarm)?;
     if succeeded {

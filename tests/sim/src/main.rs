@@ -45,7 +45,7 @@ headwater-sim swarm  --seeds N [--seed FIRST]        N seeds, a line each, the f
                      --until-found                   ends with the first that failed
 headwater-sim meta   --seeds N [--seed FIRST]        each seed twice, compared line by line
   all: [--nodes N] [--seconds S]                     instead of what the seed says
-       [--services]                                  also clients of transactions, groups and a compacted topic";
+       [--plain]                                     clients of plain topics only: no transactions, groups, compaction";
 
 #[derive(Default)]
 struct Arguments {
@@ -90,7 +90,7 @@ fn read(words: &[String]) -> Option<Arguments> {
             "--seeds" => arguments.seeds = number()?,
             "--nodes" => arguments.wishes.nodes = Some(usize::try_from(number()?).ok()?),
             "--seconds" => arguments.wishes.seconds = Some(number()?),
-            "--services" => arguments.wishes.has_services = true,
+            "--plain" => arguments.wishes.is_plain = true,
             "--story" => arguments.detail = Some(Detail::Story),
             "--until-found" => arguments.end = End::Found,
             "--full" => arguments.detail = Some(Detail::Full),
@@ -107,9 +107,9 @@ impl Wishes {
         let seconds = self
             .seconds
             .map(|seconds| ["--seconds".to_owned(), seconds.to_string()]);
-        let services = self.has_services.then(|| "--services".to_owned());
+        let plain = self.is_plain.then(|| "--plain".to_owned());
         let numbers = [nodes, seconds].into_iter().flatten().flatten();
-        numbers.chain(services).collect()
+        numbers.chain(plain).collect()
     }
 }
 

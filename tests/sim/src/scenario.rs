@@ -18,8 +18,8 @@ use crate::workload::{keep, member, transact};
 pub(crate) struct Wishes {
     pub(crate) nodes: Option<usize>,
     pub(crate) seconds: Option<u64>,
-    /// Some of the runs also have clients of transactions, groups and a compacted topic.
-    pub(crate) has_services: bool,
+    /// No run has clients of transactions, groups and a compacted topic.
+    pub(crate) is_plain: bool,
 }
 
 /// How often each fault comes, once in so many milliseconds; None: never in this run.
@@ -132,7 +132,7 @@ impl Scenario {
         };
         scenario.coordinators = between(1, 3) as i32;
         scenario.coordinator_replicas = replicas_max.min(3) as i16;
-        if wishes.has_services {
+        if !wishes.is_plain {
             scenario.transactions = transact::Plan::draw(random, replicas_max, segment_bytes);
             scenario.members = member::Plan::draw(random);
             scenario.kept = keep::Plan::draw(random, replicas_max, segment_bytes);
