@@ -7,8 +7,9 @@ use super::Partition;
 use super::command::{Adopt, Command};
 use super::error::{LookupError, Unavailable};
 use super::shared::Shared;
-use crate::log::{self, Damaged, Other, Repair, RepairError, Repaired};
+use crate::log::{self, Damaged, LogReader, Other, Repair, RepairError, Repaired, Scrub, Scrubbed};
 use crate::sys::disk;
+use crate::sys::task::Tasks;
 use headwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -103,6 +104,26 @@ impl Shared {
     /// Whether other nodes hold the partition, too.
     pub(super) fn has_others(&self) -> bool {
         self.live.load().leadership.replicas.len() > 1
+    }
+
+    /// Reads the log a step on where that may wait for the device, and takes note of what it meets. None: it cannot be read.
+    pub(super) async fn scrub(&self, tasks: &Tasks, reader: &LogReader, at: Scrub) -> Option<Scrubbed> {
+        let reader = reader.clone();
+        match tasks.blocking("scrub", move || reader.scrub(at)).await {
+            Ok(Ok(scrubbed)) => {
+                if let Some(damaged) = &scrubbed.damaged {
+                    self.note_damaged(damaged.clone());
+                }
+                Some(scrubbed)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(partition = %self.name, %error, "log cannot be scrubbed");
+                self.note_read_error(&error);
+                None
+            }
+            // The panic was logged where it happened.
+            Err(_) => None,
+        }
     }
 
     /// Takes note of what a read has met: damage is to be repaired, and a device that fails is not trusted any more.

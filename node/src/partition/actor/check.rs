@@ -61,23 +61,13 @@ async fn check(shared: Arc<Shared>, from: Offset) -> Outcome {
     };
     let (mut outcome, mut next) = (Outcome::Good, Some(reader.begin_scrub_at(from)));
     while let Some(at) = next {
-        let reader = reader.clone();
-        let step = shared.means.tasks.blocking("check", move || reader.scrub(at));
-        match step.await {
-            Ok(Ok(scrubbed)) => {
-                if let Some(damaged) = scrubbed.damaged {
-                    outcome = Outcome::Damaged;
-                    shared.note_damaged(damaged);
-                }
-                next = scrubbed.next;
-            }
-            Ok(Err(error)) => {
-                shared.note_read_error(&error);
-                return Outcome::Damaged;
-            }
-            // The panic was logged where it happened.
-            Err(_) => return Outcome::Damaged,
+        let Some(scrubbed) = shared.scrub(&shared.means.tasks, &reader, at).await else {
+            return Outcome::Damaged;
+        };
+        if scrubbed.damaged.is_some() {
+            outcome = Outcome::Damaged;
         }
+        next = scrubbed.next;
     }
     outcome
 }

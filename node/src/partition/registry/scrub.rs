@@ -170,23 +170,11 @@ impl Scrubber {
         self.last_ms.insert(key, self.clock.unix_ms());
         let mut at = Some(reader.begin_scrub());
         while let Some(from) = at {
-            let step = reader.clone();
-            let step = self.tasks.blocking("scrub", move || step.scrub(from)).await;
-            let scrubbed = match step {
-                Ok(Ok(scrubbed)) => scrubbed,
-                Ok(Err(error)) => {
-                    tracing::error!(partition = %partition.name(), %error, "log cannot be scrubbed");
-                    partition.shared.note_read_error(&error);
-                    return Next::Go;
-                }
-                // The panic was logged where it happened.
-                Err(_) => return Next::Go,
+            let Some(scrubbed) = partition.shared.scrub(&self.tasks, &reader, from).await else {
+                return Next::Go;
             };
             self.bytes.add(scrubbed.bytes);
             self.indexes.add(scrubbed.indexes_rebuilt);
-            if let Some(damaged) = scrubbed.damaged {
-                partition.shared.note_damaged(damaged);
-            }
             at = scrubbed.next;
             if self.rest(scrubbed.bytes).await == Next::End {
                 return Next::End;
