@@ -175,6 +175,10 @@ impl Actor {
             check_due: false,
             stable_until: self.grounds.stable_until.filter(|_| !is_whole),
         };
+        if is_whole {
+            // What it reads was read just now.
+            self.check = None;
+        }
         self.snapshot_at = rebuilt.snapshot_at;
         self.know_producers(rebuilt.producers);
         self.publish();
