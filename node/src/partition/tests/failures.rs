@@ -245,6 +245,26 @@ fn remove_snapshots(disk: &MemoryDisk, folder: &Path) {
     disk.sync_folder(folder).expect("synced");
 }
 
+/// All that lies there.
+async fn batches(partition: &Partition) -> Vec<BatchView> {
+    let all = partition.read(request(0)).await.expect("it can be read");
+    Batches::new(all.contiguous())
+        .map(|batch| batch.expect("whole"))
+        .collect()
+}
+
+/// Repairs what is damaged with the batches of a log that is whole from front on.
+async fn repair(partition: &Partition, damaged: &Damaged, whole: Vec<BatchView>) {
+    let (mut repair, until) = partition.begin_repair(damaged).await.expect("begun");
+    let lost = whole.into_iter().take_while(|batch| batch.base_offset() < until);
+    repair.append(lost.collect()).expect("they fit");
+    let repaired = repair.finish().expect("it is whole");
+    partition
+        .adopt_repair(repaired)
+        .await
+        .expect("it is put in place");
+}
+
 /// What the producer wrote last is gone from this replica, and others hold it.
 #[tokio::test]
 async fn while_damage_hides_what_a_producer_wrote_last_it_is_asked_to_wait() {
@@ -299,10 +319,7 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
             .await
             .expect("appended");
     }
-    let whole = partition.read(request(0)).await.expect("it can be read");
-    let whole: Vec<BatchView> = Batches::new(whole.contiguous())
-        .map(|batch| batch.expect("whole"))
-        .collect();
+    let whole = batches(&partition).await;
     let folder = folder();
     remove_snapshots(&rig.disk, &folder);
     let first = folder.join("00000000000000000000.log");
@@ -327,14 +344,7 @@ async fn a_transaction_that_only_damage_opened_ends_with_the_repair() {
         position: 0,
         reason: "its bits have rotten".to_owned(),
     };
-    let (mut repair, until) = partition.begin_repair(&damaged).await.expect("begun");
-    let lost = whole.into_iter().take_while(|batch| batch.base_offset() < until);
-    repair.append(lost.collect()).expect("they fit");
-    let repaired = repair.finish().expect("it is whole");
-    partition
-        .adopt_repair(repaired)
-        .await
-        .expect("it is put in place");
+    repair(&partition, &damaged, whole).await;
     assert_eq!(last_stable(&partition), 32);
     let rig = rig.restart().await;
     assert_eq!(last_stable(&rig.get("t")), 32);
@@ -400,10 +410,7 @@ async fn what_a_rotten_marker_aborted_is_shown_to_nobody() {
         let commit = marker(1, 0, ControlKind::Commit, 0);
         partition.end_transaction(commit).await.expect("ended");
         let end = last_stable(&partition);
-        let whole = partition.read(request(0)).await.expect("it can be read");
-        let whole: Vec<BatchView> = Batches::new(whole.contiguous())
-            .map(|batch| batch.expect("whole"))
-            .collect();
+        let whole = batches(&partition).await;
         rig.say(&[reign(1)]).await;
         let folder = folder();
         remove_snapshots(&rig.disk, &folder);
@@ -423,14 +430,7 @@ async fn what_a_rotten_marker_aborted_is_shown_to_nobody() {
             assert_eq!(last_stable(&partition), 0);
             let damaged = partition.damaged();
             assert_eq!(damaged.len(), 1, "it is found");
-            let (mut repair, until) = partition.begin_repair(&damaged[0]).await.expect("begun");
-            let lost = whole.into_iter().take_while(|batch| batch.base_offset() < until);
-            repair.append(lost.collect()).expect("they fit");
-            let repaired = repair.finish().expect("it is whole");
-            partition
-                .adopt_repair(repaired)
-                .await
-                .expect("it is put in place");
+            repair(&partition, &damaged[0], whole).await;
         }
         assert_eq!(last_stable(&partition), end + 1);
         let all = committed(&partition, 0, 1 << 20).await;
