@@ -17,6 +17,8 @@ pub(crate) struct TakenUp {
     pub(crate) age: Age,
     pub(crate) groups: Vec<(GroupKey, Arc<[u8]>)>,
     pub(crate) entries: Vec<(Arc<[u8]>, Arc<[u8]>)>,
+    /// There was a state that nobody goes on with: it must not come back.
+    pub(crate) is_dropped: bool,
 }
 
 /// Who writes the state of a transform.
@@ -28,15 +30,16 @@ pub(crate) fn owner_of(transform: &Transform) -> Owner {
     }
 }
 
-/// The time of the keyed store, and whether what its entries look like has changed: then all of them are written once
-/// more.
+/// The time of the keyed store, and whether what is kept is not what is taken up: entries look different now, or are gone.
+/// Then all of the state is written once more.
 pub(crate) fn age(transform: &Transform, taken_up: &TakenUp) -> (Age, bool) {
     let age = Age {
         ttl_ms: transform.state_ttl_ms,
         ..taken_up.age
     };
     let is_known = taken_up.position.is_some();
-    (age, is_known && age.is_stamped != age.ttl_ms.is_some())
+    let is_other = age.is_stamped != age.ttl_ms.is_some();
+    (age, taken_up.is_dropped || (is_known && is_other))
 }
 
 pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger: &Logger) -> TakenUp {
@@ -46,6 +49,7 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
         age: Age::default(),
         groups: Vec::new(),
         entries: Vec::new(),
+        is_dropped: false,
     };
     let Some(commit) = restored.commit else {
         return nothing;
@@ -64,6 +68,7 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
         );
         return TakenUp {
             position: Some(commit.position),
+            is_dropped: true,
             ..nothing
         };
     }
@@ -77,6 +82,7 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
         },
         groups: restored.groups.into_iter().collect(),
         entries: restored.entries.into_iter().collect(),
+        is_dropped: false,
     }
 }
 

@@ -213,3 +213,24 @@ async fn state_from_before_gets_a_time_to_live_and_loses_it_again() {
     let restored = rig.restored("deduplicate", 0).await;
     assert_eq!(&*restored.entries[&b"a"[..]], b"a", "without a stamp");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_of_another_shape_do_not_come_back_after_a_crash() {
+    let rig = Rig::new().await;
+    rig.topic("in", 1).await;
+    let module = "examples/longest";
+    let deployed = rig.deploy(module, |spec| spec.window_ms = Some(100));
+    deployed.await.unwrap();
+    rig.append("in", 0, &[(1, "before")]).await;
+    rig.committed("longest", 0, 1).await;
+    rig.deploy(module, |spec| spec.window_ms = Some(50))
+        .await
+        .unwrap();
+    rig.append("in", 0, &[(60, "a")]).await;
+    rig.committed("longest", 0, 2).await;
+    let rig = rig.crash().await;
+    rig.append("in", 0, &[(500, "end")]).await;
+    rig.reached("out", 0, 1).await;
+    rig.committed("longest", 0, 3).await;
+    assert_eq!(rig.values("out", 0).await, ["a"]);
+}
