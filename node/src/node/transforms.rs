@@ -234,6 +234,16 @@ impl Cluster {
         })
     }
 
+    async fn awaited(&self, of: PartitionName, from: Offset) -> Result<(), OutsideError> {
+        let partition = match self.place(&of)? {
+            Place::Here(partition) => partition,
+            Place::There(leader) => return self.await_newer(leader, &of, from).await,
+        };
+        let mut watermarks = partition.watermarks();
+        let moved = watermarks.wait_for(|now| now.last_stable > from || !partition.is_leader());
+        moved.await.map(drop).map_err(|_| failed(&of, "closed"))
+    }
+
     async fn forgotten(&self, of: PartitionName, before: Offset) -> Result<(), OutsideError> {
         match self.place(&of)? {
             Place::Here(partition) => {
@@ -288,6 +298,10 @@ impl Outside for Cluster {
 
     fn read(&self, of: PartitionName, from: Offset) -> BoxFuture<'_, Result<Read, OutsideError>> {
         Box::pin(self.found(of, from))
+    }
+
+    fn newer(&self, of: PartitionName, from: Offset) -> BoxFuture<'_, Result<(), OutsideError>> {
+        Box::pin(self.awaited(of, from))
     }
 
     fn forget(&self, of: PartitionName, before: Offset) -> BoxFuture<'_, Result<(), OutsideError>> {

@@ -1,7 +1,7 @@
 //! The door from a pipeline to the cluster around it: partitions that may be led by any node, and transactions over them.
 //!
 //! It owns the words only; what is behind it belongs to the node that assembles them, or to a test or a simulation that stands in
-//! for one. Through it a pipeline reaches everything but its source, which is here by definition.
+//! for one. Through it a pipeline reaches everything but its source, which is here by definition; of two sources the second may be anywhere.
 
 use std::sync::Arc;
 
@@ -87,6 +87,9 @@ pub trait Outside: Send + Sync + 'static {
     /// Reads committed records from an offset on, or from the log's start if that is behind it. Gives nothing where there are
     /// no more.
     fn read(&self, of: PartitionName, from: Offset) -> BoxFuture<'_, Result<Read, OutsideError>>;
+
+    /// Returns when a partition may have committed records from an offset on, or after some seconds: whoever waits asks again.
+    fn newer(&self, of: PartitionName, from: Offset) -> BoxFuture<'_, Result<(), OutsideError>>;
 
     /// Deletes what lies before an offset, for whoever wrote all of it.
     fn forget(&self, of: PartitionName, before: Offset) -> BoxFuture<'_, Result<(), OutsideError>>;

@@ -27,6 +27,8 @@ const READ_COMMITTED: i8 = 1;
 const ACKS_ALL: i16 = -1;
 /// How long another node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long another node waits for records that somebody here waits for.
+const NEWER_WAIT_MS: i32 = 5_000;
 
 impl Cluster {
     /// Appends on another node, and waits until all in-sync replicas have it. Gives the offset of the first record.
@@ -122,7 +124,7 @@ impl Cluster {
     ) -> Result<Read, OutsideError> {
         let mut from = from;
         loop {
-            let data = self.fetch_once(leader, of, from).await?;
+            let data = self.fetch_once(leader, of, from, 0).await?;
             match ErrorCode(data.error_code) {
                 ErrorCode::NONE => return seen(of, data, from),
                 // Its beginning was deleted meanwhile.
@@ -134,11 +136,27 @@ impl Cluster {
         }
     }
 
+    /// Returns when another node has records from an offset on, or has waited for some.
+    pub(super) async fn await_newer(
+        &self,
+        leader: NodeId,
+        of: &PartitionName,
+        from: Offset,
+    ) -> Result<(), OutsideError> {
+        let data = self.fetch_once(leader, of, from, NEWER_WAIT_MS).await?;
+        match ErrorCode(data.error_code) {
+            // Whoever reads next begins where there is something.
+            ErrorCode::NONE | ErrorCode::OFFSET_OUT_OF_RANGE => Ok(()),
+            code => Err(failed(of, code)),
+        }
+    }
+
     async fn fetch_once(
         &self,
         leader: NodeId,
         of: &PartitionName,
         from: Offset,
+        wait_ms: i32,
     ) -> Result<PartitionData, OutsideError> {
         let bytes_max = i32::try_from(READ_BYTES).unwrap_or(i32::MAX);
         let partition = FetchPartition {
@@ -151,6 +169,8 @@ impl Cluster {
             ..FetchPartition::default()
         };
         let request = FetchRequest {
+            max_wait_ms: wait_ms,
+            min_bytes: i32::from(wait_ms > 0),
             max_bytes: bytes_max,
             isolation_level: READ_COMMITTED,
             topics: vec![FetchTopic {

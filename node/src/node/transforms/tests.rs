@@ -177,6 +177,23 @@ async fn wherever_partitions_and_the_coordinator_are_led_it_is_one_transaction()
         clusters[0].forget(name.clone(), at).await.unwrap();
         assert_eq!(values(&clusters[1], name).await, ["plain"], "{name}");
     }
+    // Whoever waits for more hears of it, wherever it is led.
+    for (name, outside) in sinks
+        .iter()
+        .flat_map(|name| clusters.iter().map(move |it| (name, it)))
+    {
+        let end = outside.end(name.clone()).await.unwrap();
+        let waiting = outside.newer(name.clone(), end);
+        let sending = async {
+            let sending = clusters[0].send(name.clone(), batch("more", None)).await;
+            sending.unwrap().await.unwrap()
+        };
+        let waited = futures_util::future::join(waiting, sending);
+        let (heard, at) = tokio::time::timeout(PATIENCE, waited).await.unwrap();
+        assert_eq!((heard, at), (Ok(()), end), "{name}");
+        let read = outside.read(name.clone(), end).await.unwrap();
+        assert_eq!(read.next, end.plus(1), "{name}");
+    }
     for node in nodes {
         node.core().sys.tasks.cancel();
     }

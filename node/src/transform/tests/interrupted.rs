@@ -101,6 +101,10 @@ impl Outside for Interrupted {
         self.cluster.read(of, from)
     }
 
+    fn newer(&self, of: PartitionName, from: Offset) -> BoxFuture<'_, Result<(), OutsideError>> {
+        self.cluster.newer(of, from)
+    }
+
     fn forget(&self, of: PartitionName, before: Offset) -> BoxFuture<'_, Result<(), OutsideError>> {
         self.cluster.forget(of, before)
     }
