@@ -24,7 +24,15 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 
 /// Builds what the node embeds, for a node that is built into this target folder.
 pub(crate) fn builtin(target: &Path) -> anyhow::Result<()> {
-    let names = ["filter", "enrich", "aggregate", "route", "dedup", "anomaly"];
+    let names = [
+        "filter",
+        "enrich",
+        "aggregate",
+        "route",
+        "dedup",
+        "anomaly",
+        "join",
+    ];
     let mut what = vec!["--lib"];
     what.extend(names.iter().flat_map(|name| ["--package", name]));
     build(target, &what)

@@ -6,7 +6,15 @@ use super::failure::Failure;
 use crate::transform::builtin_module;
 
 /// The modules that ship with a node.
-const NAMES: [&str; 6] = ["aggregate", "anomaly", "dedup", "enrich", "filter", "route"];
+const NAMES: [&str; 7] = [
+    "aggregate",
+    "anomaly",
+    "dedup",
+    "enrich",
+    "filter",
+    "join",
+    "route",
+];
 
 /// How many of them are inside this binary.
 pub(super) fn count() -> usize {

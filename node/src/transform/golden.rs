@@ -53,7 +53,7 @@ fn filters(engine: &Arc<Engine>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn maps_send_as_written() {
-    for module in ["enrich", "route", "dedup", "anomaly"] {
+    for module in ["enrich", "route", "dedup", "anomaly", "join"] {
         each(&engine(), module, |golden, instance| {
             let (buffer, count) = batch(golden);
             let (outputs, failures) = instance.transform(&buffer, count).unwrap();
