@@ -19,7 +19,8 @@ pub use record::Record;
 pub use site::{Direction, Flow, FlowMode, GapPolicy, Link, LinkRole, Site, SiteState, Upstream};
 pub use topic::{MirrorSource, PartitionState, Topic};
 pub use transform::{
-    Delivery, Emit, ErrorPolicy, Limits, ModuleRef, Placement, StartAt, Transform, WindowShape,
+    Delivery, Emit, ErrorPolicy, Join, JoinKind, JoinWith, Limits, ModuleRef, Placement, StartAt, Transform,
+    WindowShape,
 };
 
 use headwater_protocol::ids::{Offset, TopicId};

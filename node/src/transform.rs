@@ -9,7 +9,7 @@
 //! pipeline   one transform on one partition: read, work, append, commit
 //! offline    a component tried where no node runs
 //! outside    the door to the cluster: partitions anywhere, transactions      transact (exactly once), state_log
-//! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed (pure)
+//! worker     the synchronous heart: ranges of records -> guest -> outputs, state      bisect, windows, keyed, join (pure)
 //! conduct    how a module behaves, and what of the machine it gets for that (pure)
 //! instance   one guest: calls and what their failures mean      engine, host, abi, validate
 //! dead_letters   what failed: shown, mended, written back to its source
@@ -59,6 +59,8 @@ mod host;
 mod input;
 #[cfg(feature = "wasm")]
 mod instance;
+#[cfg(feature = "wasm")]
+mod join;
 #[cfg(feature = "wasm")]
 mod keyed;
 #[cfg(feature = "wasm")]
@@ -131,7 +133,7 @@ pub use refuse::Transforms;
 pub use request::{DryRun, DryRunReport, Fate, ModuleFacts, OwnedHeader, Parts, Sample, Tried, WouldSend};
 #[cfg(feature = "wasm")]
 pub use service::Transforms;
-pub use spec::{LimitsSpec, SpecError, TransformSpec, WindowKind, WindowSpec};
+pub use spec::{JoinSpec, LimitsSpec, SpecError, TransformSpec, WindowKind, WindowSpec};
 pub use status::{LastError, PartitionStatus, RunState, Totals, TransformStatus};
 pub use store::StoreError;
 #[cfg(feature = "wasm")]

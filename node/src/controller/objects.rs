@@ -84,6 +84,7 @@ pub(super) fn put_transform(mut transform: Transform, image: &Image) -> Result<D
         .chain(&transform.sinks)
         .chain(&transform.late_sink)
         .chain(transform.lookups.values())
+        .chain(transform.join.as_ref().map(|join| &join.topic))
     {
         check_name(topic)?;
     }
@@ -92,12 +93,14 @@ pub(super) fn put_transform(mut transform: Transform, image: &Image) -> Result<D
             "a transform needs at least one sink".to_owned(),
         ));
     }
-    let mut written = transform.sinks.iter().chain(&transform.late_sink);
-    if written.any(|sink| *sink == transform.source) || transform.dead_letter == transform.source {
-        let name = &transform.source;
-        return Err(ProposeError::Refused(format!(
-            "topic {name:?} is the source and would be fed with its own outputs"
-        )));
+    let right = transform.join.as_ref().map(|join| &join.topic);
+    for name in [&transform.source].into_iter().chain(right) {
+        let mut written = transform.sinks.iter().chain(&transform.late_sink);
+        if written.any(|sink| sink == name) || transform.dead_letter == *name {
+            return Err(ProposeError::Refused(format!(
+                "topic {name:?} is the source and would be fed with its own outputs"
+            )));
+        }
     }
     let known = image.transforms.get(&transform.name);
     transform.revision = known.map_or(1, |known| known.revision + 1);

@@ -427,6 +427,7 @@ fn transform(source: &str, sink: &str) -> Transform {
         window: None,
         late_sink: None,
         state_ttl_ms: None,
+        join: None,
         lookups: BTreeMap::new(),
         paused: false,
         revision: 0,

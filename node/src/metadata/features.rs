@@ -32,8 +32,11 @@ impl Level {
     /// Transforms with windows other than tumbling ones, a topic for late records, or keyed state that expires. Nodes of
     /// the levels below would pass over those fields and run them as something else.
     pub const WINDOWS: Self = Self(4);
+    /// Transforms with a second source. Nodes of the levels below would run them on the first one alone, and could not read
+    /// their state.
+    pub const JOINS: Self = Self(5);
     /// What this binary reads and writes.
-    pub const NEWEST: Self = Self::WINDOWS;
+    pub const NEWEST: Self = Self::JOINS;
 }
 
 impl Default for Level {
@@ -51,9 +54,9 @@ impl fmt::Display for Level {
 /// Whether a cluster may go back to a level from the one above it.
 ///
 /// The first level cannot be gone back to: its nodes stop at the record of the level itself, which stays in the log. Nor can the
-/// second and the third: their nodes would misread transforms that may be there.
+/// second, the third and the fourth: their nodes would misread transforms that may be there.
 const fn is_safe_to_return_to(level: Level) -> bool {
-    level.0 >= Level::WINDOWS.0
+    level.0 >= Level::JOINS.0
 }
 
 /// The levels of one feature that a node reads, both ends included.
@@ -291,7 +294,7 @@ mod tests {
             (
                 VERSION,
                 Level::NEWEST.0 + 1,
-                "headwater.version is at level 5 in this cluster, this node supports levels 1 to 4",
+                "headwater.version is at level 6 in this cluster, this node supports levels 1 to 5",
             ),
             (
                 "share.version",
@@ -317,10 +320,10 @@ mod tests {
     fn levels_go_down_only_when_asked_and_never_to_where_the_log_cannot_be_read() {
         let may = |from, to, way| check_way(Level(from), Level(to), way).is_ok();
         assert!(may(1, 2, Way::Up) && may(2, 2, Way::Up) && may(2, 2, Way::Down));
-        assert!(!may(1, 2, Way::Down) && !may(5, 4, Way::Up));
-        assert!(may(5, 4, Way::Down), "both can read the log");
+        assert!(!may(1, 2, Way::Down) && !may(6, 5, Way::Up));
+        assert!(may(6, 5, Way::Down), "both can read the log");
         assert!(
-            !may(4, 3, Way::Down) && !may(3, 2, Way::Down),
+            !may(5, 4, Way::Down) && !may(4, 3, Way::Down) && !may(3, 2, Way::Down),
             "transforms would not be what they are"
         );
         assert!(!may(2, 1, Way::Down), "the record of the level stays in the log");

@@ -143,6 +143,26 @@ fn transforms_are_written_as_before_until_they_need_a_newer_node() {
         assert_eq!(newer.level(), features::Level::WINDOWS);
         assert_eq!(Record::decode(&newer.encode()).expect("readable"), newer);
     }
+    for with in [
+        JoinWith::Table,
+        JoinWith::Stream {
+            within_ms: 5,
+            grace_ms: 1,
+        },
+    ] {
+        let joining = Record::Transform(Transform {
+            join: Some(Box::new(Join {
+                topic: "right".to_owned(),
+                kind: JoinKind::Left,
+                with,
+                left_key: Some("/id".to_owned()),
+                right_key: None,
+            })),
+            ..plain.clone()
+        });
+        assert_eq!(joining.level(), features::Level::JOINS);
+        assert_eq!(Record::decode(&joining.encode()).expect("readable"), joining);
+    }
 }
 
 #[test]

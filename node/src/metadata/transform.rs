@@ -36,6 +36,9 @@ pub struct Transform {
     /// Entries of the keyed state that were not written for so long, by the records' timestamps, are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_ttl_ms: Option<i64>,
+    /// A second source: the module is given what comes of joining both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Box<Join>>,
     /// Lookup tables: the name the module opens, and the compacted topic that fills it.
     pub lookups: BTreeMap<String, String>,
     pub paused: bool,
@@ -52,6 +55,9 @@ impl Transform {
 
     /// The level of the nodes that run it as it is meant.
     pub fn level(&self) -> Level {
+        if self.join.is_some() {
+            return Level::JOINS;
+        }
         if self.window.is_some() || self.late_sink.is_some() || self.state_ttl_ms.is_some() {
             return Level::WINDOWS;
         }
@@ -74,6 +80,37 @@ pub enum WindowShape {
     Sliding { size_ms: i64 },
     /// Of each key, the records that follow one another with no longer gap between them.
     Session { gap_ms: i64 },
+}
+
+/// How records of a second topic, the right side, are joined with those of the source, the left side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    pub topic: String,
+    pub kind: JoinKind,
+    pub with: JoinWith,
+    /// Where the key stands in a value of the left side, as a JSON pointer. None: it is the record's own.
+    pub left_key: Option<String>,
+    /// The same of the right side.
+    pub right_key: Option<String>,
+}
+
+/// Which records without a partner are sent all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Outer,
+}
+
+/// What the right side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum JoinWith {
+    /// The latest value of each key.
+    Table,
+    /// Records, each of which meets those of the other side that are no further away in time.
+    Stream { within_ms: i64, grace_ms: i64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

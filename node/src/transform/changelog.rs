@@ -10,6 +10,7 @@
 //!                                                 last record in the key, and its start (i64 LE) before the accumulator
 //! key 2, key                value                 an entry of the keyed store; no value: it is gone. When it was written
 //!                                                 (i64 LE) stands before the value if the commit says so
+//! key 3, key                value                 an entry of a join (`join` says what is in it); no value: it is gone
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,11 +24,12 @@ use headwater_protocol::record::{
 use serde::{Deserialize, Serialize};
 
 use super::windows::GroupKey;
-use crate::metadata::WindowShape;
+use crate::metadata::{Join, WindowShape};
 
 const COMMIT: u8 = 0;
 const GROUP: u8 = 1;
 const ENTRY: u8 = 2;
+const JOIN: u8 = 3;
 const VERSION: u32 = 1;
 /// Changes are cut into batches of about this size.
 const BATCH_BYTES: usize = 512 << 10;
@@ -56,6 +58,20 @@ pub(crate) struct Commit {
     /// The time of the keyed store, where it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) clock_ms: Option<i64>,
+    /// How far the second source is dealt with, where there is one. Only nodes of a level that knows joins are given any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) right: Option<Right>,
+}
+
+/// Where a join is in its right side, and whose entries it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Right {
+    pub(crate) source: TopicId,
+    /// The first offset that is not processed.
+    pub(crate) position: Offset,
+    /// The latest timestamp of both sides.
+    pub(crate) clock_ms: Option<i64>,
+    pub(crate) join: Join,
 }
 
 /// Who wrote the accumulators and entries of a state.
@@ -79,6 +95,7 @@ impl Commit {
             is_whole: false,
             is_stamped: false,
             clock_ms: None,
+            right: None,
         }
     }
 
@@ -96,6 +113,7 @@ impl Commit {
 pub(crate) struct Changes {
     pub(crate) groups: BTreeMap<GroupKey, Option<Arc<[u8]>>>,
     pub(crate) entries: BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>,
+    pub(crate) joins: BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>,
 }
 
 impl Changes {
@@ -103,6 +121,7 @@ impl Changes {
     pub(crate) fn extend(&mut self, later: Self) {
         self.groups.extend(later.groups);
         self.entries.extend(later.entries);
+        self.joins.extend(later.joins);
     }
 }
 
@@ -112,6 +131,7 @@ pub(crate) struct Restored {
     pub(crate) commit: Option<Commit>,
     pub(crate) groups: BTreeMap<GroupKey, Arc<[u8]>>,
     pub(crate) entries: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+    pub(crate) joins: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
 }
 
 /// The changelog cannot be understood.
@@ -140,11 +160,13 @@ pub(crate) fn encode(changes: &Changes, commit: &Commit, timestamp_ms: i64) -> R
         name.extend_from_slice(key);
         batches.push(&name, state.as_deref())?;
     }
-    for (key, value) in &changes.entries {
-        name.clear();
-        name.push(ENTRY);
-        name.extend_from_slice(key);
-        batches.push(&name, value.as_deref())?;
+    for (kind, entries) in [(ENTRY, &changes.entries), (JOIN, &changes.joins)] {
+        for (key, value) in entries {
+            name.clear();
+            name.push(kind);
+            name.extend_from_slice(key);
+            batches.push(&name, value.as_deref())?;
+        }
     }
     let value = serde_json::to_vec(commit).expect("a commit has only string keys");
     batches.push(&[COMMIT], Some(&value))?;
@@ -243,16 +265,25 @@ impl Replay {
             ENTRY => {
                 self.pending.entries.insert(key.into(), value);
             }
+            JOIN => {
+                self.pending.joins.insert(key.into(), value);
+            }
             _ => return Err(None),
         }
         Ok(())
     }
 
     fn commit(&mut self, commit: Commit) {
-        let Restored { groups, entries, .. } = &mut self.restored;
+        let Restored {
+            groups,
+            entries,
+            joins,
+            ..
+        } = &mut self.restored;
         if commit.is_whole {
             groups.clear();
             entries.clear();
+            joins.clear();
         }
         let changes = std::mem::take(&mut self.pending);
         for (key, state) in changes.groups {
@@ -261,11 +292,13 @@ impl Replay {
                 None => groups.remove(&key),
             };
         }
-        for (key, value) in changes.entries {
-            match value {
-                Some(value) => entries.insert(key, value),
-                None => entries.remove(&key),
-            };
+        for (kept, changed) in [(entries, changes.entries), (joins, changes.joins)] {
+            for (key, value) in changed {
+                match value {
+                    Some(value) => kept.insert(key, value),
+                    None => kept.remove(&key),
+                };
+            }
         }
         self.restored.commit = Some(commit);
     }
@@ -297,6 +330,11 @@ mod tests {
             entries: entries
                 .iter()
                 .map(|(key, value)| (bytes(*key), value.map(bytes)))
+                .collect(),
+            // Of the same names, to be told apart by their kind.
+            joins: entries
+                .iter()
+                .map(|(key, value)| (bytes(*key), value.map(|value| bytes(value ^ 1))))
                 .collect(),
         }
     }

@@ -208,7 +208,7 @@ impl Reconciler {
                 Plan::Run(run) => {
                     posted.set_whole(RunState::Running);
                     posted.keep_only(&run.partitions);
-                    let run = Arc::new(run);
+                    let run: Arc<RunPlan> = run.into();
                     let keys = run
                         .partitions
                         .iter()

@@ -16,13 +16,13 @@ use super::lookup::Lease;
 use super::modules::LoadError;
 use super::outbox::Sink;
 use super::params;
-use super::pipeline::{self, End, Job};
+use super::pipeline::{self, End, Job, RightSource};
 use super::plan::RunPlan;
 use super::sinks::SinkPartitions;
 use super::spec::SpecError;
 use super::status::Cells;
 use super::table::Table;
-use crate::metadata::{ModuleRef, Topic, Transform, WindowShape};
+use crate::metadata::{Join, ModuleRef, Topic, Transform, WindowShape};
 use crate::partition::{Partition, PartitionName};
 use crate::sys::task::Tasks;
 
@@ -100,6 +100,7 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
         module,
         setup,
         source: find(&means, &run.source, partition)?,
+        right: right(&means, &run, partition),
         sinks,
         has_dead_letters: run.dead_letter.is_some(),
         has_late_sink: run.late_sink.is_some(),
@@ -112,6 +113,16 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
         clock: means.clock.clone(),
     };
     Ok((job, leases))
+}
+
+/// The second source. Its partition may be led anywhere.
+fn right(means: &Means, run: &RunPlan, partition: PartitionIndex) -> Option<RightSource> {
+    let (topic, join) = (run.right.as_ref()?, run.transform.join.as_ref()?);
+    Some(RightSource {
+        name: name(topic, partition),
+        here: means.registry.get_by_id(topic.id, partition),
+        join: Join::clone(join),
+    })
 }
 
 /// The partition of a topic, which the metadata says is here.

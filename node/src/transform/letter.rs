@@ -7,7 +7,7 @@ use headwater_protocol::record::{Compression, Headers};
 
 use super::bytes::put_bytes;
 pub(super) use super::dead_letters::names::{
-    MESSAGE, MODULE, MODULE_VERSION, OFFSET, OMITTED, PARTITION, REASON, TIMESTAMP, TOPIC, TRANSFORM,
+    JOINED, MESSAGE, MODULE, MODULE_VERSION, OFFSET, OMITTED, PARTITION, REASON, TIMESTAMP, TOPIC, TRANSFORM,
     WINDOW_END,
 };
 use super::outbox::{Outbox, Outgoing, UnsendableRecord};
@@ -30,6 +30,18 @@ pub(crate) struct Cause<'a> {
     pub(crate) message: &'a str,
     pub(crate) offset: Offset,
     pub(crate) failed_at_ms: i64,
+}
+
+/// What a letter is, where it is not a record of the source as it was.
+#[derive(Debug, Clone, Copy)]
+enum Kind<'a> {
+    /// A record of this topic.
+    Record(&'a str),
+    /// What came of joining a record of this topic.
+    Joined(&'a str),
+    Window {
+        end_ms: &'a str,
+    },
 }
 
 /// Writes dead letters into an outbox. Keeps its memory.
@@ -58,7 +70,30 @@ impl Letters {
         record: &Outgoing<'_>,
         cause: Cause<'_>,
     ) -> Result<(), UnsendableRecord> {
-        self.write_marked(outbox, record, cause, None)
+        let topic = self.origin.topic.clone();
+        self.write_kind(outbox, record, cause, Kind::Record(&topic))
+    }
+
+    /// The same for a record of another topic than the source.
+    pub(crate) fn write_of(
+        &mut self,
+        outbox: &mut Outbox,
+        record: &Outgoing<'_>,
+        cause: Cause<'_>,
+        topic: &str,
+    ) -> Result<(), UnsendableRecord> {
+        self.write_kind(outbox, record, cause, Kind::Record(topic))
+    }
+
+    /// The same for what came of joining a record of `topic`. It says so, because it is no record of the source.
+    pub(crate) fn write_joined(
+        &mut self,
+        outbox: &mut Outbox,
+        joined: &Outgoing<'_>,
+        cause: Cause<'_>,
+        topic: &str,
+    ) -> Result<(), UnsendableRecord> {
+        self.write_kind(outbox, joined, cause, Kind::Joined(topic))
     }
 
     /// The same for a window whose result could not be had: its key and state, in its last millisecond. It says so, because
@@ -70,15 +105,15 @@ impl Letters {
         cause: Cause<'_>,
     ) -> Result<(), UnsendableRecord> {
         let end_ms = window.timestamp_ms.saturating_add(1).to_string();
-        self.write_marked(outbox, window, cause, Some(&end_ms))
+        self.write_kind(outbox, window, cause, Kind::Window { end_ms: &end_ms })
     }
 
-    fn write_marked(
+    fn write_kind(
         &mut self,
         outbox: &mut Outbox,
         record: &Outgoing<'_>,
         cause: Cause<'_>,
-        window_end_ms: Option<&str>,
+        kind: Kind<'_>,
     ) -> Result<(), UnsendableRecord> {
         let value_bytes = record.value.map_or(0, <[u8]>::len);
         let no_value = Outgoing {
@@ -99,7 +134,7 @@ impl Letters {
         ];
         let mut refused = None;
         for (record, omitted) in attempts {
-            let count = self.gather(&record, cause, window_end_ms, omitted.as_deref());
+            let count = self.gather(&record, cause, kind, omitted.as_deref());
             let headers = Headers::new(&self.headers, count);
             match outbox.push(self.sink, &Outgoing { headers, ..record }, Compression::None) {
                 Ok(()) => return Ok(()),
@@ -114,10 +149,15 @@ impl Letters {
         &mut self,
         record: &Outgoing<'_>,
         cause: Cause<'_>,
-        window_end_ms: Option<&str>,
+        kind: Kind<'_>,
         omitted: Option<&str>,
     ) -> i32 {
         let origin = &self.origin;
+        let (topic, window_end_ms, joined) = match kind {
+            Kind::Record(topic) => (topic, None, None),
+            Kind::Joined(topic) => (topic, None, Some("true")),
+            Kind::Window { end_ms } => (&*origin.topic, Some(end_ms), None),
+        };
         let number = |value: i64| value.to_string();
         self.headers.clear();
         self.headers.extend_from_slice(record.headers.encoded());
@@ -127,11 +167,12 @@ impl Letters {
             (TRANSFORM, Some(&*origin.transform)),
             (MODULE, Some(&*origin.module.name)),
             (MODULE_VERSION, Some(&*origin.module.version)),
-            (TOPIC, Some(&*origin.topic)),
+            (TOPIC, Some(topic)),
             (PARTITION, Some(&*number(i64::from(origin.partition.value())))),
             (OFFSET, Some(&*number(cause.offset.value()))),
             (TIMESTAMP, Some(&*number(cause.failed_at_ms))),
             (WINDOW_END, window_end_ms),
+            (JOINED, joined),
             (OMITTED, omitted),
         ];
         let mut count = record.headers.header_count();
@@ -241,6 +282,18 @@ mod tests {
         assert_eq!(
             headers.last().map(String::as_str),
             Some("headwater-error-omitted=value of 2000 bytes")
+        );
+    }
+
+    #[test]
+    fn what_was_joined_says_so_and_whose_record_it_was() {
+        let write: Write =
+            |letters, outbox, record, cause| letters.write_joined(outbox, record, cause, "right");
+        let (_, _, headers) = read(&written_by(b"{}", 1_000, write));
+        assert_eq!(headers[6], "headwater-error-topic=right");
+        assert_eq!(
+            headers.last().map(String::as_str),
+            Some("headwater-error-joined=true")
         );
     }
 

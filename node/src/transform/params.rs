@@ -88,6 +88,11 @@ pub(crate) fn ttl_ms(specs: &[ParamSpec], given: &BTreeMap<String, String>) -> O
     let is_ttl = |spec: &&ParamSpec| spec.name == "ttl" && spec.kind == ParamKind::Duration;
     let spec = specs.iter().find(is_ttl)?;
     let value = given.get(&spec.name).or(spec.default.as_ref())?;
+    duration_ms(value)
+}
+
+/// A duration in milliseconds, of which a part counts as whole. None: it is not written as one.
+pub(crate) fn duration_ms(value: &str) -> Option<i64> {
     let (number, unit) = duration(value)?;
     let unit_ms = match unit {
         "ns" => 1e-6,
@@ -98,7 +103,7 @@ pub(crate) fn ttl_ms(specs: &[ParamSpec], given: &BTreeMap<String, String>) -> O
         "h" => 3_600e3,
         _ => 86_400e3,
     };
-    // A part of a millisecond counts as whole; a cast ends at the largest number.
+    // A cast ends at the largest number.
     Some((number * unit_ms).ceil() as i64)
 }
 

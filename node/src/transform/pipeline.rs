@@ -4,6 +4,8 @@
 //! It owns the position. Outputs are committed with it, or acknowledged before it is, as the transform's delivery says. It wakes
 //! when there is something to read, never to look whether there is. It stalls nobody but itself.
 
+mod join;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::changelog::{Changes, Commit, Owner};
 use super::conduct::{Conduct, Offence};
 use super::instance::{CallError, Module, Setup};
+use super::join::{Joiner, Side};
 use super::keyed::KeyedStore;
 use super::letter::Origin;
 use super::logs::{LogLevel, Logger};
@@ -29,6 +32,8 @@ use crate::metadata::{Delivery, ErrorPolicy, StartAt, Transform, World};
 use crate::partition::{Isolation, Partition, PartitionName, ReadError, ReadRequest};
 use crate::sys::clock::Clock;
 use crate::sys::task::Tasks;
+use join::Joined;
+pub(crate) use join::RightSource;
 
 /// What one read asks for.
 const READ_BYTES: usize = 1 << 20;
@@ -44,6 +49,8 @@ pub(crate) struct Job {
     pub(crate) module: Arc<Module>,
     pub(crate) setup: Setup,
     pub(crate) source: Partition,
+    /// Of a join.
+    pub(crate) right: Option<RightSource>,
     pub(crate) sinks: Vec<SinkPartitions>,
     /// The dead-letter topic stands last among the sinks.
     pub(crate) has_dead_letters: bool,
@@ -105,6 +112,8 @@ struct Pipeline {
     worker: Option<Worker>,
     committer: Committer,
     source: Partition,
+    /// Where there is a second source.
+    joined: Option<Joined>,
     sinks: Sinks,
     owner: Owner,
     /// Everything before it is handed over to be committed.
@@ -126,64 +135,60 @@ type Forever = std::convert::Infallible;
 
 impl Pipeline {
     async fn start(job: Job) -> Result<Self, End> {
-        let Job {
-            transform,
-            module,
-            setup,
-            source,
-            sinks,
-            has_dead_letters,
-            has_late_sink,
-            state,
-            outside,
-            tables,
-            cells,
-            logger,
-            ..
-        } = job;
-        let (tasks, clock) = (job.tasks, job.clock);
+        let (transform, outside, cells) = (job.transform, job.outside, job.cells);
+        let (source, tasks, clock) = (job.source, job.tasks, job.clock);
         cells.follow(source.watermarks());
-        catch_up(&tables).await?;
+        let right_here = job.right.as_ref().and_then(|right| right.here.as_ref());
+        cells.follow_right(right_here.map(Partition::watermarks));
+        catch_up(&job.tables).await?;
         let means = Means {
             tasks: tasks.clone(),
             clock: clock.clone(),
             outside: Arc::clone(&outside),
-            log: state,
+            log: job.state,
             cells: Arc::clone(&cells),
         };
         let taken_over = Committer::take_over(means, &transform).await;
         let (committer, restored) = taken_over.map_err(End::failed)?;
-        let (source_id, world) = (source.name().topic_id, module.world());
         let owner = owner_of(&transform);
-        let taken_up = take_up(restored, source_id, &owner, &logger);
-        let (age, is_rewritten) = age(&transform, &taken_up);
-        let windows = (world == World::Aggregate).then(|| restore_windows(&transform, &taken_up));
+        let second = job.right.as_ref().map(RightSource::second);
+        let mut taken_up = take_up(restored, source.name().topic_id, &owner, second, &job.logger);
+        let (age, is_other) = age(&transform, &taken_up);
+        let joining = match job.right {
+            Some(right) => Some(join::set_up(right, &transform, &outside, &mut taken_up).await?),
+            None => None,
+        };
+        let is_rewritten = is_other || joining.as_ref().is_some_and(|joining| joining.is_begun);
+        let (joined, join_parts) = joining.map(|joining| (joining.joined, joining.parts)).unzip();
+        let is_aggregate = job.module.world() == World::Aggregate;
         let worker = Worker::new(Parts {
-            module,
-            setup,
+            module: job.module,
+            setup: job.setup,
             rules: Rules {
-                has_dead_letters,
-                has_late_sink,
+                has_dead_letters: job.has_dead_letters,
+                has_late_sink: job.has_late_sink,
                 ..rules(&transform)
             },
+            windows: is_aggregate.then(|| restore_windows(&transform, &taken_up)),
             keyed: KeyedStore::restore(STATE_BYTES_MAX, age, taken_up.entries),
-            windows,
-            sinks: sinks.iter().map(|sink| sink.sink.clone()).collect(),
+            join: join_parts,
+            sinks: job.sinks.iter().map(|sink| sink.sink.clone()).collect(),
             origin: origin(&transform, &source),
         });
         let mut pipeline = Self {
             worker: Some(worker),
             committer,
-            sinks: Sinks::new(sinks, outside),
+            joined,
+            sinks: Sinks::new(job.sinks, outside),
             owner,
             position: taken_up.position.unwrap_or(Offset::ZERO),
             cells,
-            logger,
+            logger: job.logger,
             cancel: tasks.cancelled(),
             conduct: Conduct::default(),
             retry_pause: RETRY_PAUSE_MIN,
             last_input: clock.now(),
-            _tables: tables,
+            _tables: job.tables,
             transform,
             source,
             tasks,
@@ -208,13 +213,18 @@ impl Pipeline {
                 StartAt::Earliest => watermarks.log_start,
                 StartAt::Latest => watermarks.high_watermark,
             };
+            if self.joined.is_some() {
+                let position = self.position;
+                self.worker().skip_to(Side::Left, position);
+            }
             let commit = Commit {
                 is_whole: true,
                 ..self.commit()
             };
             self.hand_over(self.nothing(), commit, Changes::default()).await?;
         } else {
-            self.cells.set_position(self.position, self.watermark_ms());
+            let right = self.commit().right.map(|right| right.position);
+            self.cells.set_position(self.position, right, self.watermark_ms());
         }
         let position = self.position;
         self.with_worker(move |worker| drop(worker.load(bytes::Bytes::new(), position, 0)))
@@ -224,6 +234,9 @@ impl Pipeline {
     }
 
     async fn work(&mut self) -> Result<Forever, End> {
+        if self.joined.is_some() {
+            return self.work_joining().await;
+        }
         loop {
             // Windows may be due from before.
             let attempt = self.with_worker(|worker| worker.attempt()).await?;
@@ -309,15 +322,19 @@ impl Pipeline {
 
     /// The source no longer has, or does not have any more, the records from the position on.
     async fn jump(&mut self, from: Offset, to: Offset) -> Result<(), End> {
+        self.note_jump(from, to);
+        self.position = to;
+        self.hand_over(self.nothing(), self.commit(), Changes::default())
+            .await
+    }
+
+    fn note_jump(&self, from: Offset, to: Offset) {
         let message = if from < to {
             format!("records {from} to {to} were deleted from the source before they were dealt with")
         } else {
             format!("the source ends at {to}, before the position {from}: it has lost records")
         };
         self.note(LogLevel::Warn, message, Some(from));
-        self.position = to;
-        self.hand_over(self.nothing(), self.commit(), Changes::default())
-            .await
     }
 
     /// Deals with an attempt and everything that follows from it, until the worker has nothing left to do.
@@ -429,11 +446,22 @@ impl Pipeline {
             }
         };
         let changes = self.worker().accept();
-        self.position = position.unwrap_or(self.position);
+        let counts = match &self.joined {
+            // The records of both sides were counted when they were joined.
+            Some(_) => Counts { taken: 0, ..counts },
+            None => {
+                self.position = position.unwrap_or(self.position);
+                counts
+            }
+        };
         self.cells.count(totals(counts));
         self.retry_pause = RETRY_PAUSE_MIN;
         if matches!(self.cells.state(), RunState::Retrying { .. }) {
             self.cells.set_state(RunState::Running);
+        }
+        if let Some(joined) = &mut self.joined {
+            joined.keep(outputs, changes);
+            return Ok(());
         }
         self.commit_changes(outputs, changes).await
     }
@@ -449,14 +477,14 @@ impl Pipeline {
 
     /// What a step has that gives no output.
     fn nothing(&self) -> Outputs {
-        match self.transform.delivery {
-            Delivery::ExactlyOnce => Outputs::Held(Vec::new()),
-            Delivery::AtLeastOnce => Outputs::Sent(Vec::new()),
-        }
+        join::nothing(self.transform.delivery)
     }
 
     /// All that was read is dealt with: the position moves behind it, even where there was no record.
     async fn finish_input(&mut self) -> Result<(), End> {
+        if self.joined.is_some() {
+            return self.finish_join().await;
+        }
         let next = self.worker().next_offset();
         let changes = self.worker().accept();
         if next == self.position && changes == Changes::default() {
@@ -501,6 +529,10 @@ impl Pipeline {
         Commit {
             is_stamped: keyed.is_some_and(KeyedStore::is_aging),
             clock_ms: keyed.and_then(KeyedStore::clock_ms),
+            right: self
+                .joined
+                .as_ref()
+                .map(|joined| joined.right(self.worker.as_ref())),
             ..Commit::new(
                 self.source.name().topic_id,
                 self.position,
@@ -534,7 +566,8 @@ impl Pipeline {
 
     fn live_bytes(&mut self) -> usize {
         let worker = self.worker();
-        worker.keyed().bytes() + worker.windows().map_or(0, Windows::bytes)
+        let joined = worker.joiner().map_or(0, Joiner::bytes);
+        worker.keyed().bytes() + worker.windows().map_or(0, Windows::bytes) + joined
     }
 
     fn whole(&mut self) -> Changes {
@@ -547,7 +580,15 @@ impl Pipeline {
         let entries = entries
             .map(|(key, value)| (Arc::clone(key), Some(Arc::clone(value))))
             .collect();
-        Changes { groups, entries }
+        let joins = worker.joiner().into_iter().flat_map(Joiner::entries);
+        let joins = joins
+            .map(|(key, value)| (Arc::clone(key), Some(Arc::clone(value))))
+            .collect();
+        Changes {
+            groups,
+            entries,
+            joins,
+        }
     }
 
     async fn pause(&mut self, duration: Duration) -> Result<(), End> {

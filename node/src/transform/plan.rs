@@ -8,7 +8,7 @@ use headwater_protocol::ids::{NodeId, PartitionIndex, TopicId};
 
 use super::changelog::MESSAGE_BYTES_MAX;
 use crate::controller::NewTopic;
-use crate::metadata::{ErrorPolicy, Image, Module, ParamKind, Placement, Topic, Transform};
+use crate::metadata::{ErrorPolicy, Image, Join, Module, ParamKind, Placement, Topic, Transform};
 
 const STATE_PREFIX: &str = "__transform_state.";
 /// What the error headers of a dead letter may add to a record.
@@ -28,7 +28,7 @@ pub(crate) fn owner_of_state(topic: &str) -> Option<&str> {
 /// What to do about one transform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Plan {
-    Run(RunPlan),
+    Run(Box<RunPlan>),
     /// Not here: it was paused, or belongs to other nodes.
     Rest(Rest),
     /// Topics that must be there first.
@@ -56,6 +56,8 @@ pub(crate) struct RunPlan {
     pub(crate) transform: Arc<Transform>,
     pub(crate) module: Arc<Module>,
     pub(crate) source: Arc<Topic>,
+    /// The second source of a join.
+    pub(crate) right: Option<Arc<Topic>>,
     pub(crate) sinks: Vec<Arc<Topic>>,
     pub(crate) late_sink: Option<Arc<Topic>>,
     pub(crate) dead_letter: Option<Arc<Topic>>,
@@ -79,6 +81,7 @@ impl RunPlan {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let topics = [&self.source, &self.state].into_iter();
         let topics = topics
+            .chain(&self.right)
             .chain(&self.sinks)
             .chain(&self.late_sink)
             .chain(&self.dead_letter)
@@ -117,6 +120,10 @@ fn resolve(transform: &Arc<Transform>, image: &Image, node: NodeId) -> Result<Pl
     let source = image
         .topic(&transform.source)
         .ok_or_else(|| blocked(format!("source topic {:?} does not exist", transform.source)))?;
+    let right = match &transform.join {
+        Some(join) => Some(right_of(join, source, image).map_err(blocked)?),
+        None => None,
+    };
     let tables = tables(transform, module)
         .map(|(table, topic)| match image.topic(topic) {
             Some(found) => Ok((table, Arc::clone(found))),
@@ -144,7 +151,7 @@ fn resolve(transform: &Arc<Transform>, image: &Image, node: NodeId) -> Result<Pl
             .partition(*index)
             .is_some_and(|partition| partition.leader == node)
     };
-    Ok(Plan::Run(RunPlan {
+    Ok(Plan::Run(Box::new(RunPlan {
         sinks: transform.sinks.iter().map(|sink| there(sink)).collect(),
         late_sink: transform.late_sink.as_deref().map(there),
         dead_letter: (transform.on_error == ErrorPolicy::DeadLetter).then(|| there(&transform.dead_letter)),
@@ -152,9 +159,40 @@ fn resolve(transform: &Arc<Transform>, image: &Image, node: NodeId) -> Result<Pl
         transform: Arc::clone(transform),
         module: Arc::clone(module),
         source: Arc::clone(source),
+        right,
         state,
         tables,
-    }))
+    })))
+}
+
+/// The right side of a join, if its partitions are those of the left side.
+fn right_of(join: &Join, source: &Topic, image: &Image) -> Result<Arc<Topic>, String> {
+    let right = image.topic(&join.topic);
+    let right = right.ok_or_else(|| format!("the topic to join with, {:?}, does not exist", join.topic))?;
+    check_partitions(join, source, right).map(|()| Arc::clone(right))
+}
+
+/// Whether records of one key lie in the partition of the same number on both sides.
+pub(crate) fn check_partitions(join: &Join, source: &Topic, right: &Topic) -> Result<(), String> {
+    let (left_count, right_count) = (source.partitions.len(), right.partitions.len());
+    if left_count != right_count {
+        return Err(format!(
+            "topics {:?} and {:?} cannot be joined: they have {left_count} and {right_count} partitions, and must have as many as \
+             each other, with records of a key in the same one. Write one of them into a topic with {} partitions by a transform \
+             with the module `filter` and the parameter `where=true`, and join that topic",
+            source.name,
+            right.name,
+            left_count.max(right_count),
+        ));
+    }
+    let pointers = [(&source.name, &join.left_key), (&right.name, &join.right_key)];
+    match pointers.into_iter().find(|(_, key)| key.is_some()) {
+        Some((topic, Some(key))) if left_count > 1 => Err(format!(
+            "topic {topic:?} cannot be joined by {key:?}: its partitions, of which there are {left_count}, follow the records' own \
+             keys. Write it into a topic whose records have that as their key, and join that topic"
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// An edge is a cluster that dials a core.

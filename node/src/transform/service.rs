@@ -25,7 +25,7 @@ use super::modules::{LoadError, Modules};
 use super::params;
 use super::plan;
 use super::request::{DryRun, DryRunReport, ModuleFacts, Parts, Tried};
-use super::spec::{self, TransformSpec};
+use super::spec::{self, JoinSpec, SpecError, TransformSpec};
 use super::status::{RunState, TransformStatus};
 use super::store::{Store, StoreError};
 use super::table::Table;
@@ -199,8 +199,12 @@ impl Transforms {
         if spec.state_ttl_ms.is_none() {
             spec.state_ttl_ms = params::ttl_ms(&module.params, &spec.params);
         }
+        if let Some(join) = JoinSpec::of_params(&module.name, &module.params, &spec.params)? {
+            spec.join = Some(join);
+        }
         let level = self.means.view.image().level();
         let transform = spec.complete(module.world, level, self.means.clock.unix_ms())?;
+        self.check_partitions(&transform)?;
         self.try_set_up(&transform, &module).await?;
         let name = transform.name.clone();
         let applied = self
@@ -215,6 +219,20 @@ impl Transforms {
             name: name.clone(),
         };
         Ok(image.transforms.get(&name).cloned().ok_or_else(unknown)?)
+    }
+
+    /// Two topics that are there already are looked at before anything is changed.
+    fn check_partitions(&self, transform: &Transform) -> Result<(), SpecError> {
+        let image = self.means.view.image();
+        let Some(join) = &transform.join else {
+            return Ok(());
+        };
+        match (image.topic(&transform.source), image.topic(&join.topic)) {
+            (Some(left), Some(right)) => {
+                plan::check_partitions(join, left, right).map_err(SpecError::NotPartitionedAlike)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub async fn pause(&self, name: &str) -> Result<(), ProposeError> {
@@ -263,6 +281,9 @@ impl Transforms {
     /// Tries a module on records of a topic, without a trace.
     pub async fn dry_run(&self, dry_run: DryRun) -> Result<DryRunReport, DryRunError> {
         let module = self.module(&dry_run.module.name, &dry_run.module.version)?;
+        if JoinSpec::of_params(&module.name, &module.params, &dry_run.params)?.is_some() {
+            return Err(SpecError::JoinNotTried.into());
+        }
         let transform = trial_transform(&dry_run);
         let params = params::complete(&module.params, &dry_run.params)?;
         let ring = Arc::new(LogRing::default());

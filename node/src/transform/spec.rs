@@ -1,9 +1,13 @@
 //! What a person asks for when he deploys a transform, and the complete declaration that becomes of it.
 //! It owns the defaults and the bounds of limits. It is pure; what depends on the module is checked at deployment.
 
+mod join;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use join::JoinSpec;
 
 use crate::metadata::features::Level;
 use crate::metadata::{
@@ -66,6 +70,9 @@ pub struct TransformSpec {
     /// By default the module's parameter `ttl`, if it has one; else entries stay.
     #[serde(default)]
     pub state_ttl_ms: Option<i64>,
+    /// A second source: the module is given what comes of joining both. The module `join` says it by its parameters.
+    #[serde(default)]
+    pub join: Option<JoinSpec>,
     /// Table name to topic. A table that is not named here is the topic of its name.
     #[serde(default)]
     pub lookups: BTreeMap<String, String>,
@@ -93,6 +100,7 @@ impl TransformSpec {
             emit: None,
             late_sink: None,
             state_ttl_ms: None,
+            join: None,
             lookups: BTreeMap::new(),
         }
     }
@@ -177,6 +185,26 @@ pub enum SpecError {
         "session windows need a module that can merge accumulators: {0} does not export headwater:module/merging"
     )]
     CannotMerge(String),
+    #[error("parameter {name:?} is {value:?}, expected {expected}")]
+    JoinParam {
+        name: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("{0} is for two streams: give join.within_ms, too")]
+    OnlyForStreams(&'static str),
+    #[error("an outer join is for two streams: give join.within_ms, or take a left one")]
+    OuterTable,
+    #[error(
+        "a table's key is that of its records: a record that deletes has no value to find another one in"
+    )]
+    KeyOfTable,
+    #[error("{0:?} is no JSON pointer, such as /order/id")]
+    Pointer(String),
+    #[error("{0}")]
+    NotPartitionedAlike(String),
+    #[error("a join cannot be tried on records of one topic: deploy it with a sink of its own")]
+    JoinNotTried,
 }
 
 impl TransformSpec {
@@ -215,6 +243,7 @@ impl TransformSpec {
             window,
             late_sink: self.late_sink,
             state_ttl_ms: self.state_ttl_ms,
+            join: self.join.map(JoinSpec::complete).transpose()?.map(Box::new),
             lateness_ms: self.lateness_ms.unwrap_or(0),
             idle_close_ms: self.idle_close_ms,
             emit: self.emit.unwrap_or(Emit::Close),

@@ -373,7 +373,9 @@ impl Committing {
 impl Means {
     /// Takes note of a commit, and deletes the history before a whole state. If that fails, the next whole state does it.
     pub(super) async fn committed(&self, growth: &Growth, commit: &Commit, bytes: usize, base: Offset) {
-        self.cells.set_position(commit.position, commit.watermark_ms);
+        let right = commit.right.as_ref().map(|right| right.position);
+        self.cells
+            .set_position(commit.position, right, commit.watermark_ms);
         growth.committed(bytes, commit.is_whole);
         if commit.is_whole
             && let Err(error) = self.outside.forget(self.log.clone(), base).await

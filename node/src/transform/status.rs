@@ -83,9 +83,10 @@ impl Totals {
 pub struct PartitionStatus {
     pub partition: PartitionIndex,
     pub state: RunState,
-    /// The first offset that is not dealt with.
+    /// The first offset that is not dealt with, of the source; of a join that of the left side.
     pub position: Option<Offset>,
     pub high_watermark: Option<Offset>,
+    /// Records not dealt with, of both sides where two are joined.
     pub lag: u64,
     pub totals: Totals,
     pub watermark_ms: Option<i64>,
@@ -166,12 +167,16 @@ struct OwnCounts {
     late: AtomicU64,
     cpu_ns: AtomicU64,
     high_watermark: Mutex<Option<watch::Receiver<Watermarks>>>,
+    /// Of a second source, where a replica of it is here.
+    right: Mutex<Option<watch::Receiver<Watermarks>>>,
 }
 
 #[derive(Debug, Clone)]
 struct Live {
     state: RunState,
     position: Option<Offset>,
+    /// In the second source, where there is one.
+    right: Option<Offset>,
     watermark_ms: Option<i64>,
     last_error: Option<LastError>,
 }
@@ -195,6 +200,7 @@ impl Cells {
             live: watch::Sender::new(Live {
                 state: RunState::Starting,
                 position: None,
+                right: None,
                 watermark_ms: None,
                 last_error: None,
             }),
@@ -263,12 +269,18 @@ impl Cells {
             .unwrap_or_else(PoisonError::into_inner) = Some(source);
     }
 
-    pub(crate) fn set_position(&self, position: Offset, watermark_ms: Option<i64>) {
+    /// The second source, if there is one, and if a replica of it is here.
+    pub(crate) fn follow_right(&self, source: Option<watch::Receiver<Watermarks>>) {
+        *self.own.right.lock().unwrap_or_else(PoisonError::into_inner) = source;
+    }
+
+    pub(crate) fn set_position(&self, position: Offset, right: Option<Offset>, watermark_ms: Option<i64>) {
         self.live.send_modify(|live| {
             live.position = Some(position);
+            live.right = right;
             live.watermark_ms = watermark_ms;
         });
-        self.lag.set(self.lag_behind(Some(position)) as i64);
+        self.lag.set(self.lag_behind(Some(position), right) as i64);
     }
 
     pub(crate) fn set_state_bytes(&self, bytes: usize) {
@@ -279,6 +291,7 @@ impl Cells {
         let Live {
             state,
             position,
+            right,
             watermark_ms,
             last_error,
         } = self.live.borrow().clone();
@@ -288,7 +301,7 @@ impl Cells {
             state,
             position,
             high_watermark: self.high_watermark(),
-            lag: self.lag_behind(position),
+            lag: self.lag_behind(position, right),
             totals: Totals {
                 records_in: own(&self.own.records_in),
                 records_out: own(&self.own.records_out),
@@ -312,10 +325,14 @@ impl Cells {
         source.as_ref().map(|source| source.borrow().high_watermark)
     }
 
-    fn lag_behind(&self, position: Option<Offset>) -> u64 {
-        match (self.high_watermark(), position) {
-            (Some(high), Some(position)) => u64::try_from(high.since(position)).unwrap_or_default(),
+    /// In both sources, as far as their ends are known here.
+    fn lag_behind(&self, position: Option<Offset>, right: Option<Offset>) -> u64 {
+        let source = self.own.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let right_end = source.as_ref().map(|source| source.borrow().high_watermark);
+        let behind = |(end, position): (Option<Offset>, Option<Offset>)| match (end, position) {
+            (Some(end), Some(position)) => u64::try_from(end.since(position)).unwrap_or_default(),
             _ => 0,
-        }
+        };
+        behind((self.high_watermark(), position)) + behind((right_end, right))
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use headwater_protocol::ids::{Offset, TopicId};
 
-use super::changelog::{Owner, Restored};
+use super::changelog::{Owner, Restored, Right};
+use super::join::Joiner;
 use super::keyed::Age;
 use super::logs::{LogLevel, Logger};
 use super::windows::{GroupKey, Settings, Windows};
-use crate::metadata::{Transform, WindowShape};
+use crate::metadata::{Join, Transform, WindowShape};
 
 /// What of a restored state can be gone on with.
 pub(crate) struct TakenUp {
@@ -17,8 +18,17 @@ pub(crate) struct TakenUp {
     pub(crate) age: Age,
     pub(crate) groups: Vec<(GroupKey, Arc<[u8]>)>,
     pub(crate) entries: Vec<(Arc<[u8]>, Arc<[u8]>)>,
+    /// Of a join, if it is the one that was kept.
+    pub(crate) right: Option<TakenRight>,
     /// There was a state that nobody goes on with: it must not come back.
     pub(crate) is_dropped: bool,
+}
+
+/// What of a join can be gone on with.
+pub(crate) struct TakenRight {
+    pub(crate) position: Offset,
+    pub(crate) clock_ms: Option<i64>,
+    pub(crate) entries: Vec<(Arc<[u8]>, Arc<[u8]>)>,
 }
 
 /// Who writes the state of a transform.
@@ -42,16 +52,30 @@ pub(crate) fn age(transform: &Transform, taken_up: &TakenUp) -> (Age, bool) {
     (age, taken_up.is_dropped || (is_known && is_other))
 }
 
-pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger: &Logger) -> TakenUp {
+/// The second source of a transform.
+#[derive(Clone, Copy)]
+pub(crate) struct Second<'j> {
+    pub(crate) source: TopicId,
+    pub(crate) join: &'j Join,
+}
+
+pub(crate) fn take_up(
+    mut restored: Restored,
+    source: TopicId,
+    owner: &Owner,
+    second: Option<Second<'_>>,
+    logger: &Logger,
+) -> TakenUp {
     let nothing = TakenUp {
         position: None,
         watermark_ms: None,
         age: Age::default(),
         groups: Vec::new(),
         entries: Vec::new(),
+        right: None,
         is_dropped: false,
     };
-    let Some(commit) = restored.commit else {
+    let Some(mut commit) = restored.commit.take() else {
         return nothing;
     };
     if commit.source != source {
@@ -61,6 +85,16 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
         );
         return nothing;
     }
+    let before = commit.right.take();
+    let had_join = before.is_some();
+    let right = take_up_right(before, &mut restored, second);
+    let is_other_join = had_join && right.is_none();
+    if is_other_join {
+        logger.line(
+            LogLevel::Warn,
+            "another join, or none: what was kept for it is dropped".to_owned(),
+        );
+    }
     if commit.owner != *owner {
         logger.line(
             LogLevel::Warn,
@@ -68,6 +102,7 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
         );
         return TakenUp {
             position: Some(commit.position),
+            right,
             is_dropped: true,
             ..nothing
         };
@@ -82,8 +117,28 @@ pub(crate) fn take_up(restored: Restored, source: TopicId, owner: &Owner, logger
         },
         groups: restored.groups.into_iter().collect(),
         entries: restored.entries.into_iter().collect(),
-        is_dropped: false,
+        right,
+        is_dropped: is_other_join,
     }
+}
+
+fn take_up_right(
+    before: Option<Right>,
+    restored: &mut Restored,
+    second: Option<Second<'_>>,
+) -> Option<TakenRight> {
+    let (before, second) = (before?, second?);
+    (before.source == second.source && before.join == *second.join).then(|| TakenRight {
+        position: before.position,
+        clock_ms: before.clock_ms,
+        entries: std::mem::take(&mut restored.joins).into_iter().collect(),
+    })
+}
+
+/// The join of a transform, as it was left, or with nothing.
+pub(crate) fn restore_join(join: &Join, bytes_max: usize, right: Option<TakenRight>) -> Joiner {
+    let (clock_ms, entries) = right.map_or((None, Vec::new()), |right| (right.clock_ms, right.entries));
+    Joiner::restore(join, bytes_max, clock_ms, entries)
 }
 
 pub(crate) fn restore_windows(transform: &Transform, taken_up: &TakenUp) -> Windows {

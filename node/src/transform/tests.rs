@@ -29,6 +29,7 @@ use crate::transaction::{self, Transactions};
 
 mod exactly_once;
 mod interrupted;
+mod joins;
 
 use interrupted::Interrupted;
 

@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod filter;
+mod join;
 mod map;
 
 use std::ops::Range;
@@ -26,6 +27,8 @@ use super::letter::{Cause, Letters, Origin};
 use super::outbox::{Append, Outbox, Outgoing, Sink, UnsendableRecord};
 use super::windows::{Applied, Closed, Windows};
 use crate::metadata::{Emit, World};
+pub(crate) use join::JoinParts;
+use join::Joining;
 
 /// Records a guest is called with at most.
 const RECORDS_PER_CALL_MAX: usize = 32 << 10;
@@ -117,6 +120,8 @@ pub(crate) struct Worker {
     instance: Option<Instance>,
     keyed: Option<KeyedStore>,
     windows: Option<Windows>,
+    /// Where there are two sources: then the input is what comes of joining them.
+    joining: Option<Joining>,
     input: Input,
     next_offset: Offset,
     work: Bisect,
@@ -145,6 +150,8 @@ pub(crate) struct Parts {
     pub(crate) keyed: KeyedStore,
     /// For aggregates.
     pub(crate) windows: Option<Windows>,
+    /// Where there is a second source.
+    pub(crate) join: Option<JoinParts>,
     /// Behind those that a module may name the one for late records, and last the dead-letter topic, if they are there.
     pub(crate) sinks: Arc<[Sink]>,
     pub(crate) origin: Origin,
@@ -158,6 +165,7 @@ impl Worker {
             rules,
             keyed,
             windows,
+            join,
             sinks,
             origin,
         } = parts;
@@ -179,6 +187,7 @@ impl Worker {
             instance: None,
             keyed: Some(keyed),
             windows,
+            joining: join.map(Joining::new),
             input: Input::default(),
             next_offset: Offset::ZERO,
             work: Bisect::default(),
@@ -351,7 +360,10 @@ impl Worker {
     /// Offset of a record of the input. None for a window.
     pub(crate) fn offset_of(&self, work: &Work) -> Option<Offset> {
         match work {
-            Work::Records(range) => Some(self.input.record(range.start).offset),
+            Work::Records(range) => Some(match &self.joining {
+                Some(joining) => joining.cause(range.start).1,
+                None => self.input.record(range.start).offset,
+            }),
             Work::Windows(_) => None,
         }
     }
@@ -505,13 +517,20 @@ impl Worker {
         }
         let source = self.input.record(index);
         let record = Outgoing::of_record(&source);
-        let cause = Cause {
+        let mut cause = Cause {
             reason,
             message,
             offset: source.offset,
             failed_at_ms: self.now_ms,
         };
-        let written = self.letters.write(&mut self.outbox, &record, cause);
+        let written = match &self.joining {
+            Some(joining) => {
+                let (topic, offset) = joining.cause(index);
+                cause.offset = offset;
+                self.letters.write_joined(&mut self.outbox, &record, cause, topic)
+            }
+            None => self.letters.write(&mut self.outbox, &record, cause),
+        };
         written.map_err(|error| Blame::Module {
             reason: format!("no dead letter can be written: {error}"),
         })

@@ -173,6 +173,8 @@ fn refused_letter(why: &Refusal, message: String) -> ApiError {
     match why {
         Refusal::Window => unprocessable("WINDOW_LETTER")
             .hint("The letter holds the window's key and state. Its records were counted; they are in the source still."),
+        Refusal::Joined => unprocessable("JOINED_LETTER")
+            .hint("The letter holds both sides. Its records are in their topics still: the letter says where the later one is."),
         Refusal::Omitted { .. } => unprocessable("INCOMPLETE_LETTER")
             .hint("Give what is missing: the letter says where in the source the record was."),
         Refusal::OtherSource { .. } => unprocessable("OTHER_SOURCE"),

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
-use crate::metadata::{self, Delivery, Emit, ErrorPolicy, ModuleRef, Placement, StartAt, WindowShape};
+use crate::metadata::{
+    self, Delivery, Emit, ErrorPolicy, JoinWith, ModuleRef, Placement, StartAt, WindowShape,
+};
 use crate::transform::{
     self, LastError, LimitsSpec, LogLevel, LogLine, PartitionStatus, RunState, TransformStatus,
 };
@@ -52,6 +54,8 @@ pub(in crate::http) struct TransformSpec {
     /// Entries of the module's state that were not written for so long, by the records' timestamps, are removed. If
     /// absent: the module's parameter `ttl`, if it has one; else they stay.
     state_ttl_ms: Option<i64>,
+    /// A second topic: the module is given what comes of joining both. The module `join` says it by its own parameters.
+    join: Option<JoinSettings>,
     /// Lookup tables: the name the module opens, and the compacted topic that fills it.
     #[serde(default)]
     lookups: BTreeMap<String, String>,
@@ -155,6 +159,74 @@ impl WindowSettings {
     }
 }
 
+/// A second topic, the right side, and how its records are joined with those of the source, the left side. Both must have as
+/// many partitions as each other. The module is given records whose value is `{"left":..,"right":..}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct JoinSettings {
+    topic: String,
+    /// Inner if absent. Outer ones need `within_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<JoinKind>,
+    /// How far apart in time two records may be that meet. If absent the right side is a table: the latest value of each key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    within_ms: Option<i64>,
+    /// How late a record may come and still meet others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_ms: Option<i64>,
+    /// Where the key stands in values of the left side, as a JSON pointer; the record's own key if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_key: Option<String>,
+    /// The same of the right side; not of a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    right_key: Option<String>,
+}
+
+/// Which records that meet nothing are sent all the same: none, those of the left side, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum JoinKind {
+    Inner,
+    Left,
+    Outer,
+}
+
+impl JoinSettings {
+    fn spec(self) -> transform::JoinSpec {
+        transform::JoinSpec {
+            topic: self.topic,
+            kind: self.kind.map(|kind| match kind {
+                JoinKind::Inner => metadata::JoinKind::Inner,
+                JoinKind::Left => metadata::JoinKind::Left,
+                JoinKind::Outer => metadata::JoinKind::Outer,
+            }),
+            within_ms: self.within_ms,
+            grace_ms: self.grace_ms,
+            left_key: self.left_key,
+            right_key: self.right_key,
+        }
+    }
+
+    fn of(join: &metadata::Join) -> Self {
+        let (within_ms, grace_ms) = match join.with {
+            JoinWith::Table => (None, None),
+            JoinWith::Stream { within_ms, grace_ms } => (Some(within_ms), Some(grace_ms)),
+        };
+        Self {
+            topic: join.topic.clone(),
+            kind: Some(match join.kind {
+                metadata::JoinKind::Inner => JoinKind::Inner,
+                metadata::JoinKind::Left => JoinKind::Left,
+                metadata::JoinKind::Outer => JoinKind::Outer,
+            }),
+            within_ms,
+            grace_ms,
+            left_key: join.left_key.clone(),
+            right_key: join.right_key.clone(),
+        }
+    }
+}
+
 /// What one instance may use. What is absent has the default.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +275,7 @@ impl TransformSpec {
             window: self.window.map(WindowSettings::spec),
             late_sink: self.late_sink,
             state_ttl_ms: self.state_ttl_ms,
+            join: self.join.map(JoinSettings::spec),
             lateness_ms: self.lateness_ms,
             idle_close_ms: self.idle_close_ms,
             emit: self.emit.map(|emit| match emit {
@@ -253,6 +326,8 @@ pub(in crate::http) struct Transform {
     late_sink: Option<String>,
     #[schema(required)]
     state_ttl_ms: Option<i64>,
+    #[schema(required)]
+    join: Option<JoinSettings>,
     lateness_ms: i64,
     #[schema(required)]
     idle_close_ms: Option<i64>,
@@ -433,6 +508,7 @@ impl Transform {
             window: declared.shape().map(WindowSettings::of),
             late_sink: declared.late_sink.clone(),
             state_ttl_ms: declared.state_ttl_ms,
+            join: declared.join.as_deref().map(JoinSettings::of),
             lateness_ms: declared.lateness_ms,
             idle_close_ms: declared.idle_close_ms,
             emit: match declared.emit {

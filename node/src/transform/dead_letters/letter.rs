@@ -6,11 +6,11 @@ use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::record::{Header, Record};
 
 use super::names::{
-    MESSAGE, MODULE, MODULE_VERSION, OFFSET, OMITTED, PARTITION, REASON, REDRIVE_COUNT, REDRIVE_FROM,
+    JOINED, MESSAGE, MODULE, MODULE_VERSION, OFFSET, OMITTED, PARTITION, REASON, REDRIVE_COUNT, REDRIVE_FROM,
     REDRIVE_REASON, REDRIVE_TIMESTAMP, TIMESTAMP, TOPIC, TRANSFORM, WINDOW_END,
 };
 
-const STORY: [&str; 11] = [
+const STORY: [&str; 12] = [
     REASON,
     MESSAGE,
     TRANSFORM,
@@ -21,6 +21,7 @@ const STORY: [&str; 11] = [
     OFFSET,
     TIMESTAMP,
     WINDOW_END,
+    JOINED,
     OMITTED,
 ];
 
@@ -60,6 +61,8 @@ pub struct DeadLetter {
     pub origin: Place,
     /// Set for a window of an aggregate; `origin` is then the last record that was read before it closed.
     pub window_end_ms: Option<i64>,
+    /// It is what came of joining a record with others, not the record itself.
+    pub is_joined: bool,
     /// What of the record did not fit the dead-letter topic.
     pub omitted: Option<String>,
     /// How often the record was written back before, the oldest time first.
@@ -121,6 +124,7 @@ impl DeadLetter {
             source: text(TOPIC)?,
             origin,
             window_end_ms: number(WINDOW_END),
+            is_joined: text(JOINED).is_some(),
             omitted: text(OMITTED),
             rounds,
         })

@@ -11,6 +11,8 @@ pub(crate) const OFFSET: &str = "headwater-error-offset";
 pub(crate) const TIMESTAMP: &str = "headwater-error-timestamp";
 /// Set when the letter is a window of an aggregate, which no single record stands behind: where the window ends.
 pub(crate) const WINDOW_END: &str = "headwater-error-window-end";
+/// Set when the letter is what came of joining a record: no single one stands behind it.
+pub(crate) const JOINED: &str = "headwater-error-joined";
 /// Set when the record itself did not fit the dead-letter topic.
 pub(crate) const OMITTED: &str = "headwater-error-omitted";
 

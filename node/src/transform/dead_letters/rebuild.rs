@@ -28,6 +28,8 @@ pub struct Edit {
 pub enum Refusal {
     #[error("it is a window of an aggregate: no record of the source stands behind it")]
     Window,
+    #[error("it is what came of a join: no single record of the source stands behind it")]
+    Joined,
     #[error("it is not whole: the dead-letter topic had no room for its {omitted}")]
     Omitted { omitted: String },
     #[error("it came from topic {found:?}, and the transform reads {source_topic:?} now")]
@@ -45,6 +47,7 @@ impl Refusal {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Window => "window",
+            Self::Joined => "joined",
             Self::Omitted { .. } => "omitted",
             Self::OtherSource { .. } => "other-source",
             Self::Already { .. } => "already-redriven",
@@ -70,6 +73,9 @@ pub(crate) struct Rebuilt {
 pub(crate) fn check(letter: &DeadLetter, edit: &Edit, source: &str) -> Result<(), Refusal> {
     if letter.window_end_ms.is_some() {
         return Err(Refusal::Window);
+    }
+    if letter.is_joined {
+        return Err(Refusal::Joined);
     }
     if letter.source != source {
         return Err(Refusal::OtherSource {
@@ -307,6 +313,11 @@ mod tests {
             ..letter.clone()
         };
         assert_eq!(code(&window, &all), Err("window"));
+        let joined = DeadLetter {
+            is_joined: true,
+            ..letter.clone()
+        };
+        assert_eq!(code(&joined, &all), Err("joined"));
         let other = DeadLetter {
             source: "older".to_owned(),
             ..letter.clone()

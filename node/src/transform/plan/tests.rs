@@ -36,6 +36,7 @@ fn transform() -> Transform {
         window: None,
         late_sink: None,
         state_ttl_ms: None,
+        join: None,
         lookups: BTreeMap::from([("airports".to_owned(), "airports-v2".to_owned())]),
         paused: false,
         revision: 4,
@@ -124,6 +125,39 @@ fn everything_there_runs_on_the_partitions_led_here() {
         panic!("it can run")
     };
     assert_ne!(run.fingerprint(), changed.fingerprint());
+}
+
+#[test]
+fn both_sides_of_a_join_have_as_many_partitions() {
+    let join = |left_key: Option<&str>| Transform {
+        join: Some(Box::new(Join {
+            topic: "other".to_owned(),
+            kind: crate::metadata::JoinKind::Inner,
+            with: crate::metadata::JoinWith::Table,
+            left_key: left_key.map(str::to_owned),
+            right_key: None,
+        })),
+        ..transform()
+    };
+    let with = |partitions| image(&[&ALL[..], &[("other", partitions)]].concat());
+    let Plan::Run(run) = check(join(None), &with(3)) else {
+        panic!("it can run")
+    };
+    assert_eq!(&*run.right.clone().unwrap().name, "other");
+    let Plan::Run(alone) = check(transform(), &with(3)) else {
+        panic!("it can run")
+    };
+    assert_ne!(run.fingerprint(), alone.fingerprint());
+    for (plan, said) in [
+        (check(join(None), &with(2)), "they have 3 and 2 partitions"),
+        (check(join(Some("/id")), &with(3)), "cannot be joined by \"/id\""),
+        (check(join(None), &image(&ALL)), "does not exist"),
+    ] {
+        assert!(
+            matches!(&plan, Plan::Blocked { reason } if reason.contains(said)),
+            "{plan:?}"
+        );
+    }
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn worker(
 ) -> Worker {
     let module = Arc::new(module(engine, name));
     Worker::new(Parts {
+        join: None,
         module,
         setup: setup(),
         rules,

@@ -1354,6 +1354,33 @@ export interface components {
              */
             ttl_ms?: number | null;
         };
+        /**
+         * @description Which records that meet nothing are sent all the same: none, those of the left side, or all.
+         * @enum {string}
+         */
+        JoinKind: "inner" | "left" | "outer";
+        /**
+         * @description A second topic, the right side, and how its records are joined with those of the source, the left side. Both must have as
+         *     many partitions as each other. The module is given records whose value is `{"left":..,"right":..}`.
+         */
+        JoinSettings: {
+            /**
+             * Format: int64
+             * @description How late a record may come and still meet others.
+             */
+            grace_ms?: number | null;
+            kind?: components["schemas"]["JoinKind"] | null;
+            /** @description Where the key stands in values of the left side, as a JSON pointer; the record's own key if absent. */
+            left_key?: string | null;
+            /** @description The same of the right side; not of a table. */
+            right_key?: string | null;
+            topic: string;
+            /**
+             * Format: int64
+             * @description How far apart in time two records may be that meet. If absent the right side is a table: the latest value of each key.
+             */
+            within_ms?: number | null;
+        };
         /** @description What is absent stays as it was; null takes a key or a value away. */
         LetterEdit: {
             /** @description All of them. */
@@ -2007,6 +2034,7 @@ export interface components {
             emit: components["schemas"]["EmitAt"];
             /** Format: int64 */
             idle_close_ms: number | null;
+            join: components["schemas"]["JoinSettings"] | null;
             last_error: components["schemas"]["TransformError"] | null;
             late_sink: string | null;
             /** Format: int64 */
@@ -2094,6 +2122,7 @@ export interface components {
              * @description For aggregates: close all windows when nothing came for so long.
              */
             idle_close_ms?: number | null;
+            join?: components["schemas"]["JoinSettings"] | null;
             /** @description For aggregates: the topic for records that come too late, as they are; the way of failed ones if absent. */
             late_sink?: string | null;
             /**
@@ -2251,6 +2280,8 @@ export type Header = components['schemas']['Header'];
 export type HealthState = components['schemas']['HealthState'];
 export type InvitationMade = components['schemas']['InvitationMade'];
 export type Invite = components['schemas']['Invite'];
+export type JoinKind = components['schemas']['JoinKind'];
+export type JoinSettings = components['schemas']['JoinSettings'];
 export type LetterEdit = components['schemas']['LetterEdit'];
 export type LetterFilter = components['schemas']['LetterFilter'];
 export type LetterPlace = components['schemas']['LetterPlace'];
