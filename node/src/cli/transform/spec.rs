@@ -74,6 +74,24 @@ pub(super) struct SpecArguments {
     /// When a window's result is sent [default: close]
     #[arg(long, value_parser = ["close", "update"])]
     emit: Option<String>,
+    /// A second topic, whose records are joined with those of the source before the module is given them
+    #[arg(long, value_name = "TOPIC")]
+    join: Option<String>,
+    /// Which records that meet nothing are sent all the same [default: inner, none of them]
+    #[arg(long, value_parser = ["inner", "left", "outer"])]
+    join_kind: Option<String>,
+    /// How far apart in time records may be that meet [default: the second topic is a table]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
+    join_within: Option<i64>,
+    /// How late a record may come and still meet others
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_ms)]
+    join_grace: Option<i64>,
+    /// Where the key stands in values of the source, as a JSON pointer [default: it is the record's own]
+    #[arg(long, value_name = "POINTER")]
+    left_key: Option<String>,
+    /// The same of the second topic
+    #[arg(long, value_name = "POINTER")]
+    right_key: Option<String>,
     /// A lookup table and the compacted topic that fills it; may be given again
     #[arg(long = "lookup", value_name = "TABLE=TOPIC", value_parser = pair)]
     lookups: Vec<(String, String)>,
@@ -156,11 +174,26 @@ impl SpecArguments {
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?)));
         merge(&mut spec, "limits", limits);
+        merge(&mut spec, "join", self.join_settings());
         if let Some(Value::String(text)) = spec.get("module") {
             let module = module(text);
             spec.insert("module".to_owned(), module);
         }
         Ok(Value::Object(spec))
+    }
+
+    fn join_settings(&self) -> impl Iterator<Item = (String, Value)> {
+        let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
+        let given = [
+            ("topic", text(&self.join)),
+            ("kind", text(&self.join_kind)),
+            ("within_ms", self.join_within.map(|ms| json!(ms))),
+            ("grace_ms", self.join_grace.map(|ms| json!(ms))),
+            ("left_key", text(&self.left_key)),
+            ("right_key", text(&self.right_key)),
+        ];
+        let given = given.into_iter();
+        given.filter_map(|(name, value)| Some((name.to_owned(), value?)))
     }
 
     /// Windows of the file are replaced as a whole.
@@ -317,6 +350,19 @@ mod tests {
         assert_eq!(
             (&spec["late_sink"], &spec["state_ttl_ms"]),
             (&json!("late"), &json!(3_600_000))
+        );
+    }
+
+    #[test]
+    fn a_join_is_what_its_flags_say() {
+        let join = |line: &str| given(&format!("n {line}"))["join"].clone();
+        assert_eq!(join("--source s"), Value::Null);
+        assert_eq!(join("--join t"), json!({ "topic": "t" }));
+        assert_eq!(
+            join("--join t --join-kind left --join-within 1m --join-grace 5s --left-key /a --right-key /b/c"),
+            json!({
+                "topic": "t", "kind": "left", "within_ms": 60_000, "grace_ms": 5_000, "left_key": "/a", "right_key": "/b/c",
+            })
         );
     }
 
