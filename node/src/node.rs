@@ -375,6 +375,8 @@ fn transforms_of(core: &Core, transactions: &Transactions) -> transform::Parts {
         metrics: core.metrics.clone(),
         node: core.config.node_id,
         folder: "modules".into(),
+        replication_factor: core.config.transaction.topic_replication_factor,
+        voters: core.config.voters.len(),
         outside: Arc::new(transforms::Cluster::new(around(core, transactions))),
     }
 }

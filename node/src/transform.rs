@@ -45,6 +45,8 @@ mod conduct;
 #[cfg(feature = "wasm")]
 mod deploy;
 #[cfg(feature = "wasm")]
+mod depot;
+#[cfg(feature = "wasm")]
 mod dry_run;
 #[cfg(feature = "wasm")]
 mod engine;

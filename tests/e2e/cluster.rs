@@ -1,9 +1,10 @@
 //! A cluster seen from outside: what its nodes, the command line and the metrics tell while a node is there, is killed,
 //! and comes back.
 
-use anyhow::{Context, ensure};
-use headwater_tests::{Http, Node, PATIENCE, Site, headwater, until};
-use serde_json::Value;
+use anyhow::{Context, bail, ensure};
+use headwater_sdk::{PartitionIndex, ProducerConfig, Record};
+use headwater_tests::{Http, Node, PATIENCE, Site, client, headwater, module, read_all, until, within};
+use serde_json::{Value, json};
 
 const CLUSTER: &str = "seen-from-outside";
 
@@ -243,4 +244,73 @@ async fn a_process_that_was_killed_is_replaced_at_once_however_long_silence_is_b
     let quorum = get(survivor.http(), "/cluster/quorum").await?;
     ensure!(quorum["leader"] == 2 || quorum["leader"] == 3, "{quorum}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_module_runs_on_every_node_whichever_it_was_given_to() -> anyhow::Result<()> {
+    let three = Three::start().await?;
+    let [first, second, third] = &three.nodes[..] else {
+        bail!("three nodes were started");
+    };
+    until_state(first, "healthy").await?;
+    // One partition on each node.
+    let topic = json!({ "name": "texts", "partitions": 3, "replication_factor": 1 });
+    first.http().post("/api/v1/topics", &topic).await?.json()?;
+    let path = "/api/v1/modules?name=lines&version=1.0.0";
+    let component = module("examples/split_lines")?;
+    let uploaded = second
+        .http()
+        .post_bytes(path, "application/wasm", component)
+        .await?;
+    let digest = uploaded.json()?["digest"]
+        .as_str()
+        .context("a digest")?
+        .to_owned();
+    let spec = json!({
+        "name": "split", "module": { "name": "lines", "version": "1.0.0" }, "source": "texts", "sinks": ["lines"],
+    });
+    until(PATIENCE, "the third node to hear of the module", || async {
+        let known = third.http().get("/api/v1/modules/lines/1.0.0").await?;
+        Ok((known.status == 200).then_some(()))
+    })
+    .await?;
+    third.http().post("/api/v1/transforms", &spec).await?.json()?;
+    let client = client(first).await?;
+    let producer = client.producer(ProducerConfig::default())?;
+    let texts = producer.topic("texts").await?;
+    for partition in 0..3 {
+        let text = format!("a{partition}\nb{partition}");
+        let sent = texts
+            .send(Record::value(&text).partition(PartitionIndex(partition)))
+            .await?;
+        within(PATIENCE, "a record to be acknowledged", sent.receipt()).await??;
+    }
+    producer.close().await;
+    let lines = until(PATIENCE, "the lines of all texts", || async {
+        let lines = read_all(&client, "lines").await?;
+        Ok((lines.len() >= 6).then_some(lines))
+    })
+    .await?;
+    let mut lines: Vec<_> = lines
+        .iter()
+        .map(|line| line.value.as_deref().unwrap_or_default())
+        .collect();
+    lines.sort_unstable();
+    ensure!(
+        lines == [&b"a0"[..], b"a1", b"a2", b"b0", b"b1", b"b2"],
+        "{lines:?}"
+    );
+    // The node that was asked for it gives it out, too, and in the end nobody keeps it.
+    let files = three
+        .sites
+        .each_ref()
+        .map(|site| site.data().join("modules").join(format!("{digest}.wasm")));
+    ensure!(files.iter().all(|file| file.exists()), "each node has a file");
+    first.http().delete("/api/v1/transforms/split").await?;
+    let removed = first.http().delete("/api/v1/modules/lines/1.0.0").await?;
+    ensure!(removed.status < 300, "{removed:?}");
+    until(PATIENCE, "the files to go", || async {
+        Ok((!files.iter().any(|file| file.exists())).then_some(()))
+    })
+    .await
 }

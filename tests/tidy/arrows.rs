@@ -59,7 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("share", TRANSACTION),
     ("transaction", TRANSACTION),
     ("schema", SERVICE),
-    ("transform", SERVICE),
+    ("transform", GROUP),
     ("link", LINK),
     ("server", EDGE),
     ("http", EDGE),

@@ -63,7 +63,7 @@ impl OwnTopic {
             .await
         {
             Ok(applied) => {
-                tracing::info!(topic = self.name, "topic created for coordinators");
+                tracing::info!(topic = self.name, "own topic created");
                 // Not opened in time: clients ask again by themselves.
                 let opened = registry.reconciled(applied.offset);
                 let _ = clock.timeout(OPENING, opened).await;
@@ -71,7 +71,7 @@ impl OwnTopic {
             // Somebody was faster.
             Err(ProposeError::TopicExists(_)) => {}
             Err(error) => {
-                tracing::warn!(%error, topic = self.name, "topic cannot be created for coordinators");
+                tracing::warn!(%error, topic = self.name, "own topic cannot be created");
                 return Err(Unavailable);
             }
         }

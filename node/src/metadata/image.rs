@@ -165,6 +165,11 @@ impl Image {
         })
     }
 
+    /// Whether a component is one of the modules, under any name.
+    pub fn has_digest(&self, digest: &str) -> bool {
+        self.modules.values().any(|module| module.digest == digest)
+    }
+
     /// Folds the entry at `offset` in, which holds one record.
     pub fn apply(&mut self, offset: Offset, record: &Record) {
         self.apply_all(offset, std::slice::from_ref(record));

@@ -2,13 +2,14 @@
 //! It owns which pipelines run. It changes nothing by itself but the topics that transforms need; it never looks
 //! for changes, it is told of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use headwater_protocol::ids::{NodeId, Offset, PartitionIndex};
 use tokio::sync::watch;
 
+use super::depot::Depot;
 use super::launch::{self, Launch};
 use super::logs::LogRing;
 use super::lookup::Tables;
@@ -44,6 +45,7 @@ pub(crate) struct Means {
     pub(crate) clock: Clock,
     pub(crate) node: NodeId,
     pub(crate) modules: Arc<Modules>,
+    pub(crate) depot: Arc<Depot>,
     pub(crate) tables: Tables,
     pub(crate) outside: Arc<dyn Outside>,
 }
@@ -152,6 +154,8 @@ pub(crate) struct Reconciler {
     means: Means,
     board: Arc<Board>,
     entries: BTreeMap<Key, Entry>,
+    /// Of the modules that were known last.
+    digests: BTreeSet<String>,
     ends: Mailbox<Ended>,
     report: Sender<Ended>,
     reconciled: watch::Sender<Offset>,
@@ -167,6 +171,7 @@ impl Reconciler {
                 means,
                 board,
                 entries: BTreeMap::new(),
+                digests: BTreeSet::new(),
                 ends,
                 report,
                 reconciled,
@@ -244,6 +249,7 @@ impl Reconciler {
             self.start(key, run);
         }
         self.tidy(image).await;
+        self.forget_modules(image);
     }
 
     async fn create(&self, posted: &Posted, topics: Vec<NewTopic>) {
@@ -373,6 +379,25 @@ impl Reconciler {
             Phase::Running { .. } | Phase::Ending | Phase::Stopped => None,
         });
         waiting.min()
+    }
+
+    /// Takes away the files of modules that are known no more.
+    fn forget_modules(&mut self, image: &Image) {
+        let known: BTreeSet<String> = image.modules.values().map(|it| it.digest.clone()).collect();
+        for digest in std::mem::replace(&mut self.digests, known) {
+            if self.digests.contains(&digest) {
+                continue;
+            }
+            let modules = Arc::clone(&self.means.modules);
+            let forget = async move {
+                let forgotten = modules.blocking(move |modules| modules.forget(&digest)).await;
+                if let Err(error) = forgotten.and_then(|done| Ok(done?)) {
+                    tracing::warn!(%error, "the files of a removed module could not be taken away");
+                }
+            };
+            // It ends by itself.
+            drop(self.means.tasks.spawn("forget-module", Kind::BestEffort, forget));
+        }
     }
 
     /// Takes down what is no more: transforms that were removed, and their changelogs.

@@ -65,18 +65,16 @@ async fn prepare(launch: Launch) -> Result<(Job, Vec<Arc<Lease>>), End> {
         ring,
     } = launch;
     let stopped = |reason: String| End::Stopped { reason };
-    let module = means
-        .modules
-        .load(&run.module)
-        .await
-        .map_err(|error| match error {
-            LoadError::Unfinished | LoadError::Compile(CompileError::NoCompiler(_)) => End::Failed {
+    let module = means.depot.load(&run.module).await.map_err(|error| match error {
+        LoadError::Unfinished | LoadError::Depot(_) | LoadError::Compile(CompileError::NoCompiler(_)) => {
+            End::Failed {
                 reason: error.to_string(),
-            },
-            LoadError::Engine(_) | LoadError::Store(_) | LoadError::Compile(_) | LoadError::Code(_) => {
-                stopped(error.to_string())
             }
-        })?;
+        }
+        LoadError::Engine(_) | LoadError::Store(_) | LoadError::Compile(_) | LoadError::Code(_) => {
+            stopped(error.to_string())
+        }
+    })?;
     check_shape(run.transform.shape(), &run.transform.module, &module)
         .map_err(|error| stopped(error.to_string()))?;
     let params = params::complete(&run.module.params, &run.transform.params);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use bytes::Bytes;
 
 use super::compiler::{CompileError, Compiler, Turn};
+use super::depot::DepotError;
 use super::engine::{Engine, EngineError, Trusted};
 use super::error::UploadError;
 use super::instance::Module;
@@ -32,6 +33,8 @@ pub enum LoadError {
     Compile(#[from] CompileError),
     #[error("the module's compiled code cannot be used: {0}")]
     Code(String),
+    #[error("the module is not on this node, and cannot be had from the others: {0}")]
+    Depot(#[from] DepotError),
     #[error("loading broke off")]
     Unfinished,
 }
@@ -169,6 +172,15 @@ impl Modules {
         self.store.get(digest)
     }
 
+    /// Keeps what was said to be the component with this digest. None: it is something else.
+    pub(crate) fn take_in(&self, digest: &str, wasm: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+        if digest_of(&wasm) != digest {
+            return Ok(None);
+        }
+        self.store.put(digest, &wasm)?;
+        Ok(Some(wasm))
+    }
+
     pub(crate) fn forget(&self, digest: &str) -> Result<(), StoreError> {
         self.store.remove(digest)
     }
@@ -236,12 +248,18 @@ impl Modules {
 
     async fn compile(&self, turn: &Turn<'_>, wasm: Bytes) -> Result<Trusted, LoadError> {
         let engine = self.engine()?;
+        // Dropped, it kills the process that compiles: nothing else is half done.
+        let compiled = turn.compile(engine, &self.tasks, wasm);
+        Ok(self.until_cancelled(compiled).await??)
+    }
+
+    /// Waits for something, unless the node stops before it is there.
+    pub(crate) async fn until_cancelled<T>(&self, what: impl Future<Output = T>) -> Result<T, LoadError> {
         let cancel = self.tasks.cancelled();
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(LoadError::Unfinished),
-            // Dropped, it kills the process that compiles: nothing else is half done.
-            compiled = turn.compile(engine, &self.tasks, wasm) => Ok(compiled?),
+            done = what => Ok(done),
         }
     }
 
@@ -277,7 +295,9 @@ fn refusal(error: LoadError) -> UploadError {
             reason: error.to_string(),
         }),
         LoadError::Engine(error) => UploadError::Refused(no_room(error)),
-        LoadError::Store(_) | LoadError::Code(_) | LoadError::Unfinished => error.into(),
+        LoadError::Store(_) | LoadError::Code(_) | LoadError::Depot(_) | LoadError::Unfinished => {
+            error.into()
+        }
     }
 }
 

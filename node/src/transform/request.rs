@@ -25,6 +25,10 @@ pub struct Parts {
     pub node: NodeId,
     /// Where modules are kept.
     pub folder: PathBuf,
+    /// Of the topic that has the modules, where there are as many nodes.
+    pub replication_factor: i16,
+    /// How many nodes the quorum is meant to have.
+    pub voters: usize,
     /// The cluster around its pipelines.
     pub outside: Arc<dyn Outside>,
 }

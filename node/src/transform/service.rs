@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_protocol::ids::{Offset, PartitionIndex};
 use headwater_protocol::record::{Batches, RECORDS_BYTES_MAX};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::builtin;
 use super::deploy::{Board, Means, Reconciler};
+use super::depot::{self, Depot, DepotError};
 use super::dry_run::Trial;
 use super::error::{DeployError, DryRunError, ModuleError, UploadError};
 use super::input::Input;
@@ -64,6 +65,8 @@ impl Transforms {
             metrics,
             node,
             folder,
+            replication_factor,
+            voters,
             outside,
         } = parts;
         let tasks = sys.tasks.child("transform");
@@ -76,6 +79,16 @@ impl Transforms {
             metrics.clone(),
         );
         let clock = sys.clock.clone();
+        let depot = Depot {
+            topic: depot::topic(replication_factor, voters),
+            view: view.clone(),
+            controller: controller.clone(),
+            registry: registry.clone(),
+            outside: Arc::clone(&outside),
+            modules: Arc::clone(&modules),
+            clock: clock.clone(),
+            fetching: Mutex::default(),
+        };
         let means = Means {
             view,
             controller,
@@ -85,6 +98,7 @@ impl Transforms {
             clock,
             node,
             modules,
+            depot: Arc::new(depot),
             tables,
             outside,
         };
@@ -128,7 +142,8 @@ impl Transforms {
             .map_or(Ok(()), validate::check_version)
             .map_err(bad)?;
         let modules = &self.means.modules;
-        let kept = modules.keep(modules.check(wasm).await?).await?;
+        let kept = modules.keep(modules.check(wasm.clone()).await?).await?;
+        self.means.depot.keep(&kept.digest, &wasm).await?;
         let module = Module {
             name: name.unwrap_or(kept.name),
             version: version.unwrap_or(kept.version),
@@ -152,33 +167,21 @@ impl Transforms {
     /// The component as it was uploaded.
     pub async fn wasm(&self, name: &str, version: &str) -> Result<Vec<u8>, ModuleError> {
         let digest = self.module(name, version)?.digest.clone();
-        Ok(self
-            .means
-            .modules
-            .blocking(move |modules| modules.wasm(&digest))
-            .await??)
+        Ok(self.means.depot.wasm(&digest).await?)
     }
 
     /// Removes a version that no transform uses.
     pub async fn remove_module(&self, name: &str, version: &str) -> Result<(), ModuleError> {
-        let digest = self.module(name, version)?.digest.clone();
+        let removed = self.module(name, version)?;
         let (name, version) = (name.to_owned(), version.to_owned());
         self.means
             .controller
             .propose(Change::RemoveModule { name, version })
             .await?;
-        let is_used = self
-            .means
-            .view
-            .image()
-            .modules
-            .values()
-            .any(|module| module.digest == digest);
-        if !is_used {
-            self.means
-                .modules
-                .blocking(move |modules| modules.forget(&digest))
-                .await??;
+        let image = self.means.view.image();
+        if !image.has_digest(&removed.digest) {
+            // Each node takes its own file away when it sees the change.
+            self.means.depot.forget(&removed.digest, removed.size).await?;
         }
         Ok(())
     }
@@ -317,7 +320,7 @@ impl Transforms {
             })
         });
         let limit = dry_run.limit.min(DRY_RUN_RECORDS_MAX);
-        let module = self.means.modules.load(&module).await?;
+        let module = self.means.depot.load(&module).await?;
         launch::check_shape(windows.as_ref().map(Windows::shape), &dry_run.module, &module)?;
         let tried = self.means.modules.blocking(move |_| {
             let (mut results, mut cpu_us): (Vec<Tried>, u64) = (Vec::new(), 0);
@@ -389,7 +392,7 @@ impl Transforms {
             self.means.clock.clone(),
         );
         let setup: Setup = launch::setup(transform, params, tables.collect(), logger);
-        let module = self.means.modules.load(module).await?;
+        let module = self.means.depot.load(module).await?;
         launch::check_shape(transform.shape(), &transform.module, &module)?;
         let tried = self.means.modules.blocking(move |_| {
             let started = Instance::start(&module, setup, KeyedStore::new(0));
@@ -489,6 +492,18 @@ async fn read_samples(
         next = outcome.next;
     }
     Ok(input)
+}
+
+impl From<DepotError> for UploadError {
+    fn from(error: DepotError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+impl From<DepotError> for ModuleError {
+    fn from(error: DepotError) -> Self {
+        Self::Unusable(error.to_string())
+    }
 }
 
 impl From<LoadError> for UploadError {

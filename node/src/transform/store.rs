@@ -16,7 +16,7 @@ use aws_lc_rs::hmac;
 use sha2::{Digest, Sha256};
 
 use super::MODULE_BYTES_MAX;
-use crate::sys::disk::{self, Disk, Open};
+use crate::sys::disk::{self, Disk};
 use crate::sys::random::Random;
 
 const KEY_BYTES: usize = 32;
@@ -77,11 +77,9 @@ impl Store {
 
     /// Keeps a component by its digest, durably.
     pub(crate) fn put(&self, digest: &str, wasm: &[u8]) -> Result<(), StoreError> {
-        let path = self.wasm_path(digest);
         let _change = self.change();
-        let is_here = self.disk.open(&path, Open::Read).and_then(|file| file.bytes());
-        if !is_here.is_ok_and(|bytes| bytes == wasm.len() as u64) {
-            disk::replace(&*self.disk, &path, wasm)?;
+        if self.get(digest).is_err() {
+            disk::replace(&*self.disk, &self.wasm_path(digest), wasm)?;
         }
         Ok(())
     }
@@ -167,6 +165,7 @@ mod tests {
 
     use super::*;
     use crate::sys::Sys;
+    use crate::sys::disk::Open;
 
     fn store(sys: &Sys) -> Store {
         Store::open(Arc::clone(&sys.disk), Path::new("modules"), &sys.random).unwrap()

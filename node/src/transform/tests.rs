@@ -27,6 +27,7 @@ use crate::sys::task::{Blocking, Tasks};
 use crate::telemetry::{Health, Metrics};
 use crate::transaction::{self, Transactions};
 
+mod depot;
 mod exactly_once;
 mod interrupted;
 mod joins;
@@ -115,6 +116,8 @@ impl Rig {
             metrics,
             node: NodeId(1),
             folder: PathBuf::from("modules"),
+            replication_factor: 3,
+            voters: 1,
             outside: Arc::clone(&outside) as Arc<dyn Outside>,
         })
         .await
