@@ -23,6 +23,7 @@ mod error;
 mod logs;
 mod outside;
 mod params;
+mod query;
 mod request;
 mod spec;
 mod status;
@@ -130,6 +131,7 @@ pub use outside::{Outside, OutsideError, Read, Sending, Write, Writer};
 #[cfg(feature = "wasm")]
 pub use pack::pack_builtin;
 pub use params::ParamError;
+pub use query::{ENTRIES_MAX, Keys, QueryError, StateQuery, StateView};
 #[cfg(not(feature = "wasm"))]
 pub use refuse::Transforms;
 pub use request::{DryRun, DryRunReport, Fate, ModuleFacts, OwnedHeader, Parts, Sample, Tried, WouldSend};

@@ -3,6 +3,7 @@
 
 mod letters;
 mod spec;
+mod state;
 
 use serde_json::{Value, json};
 
@@ -63,6 +64,8 @@ enum Command {
         #[arg(long, value_name = "N", default_value = "10")]
         limit: u32,
     },
+    /// Show what the module keeps by key, as it is committed
+    State(state::Arguments),
     /// Show the records that the module failed on, and why
     DeadLetters(letters::ListArguments),
     /// Write dead letters back to the transform's source: one, mended or not, or many at a rate
@@ -104,6 +107,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                 .await?;
             return common.answer(&answer, show::tried);
         }
+        Command::State(arguments) => return state::show(&common, &http, &arguments).await,
         Command::DeadLetters(arguments) => return letters::list(&common, &http, &arguments).await,
         Command::Redrive(arguments) => return letters::redrive(&common, &http, &arguments).await,
         Command::Redrives(arguments) => return letters::redrives(&common, &http, &arguments).await,

@@ -48,6 +48,7 @@ use super::{
         transforms::pause,
         transforms::resume,
         transforms::logs,
+        transforms::state,
         transforms::dry_run,
         transforms::dead_letters,
         transforms::summary,

@@ -3,6 +3,7 @@
 mod dry_run;
 mod letters;
 mod model;
+mod state;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use axum::{Json, Router};
 pub(super) use self::dry_run::{dry_run, shown};
 pub(super) use self::letters::{cancel_redrive, dead_letters, redrive, redrive_of, redrives, summary};
 use self::model::{GuestLog, Transform, TransformSpec};
+pub(super) use self::state::state;
 use super::Api;
 use super::error::{ApiError, Body, ErrorBody, Path};
 use super::modules::module_error;
@@ -26,6 +28,7 @@ pub(super) use self::letters::{
     __path_cancel_redrive, __path_dead_letters, __path_redrive, __path_redrive_of, __path_redrives,
     __path_summary,
 };
+pub(super) use self::state::__path_state;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -35,6 +38,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/transforms/{name}/pause", post(pause))
         .route("/transforms/{name}/resume", post(resume))
         .route("/transforms/{name}/logs", get(logs))
+        .route("/transforms/{name}/state", get(state))
         .route("/transforms/{name}/dead-letters", get(dead_letters))
         .route("/transforms/{name}/dead-letters/summary", get(summary))
         .route("/transforms/{name}/dead-letters/redrive", post(redrive))

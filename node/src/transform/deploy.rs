@@ -99,6 +99,11 @@ impl Posted {
             .collect()
     }
 
+    pub(crate) fn cells_at(&self, partition: PartitionIndex) -> Option<Arc<Cells>> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.get(&partition).cloned()
+    }
+
     fn set_whole(&self, state: RunState) {
         *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }

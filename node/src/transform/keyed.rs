@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::changelog::ENTRY_BYTES_MAX;
+use super::query::{ENTRIES_MAX, Keys, StateQuery};
 
 /// What an entry costs in memory beside its key and value.
 const ENTRY_OVERHEAD_BYTES: usize = 80;
@@ -205,6 +208,28 @@ impl KeyedStore {
         })
     }
 
+    /// Committed entries that are asked for, and whether there are more. At least one comes, whatever its size.
+    pub(crate) fn page(&self, query: &StateQuery, bytes_max: usize) -> (Vec<(Bytes, Bytes)>, bool) {
+        let (first, end) = match &query.keys {
+            Keys::One(key) => (key.to_vec(), [&key[..], &[0]].concat()),
+            Keys::Prefix(prefix) => (prefix.to_vec(), end_of(prefix)),
+        };
+        // The key behind another one is that with a zero byte.
+        let after = query.after.as_ref().map(|after| [&after[..], &[0]].concat());
+        let first = first.max(after.unwrap_or_default());
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for (key, value) in self.scan(&first, &end) {
+            bytes += key.len() + value.len();
+            if entries.len() == query.limit.clamp(1, ENTRIES_MAX)
+                || (bytes > bytes_max && !entries.is_empty())
+            {
+                return (entries, true);
+            }
+            entries.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        }
+        (entries, false)
+    }
+
     /// Makes what the call wrote part of the store, and removes what is too old by now. Gives all that changed.
     pub(crate) fn commit(&mut self) -> Vec<Change> {
         let mut changes: Vec<_> = std::mem::take(&mut self.pending).into_iter().collect();
@@ -271,6 +296,18 @@ impl KeyedStore {
     }
 }
 
+/// The first key that does not begin so. Empty: there is none.
+fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
 fn stamped(written_ms: i64, value: &[u8]) -> Arc<[u8]> {
     [&written_ms.to_le_bytes(), value].concat().into()
 }
@@ -283,6 +320,7 @@ fn written_ms(value: &[u8]) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use headwater_protocol::ids::PartitionIndex;
     use proptest::prelude::*;
 
     use super::*;
@@ -304,6 +342,62 @@ mod tests {
         assert_eq!(store.get(&[1]), None);
         store.commit();
         assert_eq!(store.bytes(), 0);
+    }
+
+    #[test]
+    fn a_page_has_the_keys_that_are_asked_for() {
+        let mut store = KeyedStore::new(10_000);
+        let keys = [
+            &b"a"[..],
+            b"a\xff",
+            b"a\xff\x01",
+            b"ab",
+            b"b",
+            b"\xff",
+            b"\xff\xff",
+        ];
+        store
+            .put_many(keys.map(|key| (key.into(), Some(key.into()))).into())
+            .unwrap();
+        store.commit();
+        let page = |keys: Keys, after: Option<&'static [u8]>, limit: usize, bytes_max: usize| {
+            let query = StateQuery {
+                partition: PartitionIndex(0),
+                keys,
+                after: after.map(Bytes::from_static),
+                limit,
+            };
+            let (entries, has_more) = store.page(&query, bytes_max);
+            assert!(entries.iter().all(|(key, value)| key == value));
+            let keys: Vec<Bytes> = entries.into_iter().map(|(key, _)| key).collect();
+            (keys, has_more)
+        };
+        let prefix = |text: &'static [u8]| Keys::Prefix(Bytes::from_static(text));
+        let one = |text: &'static [u8]| Keys::One(Bytes::from_static(text));
+        let mut all = keys.map(Bytes::from_static);
+        all.sort();
+        assert_eq!(page(prefix(b""), None, 100, 1_000), (all.to_vec(), false));
+        assert_eq!(page(prefix(b"a"), None, 100, 1_000), (all[..4].to_vec(), false));
+        assert_eq!(
+            page(prefix(b"a\xff"), None, 9, 1_000),
+            (all[2..4].to_vec(), false)
+        );
+        assert_eq!(page(prefix(b"\xff"), None, 9, 1_000), (all[5..].to_vec(), false));
+        assert_eq!(
+            page(prefix(b"a"), Some(b"a"), 2, 1_000),
+            (all[1..3].to_vec(), true)
+        );
+        assert_eq!(
+            page(prefix(b""), Some(b"b"), 2, 1_000),
+            (all[5..].to_vec(), false)
+        );
+        assert_eq!(
+            page(prefix(b""), None, 100, 1),
+            (all[..1].to_vec(), true),
+            "the first one comes"
+        );
+        assert_eq!(page(one(b"ab"), None, 9, 1_000), (vec![all[1].clone()], false));
+        assert_eq!(page(one(b"c"), None, 9, 1_000), (vec![], false));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::logs::{LogLevel, Logger};
 use super::lookup::Lease;
 use super::outbox::Append;
 use super::outside::{Outside, OutsideError};
+use super::query::{Asked, StateView};
 use super::sinks::{Held, SinkPartitions, Sinks};
 use super::state_log::{Committer, Means, Outputs, Step};
 use super::status::{Cells, RunState, Totals};
@@ -31,6 +32,7 @@ use super::worker::{Attempt, Blame, Counts, Parts, Ran, Rules, Unreadable, Work,
 use crate::metadata::{Delivery, ErrorPolicy, StartAt, Transform, World};
 use crate::partition::{Isolation, Partition, PartitionName, ReadError, ReadRequest};
 use crate::sys::clock::Clock;
+use crate::sys::mailbox::{Mailbox, mailbox};
 use crate::sys::task::Tasks;
 use join::Joined;
 pub(crate) use join::RightSource;
@@ -39,6 +41,10 @@ pub(crate) use join::RightSource;
 const READ_BYTES: usize = 1 << 20;
 /// Accumulators and keyed entries of one partition may take this together.
 const STATE_BYTES_MAX: usize = 64 << 20;
+/// Questions about the state that wait for their turn.
+const QUESTIONS_MAX: usize = 16;
+/// What the answer to one of them may have.
+const VIEW_BYTES_MAX: usize = 4 << 20;
 /// The first and the longest pause before a record is tried again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -116,6 +122,10 @@ struct Pipeline {
     joined: Option<Joined>,
     sinks: Sinks,
     owner: Owner,
+    /// Questions about the state.
+    asked: Mailbox<Asked>,
+    /// The positions that were handed over last to be committed, the second one of a join.
+    handed: (Offset, Option<Offset>),
     /// Everything before it is handed over to be committed.
     position: Offset,
     cells: Arc<Cells>,
@@ -175,12 +185,16 @@ impl Pipeline {
             sinks: job.sinks.iter().map(|sink| sink.sink.clone()).collect(),
             origin: origin(&transform, &source),
         });
+        let (asking, asked) = mailbox(QUESTIONS_MAX);
+        cells.ask_there(asking);
         let mut pipeline = Self {
             worker: Some(worker),
             committer,
             joined,
             sinks: Sinks::new(job.sinks, outside),
             owner,
+            asked,
+            handed: (Offset::ZERO, None),
             position: taken_up.position.unwrap_or(Offset::ZERO),
             cells,
             logger: job.logger,
@@ -225,6 +239,7 @@ impl Pipeline {
         } else {
             let right = self.commit().right.map(|right| right.position);
             self.cells.set_position(self.position, right, self.watermark_ms());
+            self.handed = (self.position, right);
         }
         let position = self.position;
         self.with_worker(move |worker| drop(worker.load(bytes::Bytes::new(), position, 0)))
@@ -255,7 +270,28 @@ impl Pipeline {
             }
             self.work_off(attempt).await?;
             self.finish_input().await?;
+            self.answer_all();
         }
+    }
+
+    /// Answers whoever has asked about the state by now. It is for the time between two steps.
+    fn answer_all(&mut self) {
+        while let Some(asked) = self.asked.try_recv() {
+            self.answer(asked);
+        }
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        let (entries, has_more) = self.worker().keyed().page(&asked.query, VIEW_BYTES_MAX);
+        let (position, right) = self.handed;
+        let view = StateView {
+            position,
+            right,
+            entries,
+            has_more,
+        };
+        // Who asked may have gone.
+        let _ = asked.answer.send(view);
     }
 
     /// Waits until there is something to read, and reads it.
@@ -296,6 +332,7 @@ impl Pipeline {
                 changed = watermarks.changed() => {
                     changed.map_err(|_| End::failed("the source partition was closed"))?;
                 }
+                Some(asked) = self.asked.recv() => self.answer(asked),
                 () = self.clock.sleep_until_some(idle_close) => self.close_windows().await?,
             }
         }
@@ -550,6 +587,7 @@ impl Pipeline {
     }
 
     async fn hand_over(&mut self, outputs: Outputs, commit: Commit, changes: Changes) -> Result<(), End> {
+        self.handed = (commit.position, commit.right.as_ref().map(|right| right.position));
         if self
             .committer
             .hand_over(Step {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::error::{DeployError, DryRunError, ModuleError, NO_WASM, UploadError};
 use super::logs::LogLine;
+use super::query::{QueryError, StateQuery, StateView};
 use super::request::{DryRun, DryRunReport, ModuleFacts, Parts};
 use super::spec::TransformSpec;
 use super::status::{RunState, TransformStatus};
@@ -110,6 +111,11 @@ impl Transforms {
             })
             .await
             .map(drop)
+    }
+
+    /// Nothing runs, so nobody has a state.
+    pub async fn state(&self, _name: &str, query: StateQuery) -> Result<StateView, QueryError> {
+        Err(QueryError::NotRunning(query.partition))
     }
 
     pub fn status(&self, name: &str) -> Option<TransformStatus> {

@@ -25,6 +25,7 @@ use super::lookup::Tables;
 use super::modules::{LoadError, Modules};
 use super::params;
 use super::plan;
+use super::query::{QueryError, StateQuery, StateView};
 use super::request::{DryRun, DryRunReport, ModuleFacts, Parts, Tried};
 use super::spec::{self, JoinSpec, SpecError, TransformSpec};
 use super::status::{RunState, TransformStatus};
@@ -41,6 +42,8 @@ use crate::sys::task::{Kind, StillRunning};
 
 /// How long a deployment waits to see its pipelines run before it answers. They go on starting after that.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a pipeline may take to answer: it does so between two steps.
+const QUERY_PATIENCE: Duration = Duration::from_secs(10);
 const DRY_RUN_RECORDS_MAX: usize = 1_000;
 const DRY_RUN_READ_BYTES: usize = 4 << 20;
 const HOUR_MS: i64 = 3_600_000;
@@ -279,6 +282,24 @@ impl Transforms {
             .get(name)
             .map(|posted| posted.ring.lines())
             .unwrap_or_default()
+    }
+
+    /// Shows a part of the keyed state of one partition, committed and of one moment.
+    pub async fn state(&self, name: &str, query: StateQuery) -> Result<StateView, QueryError> {
+        let (image, partition) = (self.means.view.image(), query.partition);
+        let transform = image.transforms.get(name);
+        let transform = transform.ok_or_else(|| QueryError::UnknownTransform(name.to_owned()))?;
+        let source = image.topic(&transform.source);
+        let led = source.and_then(|source| source.partition(partition));
+        let leader = led.ok_or(QueryError::UnknownPartition(partition))?.leader;
+        if leader != self.means.node {
+            return Err(QueryError::NotHere { partition, leader });
+        }
+        let not_running = || QueryError::NotRunning(partition);
+        let cells = self.board.get(name).and_then(|posted| posted.cells_at(partition));
+        let cells = cells.ok_or_else(not_running)?;
+        let asked = self.sys.clock.timeout(QUERY_PATIENCE, cells.ask(query)).await;
+        asked.ok().flatten().ok_or_else(not_running)
     }
 
     /// Tries a module on records of a topic, without a trace.

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use headwater_protocol::ids::{Offset, PartitionIndex};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::query::{Asked, StateQuery, StateView};
 use crate::partition::Watermarks;
+use crate::sys::mailbox::Sender;
 use crate::telemetry::{Counter, Gauge, Metrics, names};
 
 /// What a transform, or its part on one partition, is doing.
@@ -169,6 +171,8 @@ struct OwnCounts {
     high_watermark: Mutex<Option<watch::Receiver<Watermarks>>>,
     /// Of a second source, where a replica of it is here.
     right: Mutex<Option<watch::Receiver<Watermarks>>>,
+    /// To the pipeline that runs, or ran last.
+    asking: Mutex<Option<Sender<Asked>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -281,6 +285,34 @@ impl Cells {
             live.watermark_ms = watermark_ms;
         });
         self.lag.set(self.lag_behind(Some(position), right) as i64);
+    }
+
+    /// Questions about the state go there from now on.
+    pub(crate) fn ask_there(&self, asking: Sender<Asked>) {
+        *self.own.asking.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
+    }
+
+    /// What a pipeline shows of its state, once that is committed. None: no pipeline runs, or it has ended meanwhile.
+    pub(crate) async fn ask(&self, query: StateQuery) -> Option<StateView> {
+        let asking = self
+            .own
+            .asking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let asking = asking?;
+        let (answer, answered) = oneshot::channel();
+        asking.send(Asked { query, answer }).await.ok()?;
+        let view = answered.await.ok()?;
+        let mut live = self.live.subscribe();
+        let committed =
+            live.wait_for(|live| live.position >= Some(view.position) && live.right >= view.right);
+        tokio::select! {
+            biased;
+            // What it had not committed then is not known any more.
+            () = asking.closed() => None,
+            committed = committed => committed.is_ok().then_some(view),
+        }
     }
 
     pub(crate) fn set_state_bytes(&self, bytes: usize) {

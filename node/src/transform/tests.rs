@@ -31,6 +31,7 @@ mod depot;
 mod exactly_once;
 mod interrupted;
 mod joins;
+mod queries;
 
 use interrupted::Interrupted;
 

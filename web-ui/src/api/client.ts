@@ -95,6 +95,8 @@ export const api = {
   pause: (name: string) => call<T.Transform>("POST", `/transforms/${e(name)}/pause`),
   resume: (name: string) => call<T.Transform>("POST", `/transforms/${e(name)}/resume`),
   transformLogs: (name: string, signal?: AbortSignal) => call<T.GuestLog[]>("GET", `/transforms/${e(name)}/logs`, undefined, signal),
+  transformState: (name: string, of: { partition?: number; key?: string; prefix?: string; after?: string; limit?: number }, signal?: AbortSignal) =>
+    call<T.StatePage>("GET", `/transforms/${e(name)}/state${query(of)}`, undefined, signal),
   deadLetters: (name: string, of: { reason?: string; version?: string; cursor?: string; limit?: number }, signal?: AbortSignal) =>
     call<T.DeadLetterPage>("GET", `/transforms/${e(name)}/dead-letters${query(of)}`, undefined, signal),
   deadLetterSummary: (name: string, signal?: AbortSignal) => call<T.DeadLetterSummary>("GET", `/transforms/${e(name)}/dead-letters/summary`, undefined, signal),

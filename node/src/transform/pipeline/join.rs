@@ -159,6 +159,7 @@ impl Pipeline {
             self.deliver_joined(joined).await?;
             self.work_off(attempt).await?;
             self.finish_join().await?;
+            self.answer_all();
         }
     }
 
@@ -193,6 +194,7 @@ impl Pipeline {
                     changed.map_err(|_| End::failed("the source partition was closed"))?;
                 }
                 newer = newer(right.as_mut(), &*outside, name, from) => newer?,
+                Some(asked) = self.asked.recv() => self.answer(asked),
                 () = self.clock.sleep_until_some(idle_close) => self.close_windows().await?,
             }
         }

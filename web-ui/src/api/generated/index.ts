@@ -704,6 +704,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/transforms/{name}/state": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The keyed state of a transform on one partition, as it is committed, page by page in the order of keys. The pages of a state
+         *     that changes meanwhile are of different moments: each says of which.
+         */
+        get: operations["transforms_state"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -1930,11 +1950,34 @@ export interface components {
         };
         /** @enum {string} */
         Start: "earliest" | "latest";
+        StateEntry: {
+            key: components["schemas"]["Data"];
+            value: components["schemas"]["Data"];
+        };
         /**
          * @description What a transform, or its part on one partition, is doing.
          * @enum {string}
          */
         StateName: "starting" | "running" | "retrying" | "paused" | "stopped";
+        /** @description Entries of the keyed state of a transform on one partition. */
+        StatePage: {
+            /** @description In the order of their keys' bytes. */
+            entries: components["schemas"]["StateEntry"][];
+            /** @description Asks for the next page as `after`; null: there is none. */
+            next: string | null;
+            /** Format: int32 */
+            partition: number;
+            /**
+             * Format: int64
+             * @description The state is the one in which everything of the source before it was dealt with.
+             */
+            position: number;
+            /**
+             * Format: int64
+             * @description The same in the second topic of a join.
+             */
+            right_position: number | null;
+        };
         TopicConfig: {
             /** @description Whether the topic itself leaves it unset. */
             default: boolean;
@@ -2336,7 +2379,9 @@ export type Site = components['schemas']['Site'];
 export type SiteStateName = components['schemas']['SiteStateName'];
 export type Skipped = components['schemas']['Skipped'];
 export type Start = components['schemas']['Start'];
+export type StateEntry = components['schemas']['StateEntry'];
 export type StateName = components['schemas']['StateName'];
+export type StatePage = components['schemas']['StatePage'];
 export type TopicConfig = components['schemas']['TopicConfig'];
 export type TopicDetail = components['schemas']['TopicDetail'];
 export type TopicSummary = components['schemas']['TopicSummary'];
@@ -5831,6 +5876,65 @@ export interface operations {
                 };
             };
             /** @description The node is stopping, or cannot do this now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    transforms_state: {
+        parameters: {
+            query?: {
+                /** @description Of the source; 0 if absent. */
+                partition?: number;
+                /** @description This key alone. */
+                key?: string;
+                /** @description Keys that begin so; all if absent. */
+                prefix?: string;
+                /** @description How `key` and `prefix` are written: `utf8`, or `base64`. */
+                encoding?: "utf8" | "base64";
+                /** @description `next` of the page before; everything else as it was. */
+                after?: string;
+                /** @description How many at most; 50 if absent, never more than 500. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatePage"];
+                };
+            };
+            /** @description The request cannot be read, or asks for what there cannot be */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             503: {
                 headers: {
                     [name: string]: unknown;
