@@ -14,7 +14,7 @@ use super::abi::Level;
 use super::answer::Items;
 use super::bytes::put_bytes;
 use super::keyed::KeyedStore;
-use super::logs::{LogLevel, Logger};
+use super::logs::{self, LogLevel, Logger};
 use super::table::Table;
 use crate::sys::clock;
 
@@ -22,6 +22,9 @@ use crate::sys::clock;
 const OPEN_TABLES_MAX: usize = 64;
 /// Pairs one `scan` may answer with.
 const SCAN_PAIRS_MAX: u32 = 10_000;
+
+/// Items that a host function deals with between two looks at the time: the guest's own checks do not run meanwhile.
+const ITEMS_PER_LOOK: u32 = 1024;
 
 /// Why the host ended a call that the guest would not have ended itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +87,17 @@ impl Host {
         clock::thread_cpu_time().saturating_sub(self.meter.begun)
     }
 
+    /// Ends a call that has used up its time, or goes on while the node stops.
+    fn look(&self) -> Result<()> {
+        if self.meter.stopping.load(Ordering::Relaxed) {
+            return Err(Interrupted::Stopping.into());
+        }
+        if self.used() >= self.meter.budget {
+            return Err(Interrupted::OutOfTime.into());
+        }
+        Ok(())
+    }
+
     /// A call begins: it may use this much CPU time.
     pub(crate) fn begin_call(&mut self, budget: Duration) {
         self.memory.denied = false;
@@ -98,13 +112,7 @@ pub(crate) fn limit(store: &mut Store<Host>, copied_bytes_max: usize) {
     store.limiter(|host| &mut host.memory);
     store.set_hostcall_fuel(copied_bytes_max);
     store.epoch_deadline_callback(|store| {
-        let host = store.data();
-        if host.meter.stopping.load(Ordering::Relaxed) {
-            return Err(Interrupted::Stopping.into());
-        }
-        if host.used() >= host.meter.budget {
-            return Err(Interrupted::OutOfTime.into());
-        }
+        store.data().look()?;
         Ok(UpdateDeadline::Continue(1))
     });
 }
@@ -168,9 +176,10 @@ fn link_lookup(linker: &mut Linker<Host>) -> Result<()> {
     })?;
     lookup.func_wrap(
         "[static]table.open",
-        |mut store: StoreContextMut<'_, Host>, (name,): (String,)| {
+        |mut store: StoreContextMut<'_, Host>, (mut name,): (String,)| {
             let host = store.data_mut();
             let Some(table) = host.tables.get(&name) else {
+                logs::cut(&mut name);
                 return Ok((Err(format!("no parameter of kind table names {name:?}")),));
             };
             let open = OpenTable(Arc::clone(table));
@@ -214,7 +223,7 @@ fn link_state(linker: &mut Linker<Host>) -> Result<()> {
     state.func_wrap(
         "put-many",
         |mut store: StoreContextMut<'_, Host>, (entries,): (WasmList<u8>,)| {
-            let entries = read_entries(entries.as_le_slice(&store))?;
+            let entries = read_entries(store.data(), entries.as_le_slice(&store))?;
             store.data_mut().keyed.put_many(entries)?;
             Ok(())
         },
@@ -238,14 +247,22 @@ fn link_state(linker: &mut Linker<Host>) -> Result<()> {
 
 type Entry = (Arc<[u8]>, Option<Arc<[u8]>>);
 
-fn read_entries(buffer: &[u8]) -> Result<Vec<Entry>> {
+/// Takes no more out of the guest's memory than the store has room for.
+fn read_entries(host: &Host, buffer: &[u8]) -> Result<Vec<Entry>> {
     let mut items = Items::new(buffer)?;
     let mut entries = Vec::new();
+    let mut pending_bytes = host.keyed.pending_bytes();
     while let Some(key) = items.next()? {
         let key = key.ok_or_else(|| wasmtime::Error::msg("an entry of put-many has no key"))?;
         let value = items
             .next()?
             .ok_or_else(|| wasmtime::Error::msg("put-many has a key without a value"))?;
+        pending_bytes = host
+            .keyed
+            .with_entry(pending_bytes, key.len() + value.map_or(0, <[u8]>::len))?;
+        if (entries.len() as u32).is_multiple_of(ITEMS_PER_LOOK) {
+            host.look()?;
+        }
         entries.push((key.into(), value.map(Into::into)));
     }
     Ok(entries)
@@ -261,26 +278,29 @@ fn answer<'a>(host: &Host, keys: &[u8], find: impl Fn(&[u8]) -> Option<&'a [u8]>
     Ok((answer.finish(),))
 }
 
-/// A list of items for the guest, never larger than the guest's memory could hold.
-struct Answer {
+/// A list of items for the guest, never larger than the guest's memory could hold, and made within its time.
+struct Answer<'h> {
+    host: &'h Host,
     buffer: Vec<u8>,
     count: u32,
-    bytes_max: usize,
 }
 
-impl Answer {
-    fn new(host: &Host) -> Self {
+impl<'h> Answer<'h> {
+    fn new(host: &'h Host) -> Self {
         Self {
+            host,
             buffer: vec![0; 4],
             count: 0,
-            bytes_max: host.memory.bytes_max,
         }
     }
 
     fn push(&mut self, item: Option<&[u8]>) -> Result<()> {
         put_bytes(&mut self.buffer, item);
         self.count += 1;
-        if self.buffer.len() > self.bytes_max {
+        if self.count.is_multiple_of(ITEMS_PER_LOOK) {
+            self.host.look()?;
+        }
+        if self.buffer.len() > self.host.memory.bytes_max {
             return Err(wasmtime::Error::msg(
                 "the answer to a host call does not fit the module's memory",
             ));

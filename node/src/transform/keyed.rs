@@ -142,18 +142,28 @@ impl KeyedStore {
         }
     }
 
+    /// What the call under way has written so far takes.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// What it would take with one more entry, if there is room for that.
+    pub(crate) fn with_entry(&self, pending_bytes: usize, bytes: usize) -> Result<usize, TooMuchState> {
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(TooMuchState::Entry { bytes });
+        }
+        let pending_bytes = pending_bytes + bytes + ENTRY_OVERHEAD_BYTES;
+        if self.bytes + pending_bytes > self.bytes_max {
+            let limit = self.bytes_max;
+            return Err(TooMuchState::Store { limit });
+        }
+        Ok(pending_bytes)
+    }
+
     pub(crate) fn put_many(&mut self, entries: Vec<Change>) -> Result<(), TooMuchState> {
         for (key, value) in entries {
             let bytes = key.len() + value.as_ref().map_or(0, |value| value.len());
-            if bytes > ENTRY_BYTES_MAX {
-                return Err(TooMuchState::Entry { bytes });
-            }
-            self.pending_bytes += bytes + ENTRY_OVERHEAD_BYTES;
-            if self.bytes + self.pending_bytes > self.bytes_max {
-                return Err(TooMuchState::Store {
-                    limit: self.bytes_max,
-                });
-            }
+            self.pending_bytes = self.with_entry(self.pending_bytes, bytes)?;
             let value = match self.ttl_ms {
                 Some(_) => value.map(|value| stamped(self.next_clock_ms.unwrap_or(UNKNOWN_MS), &value)),
                 None => value,
