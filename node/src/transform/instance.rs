@@ -55,6 +55,8 @@ pub enum CallError {
     Trap { trap: String },
     #[error("the module's answer is larger than {limit_bytes} bytes")]
     AnswerTooLarge { limit_bytes: u64 },
+    #[error("the records that the module's answer makes are larger than {limit_bytes} bytes")]
+    RecordsTooLarge { limit_bytes: u64 },
     #[error("the module broke the contract: {0}")]
     Answer(#[from] AnswerError),
     #[error(transparent)]
@@ -70,7 +72,7 @@ impl CallError {
             Self::Timeout { .. } => "timeout",
             Self::Memory { .. } => "memory",
             Self::Trap { .. } => "trap",
-            Self::AnswerTooLarge { .. } => "output-too-large",
+            Self::AnswerTooLarge { .. } | Self::RecordsTooLarge { .. } => "output-too-large",
             Self::Answer(_) => "bad-answer",
             Self::State(_) => "state",
             Self::Stopping => "stopping",

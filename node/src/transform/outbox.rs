@@ -86,6 +86,11 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// What its key, value and headers take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.headers.encoded().len()
+    }
+
     /// The same, but for what a module said.
     pub(crate) fn changed_by(self, output: &Output<'a>) -> Self {
         Self {
@@ -159,16 +164,7 @@ impl Outbox {
             .use_compression(compression)
             .map_err(UnsendableRecord::Malformed)?;
         // A close bound: the longest varints instead of the ones it will have.
-        let bytes = 5
-            + 1
-            + 10
-            + 5
-            + 5
-            + record.key.map_or(0, <[u8]>::len)
-            + 5
-            + record.value.map_or(0, <[u8]>::len)
-            + 5
-            + record.headers.encoded().len();
+        let bytes = 5 + 1 + 10 + 5 + 5 + 5 + 5 + 5 + record.bytes();
         let plain = target.builder.plain_bytes();
         if !target.builder.is_empty() && plain + bytes > BATCH_BYTES.min(limit) {
             target.close().map_err(UnsendableRecord::Malformed)?;

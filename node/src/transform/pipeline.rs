@@ -751,6 +751,7 @@ fn offence(error: &CallError) -> Offence {
         CallError::Memory { .. }
         | CallError::Trap { .. }
         | CallError::AnswerTooLarge { .. }
+        | CallError::RecordsTooLarge { .. }
         | CallError::Answer(_)
         | CallError::State(_)
         | CallError::Stopping => Offence::Broke,

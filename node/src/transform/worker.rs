@@ -8,6 +8,7 @@ mod aggregate;
 mod filter;
 mod join;
 mod map;
+mod room;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use super::super::changelog::ENTRY_BYTES_MAX;
 use super::super::fold::{Fold, FoldError};
 use super::super::outbox::Outgoing;
 use super::super::windows::{self, Assignment};
+use super::room::Room;
 use super::{Bisect, Counts, Ran, Trouble, Worker};
 use crate::metadata::Emit;
 use headwater_protocol::record::Compression;
@@ -128,6 +129,7 @@ impl Worker {
         let named = self.sinks().len();
         let told = &self.windows_told[range.clone()];
         let mut outputs = Outputs::new(&answer, told.len() as u32, &failures, &sinks[..named])?;
+        let mut room = Room::new(self.setup.answer_bytes_max, self.buffer.len());
         let mut counts = Counts {
             failed: failures.len() as u64,
             ..Counts::default()
@@ -135,6 +137,7 @@ impl Worker {
         while let Some(output) = outputs.next()? {
             let input = output.input as usize;
             let record = Outgoing::of_window(&told[input]).changed_by(&output);
+            room.take(&record)?;
             let pushed = self.outbox.push(output.sink, &record, Compression::None);
             pushed.map_err(|error| Trouble::unsendable(range.start + input, &error))?;
             counts.sent += 1;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::super::answer::Outputs;
 use super::super::outbox::Outgoing;
+use super::room::Room;
 use super::{Counts, Ran, Trouble, Worker};
 
 impl Worker {
@@ -15,6 +16,7 @@ impl Worker {
         self.check_strict(range.start, &failures)?;
         let sinks = self.outbox.sinks().clone();
         let mut outputs = Outputs::new(&answer, records, &failures, &sinks[..self.sinks().len()])?;
+        let mut room = Room::new(self.setup.answer_bytes_max, self.buffer.len());
         let sections = self.input.sections();
         let mut at = self.input.section_of(range.start);
         let (mut sent, mut served, mut last) = (0, 0, None);
@@ -26,6 +28,7 @@ impl Worker {
             }
             let section = &sections[at];
             let record = Outgoing::of_record(&self.input.record_of(section, index)).changed_by(&output);
+            room.take(&record)?;
             let compression = section.batch.header().compression();
             let pushed = self.outbox.push(output.sink, &record, compression);
             pushed.map_err(|error| Trouble::unsendable(index, &error))?;
