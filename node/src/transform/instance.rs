@@ -44,6 +44,15 @@ const FOLD: usize = 1;
 const EMIT: usize = 2;
 const MERGE: usize = 3;
 
+/// The functions of a world, in the order of their places.
+const fn functions(world: World) -> &'static [&'static str] {
+    match world {
+        World::Filter => &["filter"],
+        World::Map => &["transform"],
+        World::Aggregate => &["keys", "fold", "emit", "merge"],
+    }
+}
+
 /// Why a call gave no usable answer. The instance is of no more use after any of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -86,6 +95,8 @@ pub enum StartError {
     /// Not the module's fault: too many instances exist on this node.
     #[error("no instance can be made: {reason}")]
     Instantiate { reason: String },
+    #[error("the module's functions are not those of its world: {reason}")]
+    Signature { reason: String },
     #[error("the module failed while it was set up: {0}")]
     Failed(#[from] CallError),
     /// What the module itself says against its parameters.
@@ -116,18 +127,13 @@ impl Module {
             let function = component.get_export_index(Some(&instance), name);
             function.ok_or_else(|| format!("{interface} has no function {name}"))
         };
-        let names: &[&str] = match world {
-            World::Filter => &["filter"],
-            World::Map => &["transform"],
-            World::Aggregate => &["keys", "fold", "emit"],
-        };
         let mut calls = [None; 4];
-        for (call, name) in calls.iter_mut().zip(names) {
+        for (call, name) in calls.iter_mut().zip(functions(world)).take(MERGE) {
             *call = Some(find(interface(world), name)?);
         }
         let merges = component.get_export_index(None, MERGING_INTERFACE).is_some();
         if world == World::Aggregate && merges {
-            calls[MERGE] = Some(find(MERGING_INTERFACE, "merge")?);
+            calls[MERGE] = Some(find(MERGING_INTERFACE, functions(world)[MERGE])?);
         }
         let describe = find(MODULE_INTERFACE, "describe")?;
         let configure = find(MODULE_INTERFACE, "configure")?;
@@ -201,6 +207,7 @@ impl Instance {
     pub(crate) fn describe(module: &Module, setup: Setup) -> Result<abi::Metadata, StartError> {
         let mut this = Self::blank(module, setup, KeyedStore::new(0));
         let instance = this.instantiate(module)?;
+        this.find_calls(module, &instance)?;
         let describe = this.function(&instance, &module.describe)?;
         let (metadata,) = this.call::<(), (abi::Metadata,)>(describe, ())?;
         Ok(metadata)
@@ -221,11 +228,15 @@ impl Instance {
         }
     }
 
-    fn set_up(&mut self, module: &Module) -> Result<(), StartError> {
-        let instance = self.instantiate(module)?;
+    /// Looks the world's functions up, and sees to it that they can be called.
+    fn find_calls(
+        &mut self,
+        module: &Module,
+        instance: &wasmtime::component::Instance,
+    ) -> Result<(), StartError> {
         for (call, index) in module.calls.iter().enumerate() {
             let Some(index) = index else { continue };
-            let function = self.function(&instance, index)?;
+            let function = self.function(instance, index)?;
             let is_fold = module.world == World::Aggregate && call == FOLD;
             let checked = if is_fold {
                 function
@@ -234,11 +245,17 @@ impl Instance {
             } else {
                 function.typed::<(&[u8],), (Answered,)>(&self.store).map(drop)
             };
-            checked.map_err(|error| StartError::Instantiate {
-                reason: format!("{error:#}"),
+            checked.map_err(|error| StartError::Signature {
+                reason: format!("{}: {error:#}", functions(module.world)[call]),
             })?;
             self.calls[call] = Some(function);
         }
+        Ok(())
+    }
+
+    fn set_up(&mut self, module: &Module) -> Result<(), StartError> {
+        let instance = self.instantiate(module)?;
+        self.find_calls(module, &instance)?;
         let configure = self.function(&instance, &module.configure)?;
         let params = std::mem::take(&mut self.setup.params);
         let answer = self.call::<(&[(String, String)],), (Result<(), String>,)>(configure, (&params[..],));
@@ -271,7 +288,7 @@ impl Instance {
         index: &ComponentExportIndex,
     ) -> Result<Func, StartError> {
         let function = instance.get_func(&mut self.store, index);
-        function.ok_or_else(|| StartError::Instantiate {
+        function.ok_or_else(|| StartError::Signature {
             reason: "an export is not a function".to_owned(),
         })
     }

@@ -1,6 +1,8 @@
 //! What the tests of transforms share: real modules, an engine, a machine to run on.
 //! A test that needs a module must fail when it was not built, and say how to build it.
 
+pub(crate) mod text;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::MODULE_BYTES_MAX;
 use super::abi;
 use super::engine::{Engine, Trusted};
 use super::instance::{self, CallError, Instance, MODULE_INTERFACE, Module, Setup, StartError};
-use super::logs::{LogRing, Logger};
+use super::logs::{LogRing, Logger, MESSAGE_BYTES_MAX};
 use super::params::{self, is_plain_name};
 use super::request::ModuleFacts;
 use crate::metadata::{ParamKind, ParamSpec, World};
@@ -21,6 +21,8 @@ use crate::sys::clock::Clock;
 
 const NAME_BYTES_MAX: usize = 100;
 const VERSION_BYTES_MAX: usize = 64;
+/// How many of a component's imports and exports a refusal names.
+const NAMES_SHOWN: usize = 20;
 const DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 const PARAMS_MAX: usize = 100;
 /// What `describe` may use.
@@ -47,7 +49,10 @@ pub enum ValidateError {
     NotWasm,
     #[error("this is a core module, not a component")]
     CoreModule,
-    #[error("the file is damaged or uses WebAssembly features that are off here: {reason}")]
+    #[error(
+        "the file is damaged or uses WebAssembly features that are off here: {}",
+        said(reason)
+    )]
     Invalid { reason: String },
     #[error("the component imports {}, which Headwater does not offer", names.join(", "))]
     ForbiddenImport { names: Vec<String> },
@@ -58,11 +63,14 @@ pub enum ValidateError {
     },
     #[error("the component exports {}: a module is of one world only", names.join(" and "))]
     SeveralWorlds { names: Vec<String> },
-    #[error("the component is built against {name}, this node has version 1")]
+    #[error("the component is built against {}, this node has version 1", said(name))]
     OtherVersion { name: String },
-    #[error("the component cannot be compiled: {reason}")]
+    #[error("the component cannot be compiled: {}", said(reason))]
     Compile { reason: String },
-    #[error("the component's functions are not those of headwater:module@1.0.0: {reason}")]
+    #[error(
+        "the component's functions are not those of headwater:module@1.0.0: {}",
+        said(reason)
+    )]
     Signature { reason: String },
     #[error("`describe` failed: {error}")]
     Describe { error: CallError },
@@ -245,7 +253,8 @@ fn check_imports(names: BTreeSet<String>) -> Result<Vec<String>, ValidateError> 
     if forbidden.is_empty() {
         Ok(allowed)
     } else {
-        Err(ValidateError::ForbiddenImport { names: forbidden })
+        let names = shown(forbidden);
+        Err(ValidateError::ForbiddenImport { names })
     }
 }
 
@@ -280,7 +289,7 @@ fn check_exports(names: BTreeSet<String>) -> Result<World, ValidateError> {
                 .map(|(_, name)| (*name).to_owned());
             Err(ValidateError::MissingExport {
                 names: missing.collect(),
-                exported: names.into_iter().collect(),
+                exported: shown(names),
             })
         }
     }
@@ -303,6 +312,7 @@ fn describe(module: &Module, clock: &Clock) -> Result<abi::Metadata, ValidateErr
     Instance::describe(module, setup).map_err(|error| match error {
         StartError::Failed(error) => ValidateError::Describe { error },
         StartError::Instantiate { reason } => ValidateError::NoRoom { reason },
+        StartError::Signature { reason } => ValidateError::Signature { reason },
         StartError::Refused { message } => ValidateError::BadDescribe { reason: message },
     })
 }
@@ -332,13 +342,30 @@ fn check_metadata(metadata: &abi::Metadata) -> Result<Vec<ParamSpec>, String> {
         .collect()
 }
 
+/// As many of the names, and as much of each, as a person can read: a component may have a million.
+fn shown(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let names = names.into_iter().take(NAMES_SHOWN);
+    names.map(|name| beginning(&name)).collect()
+}
+
+/// As much of a name as a person can read: a module's own may be a mebibyte.
+fn beginning(text: &str) -> String {
+    text.chars().take(NAME_BYTES_MAX).collect()
+}
+
+/// As much of a reason as a person can read: names that a component made up are in it.
+fn said(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(MESSAGE_BYTES_MAX)]
+}
+
 /// A module's name becomes part of paths and metrics.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     if is_plain_name(name, NAME_BYTES_MAX) {
         return Ok(());
     }
     Err(format!(
-        "the name {name:?} must have 1 to {NAME_BYTES_MAX} lower-case letters, digits and hyphens"
+        "the name {:?} must have 1 to {NAME_BYTES_MAX} lower-case letters, digits and hyphens",
+        beginning(name)
     ))
 }
 
@@ -348,7 +375,8 @@ pub(crate) fn check_version(version: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the version {version:?} must have 1 to {VERSION_BYTES_MAX} letters, digits, dots, hyphens or +"
+        "the version {:?} must have 1 to {VERSION_BYTES_MAX} letters, digits, dots, hyphens or +",
+        beginning(version)
     ))
 }
 
@@ -356,7 +384,8 @@ fn check_param(param: &abi::Param) -> Result<ParamSpec, String> {
     let name = &param.name;
     if !is_plain_name(name, NAME_BYTES_MAX) {
         return Err(format!(
-            "the parameter {name:?} must be named by lower-case letters, digits and hyphens"
+            "the parameter {:?} must be named by lower-case letters, digits and hyphens",
+            beginning(name)
         ));
     }
     if param.description.len() > DESCRIPTION_BYTES_MAX {
