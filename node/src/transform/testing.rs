@@ -1,6 +1,7 @@
 //! What the tests of transforms share: real modules, an engine, a machine to run on.
 //! A test that needs a module must fail when it was not built, and say how to build it.
 
+pub(crate) mod hostile;
 pub(crate) mod text;
 
 use std::collections::BTreeMap;
@@ -54,7 +55,19 @@ pub(crate) fn validated(engine: &Arc<Engine>, name: &str) -> Validated {
 }
 
 pub(crate) fn module(engine: &Arc<Engine>, name: &str) -> Module {
-    let validated = validated(engine, name);
+    linked(engine, &validated(engine, name))
+}
+
+/// A module that was written as text, and is sound as far as an upload can show.
+pub(crate) fn written(engine: &Arc<Engine>, guest: &text::Guest<'_>) -> Module {
+    let validated = validate::validate(engine, &Clock::system(), &guest.wasm());
+    linked(
+        engine,
+        &validated.unwrap_or_else(|error| panic!("{guest:?}: {error}")),
+    )
+}
+
+fn linked(engine: &Arc<Engine>, validated: &Validated) -> Module {
     let component = engine
         .load(&validated.compiled)
         .expect("this engine has compiled it");

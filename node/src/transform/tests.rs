@@ -29,6 +29,7 @@ use crate::transaction::{self, Transactions};
 
 mod depot;
 mod exactly_once;
+mod hostile;
 mod interrupted;
 mod joins;
 mod queries;
@@ -71,7 +72,8 @@ impl Rig {
         let registry = Registry::start(registry::Options {
             me: NodeId(1),
             broker: broker.clone(),
-            maintenance_interval_ms: 60_000,
+            // Records here are of 1970: retention must not come upon them, however slow the machine is.
+            maintenance_interval_ms: 24 * 3_600_000,
             view: view.clone(),
             sys: sys.clone(),
             health,
@@ -186,9 +188,13 @@ impl Rig {
 
     async fn upload(&self, name: &str) -> ModuleRef {
         let called = name.rsplit('/').next().unwrap().replace('_', "-");
+        self.upload_as(called, wasm(name)).await
+    }
+
+    async fn upload_as(&self, name: String, wasm: Vec<u8>) -> ModuleRef {
         let module = self
             .transforms
-            .upload(wasm(name).into(), Some(called), None)
+            .upload(wasm.into(), Some(name), None)
             .await
             .unwrap();
         ModuleRef {

@@ -35,6 +35,13 @@ impl<'t> Guest<'t> {
         }
     }
 
+    pub(crate) const fn filter(call: &'t str) -> Self {
+        Self {
+            world: World::Filter,
+            ..Self::map(call)
+        }
+    }
+
     /// The component.
     pub(crate) fn wasm(&self) -> Vec<u8> {
         assemble(&self.text())

@@ -1,5 +1,7 @@
 //! Workers with real modules, driven by hand: what is sent where, what becomes a dead letter, what is kept.
 
+mod hostile;
+
 use std::collections::BTreeMap;
 
 use headwater_protocol::ids::LeaderEpoch;
@@ -17,6 +19,8 @@ struct Driven {
     sent: BTreeMap<(usize, i32), Vec<String>>,
     /// Reason and source offset of every dead letter.
     letters: Vec<(String, i64)>,
+    /// What they say.
+    messages: Vec<String>,
     counts: Counts,
     calls: usize,
     position: Option<Offset>,
@@ -93,16 +97,20 @@ fn worker(
         keyed: KeyedStore::new(1 << 20),
         windows,
         sinks: sinks(partitions),
-        origin: Origin {
-            transform: "t".to_owned(),
-            module: ModuleRef {
-                name: "m".to_owned(),
-                version: "1".to_owned(),
-            },
-            topic: "in".to_owned(),
-            partition: PartitionIndex(0),
-        },
+        origin: origin(),
     })
+}
+
+fn origin() -> Origin {
+    Origin {
+        transform: "t".to_owned(),
+        module: ModuleRef {
+            name: "m".to_owned(),
+            version: "1".to_owned(),
+        },
+        topic: "in".to_owned(),
+        partition: PartitionIndex(0),
+    }
 }
 
 /// Does all the work there is, as a pipeline does with the policy `dead-letter`.
@@ -110,6 +118,7 @@ fn drive(worker: &mut Worker) -> Driven {
     let mut driven = Driven {
         sent: BTreeMap::new(),
         letters: Vec::new(),
+        messages: Vec::new(),
         counts: Counts::default(),
         calls: 0,
         position: None,
@@ -161,6 +170,7 @@ impl Driven {
                         let header = |name| text(record.headers.find(name).unwrap());
                         self.letters
                             .push((header(letter::REASON), header(letter::OFFSET).parse().unwrap()));
+                        self.messages.push(header(letter::MESSAGE));
                     } else {
                         let key = (append.sink, append.partition.value());
                         self.sent.entry(key).or_default().push(text(record.value));
