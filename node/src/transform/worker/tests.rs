@@ -1,5 +1,6 @@
 //! Workers with real modules, driven by hand: what is sent where, what becomes a dead letter, what is kept.
 
+mod counting;
 mod hostile;
 
 use std::collections::BTreeMap;
