@@ -55,6 +55,9 @@ mod engine;
 mod fold;
 #[cfg(test)]
 #[cfg(feature = "wasm")]
+mod fuzz;
+#[cfg(test)]
+#[cfg(feature = "wasm")]
 mod golden;
 #[cfg(feature = "wasm")]
 mod host;

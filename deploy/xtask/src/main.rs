@@ -18,6 +18,7 @@ mod codegen;
 mod compat;
 mod demo;
 mod faults;
+mod fuzz;
 mod jars;
 mod modules;
 mod pack;
@@ -106,6 +107,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[run|transactions|groups|failover|rolling|power] [--minutes N] [--seed S] [--nodes N] [--release]",
         about: "put real nodes through real faults, and judge what their clients were told (root; installs tools by apt)",
         run: faults::run,
+    },
+    Command {
+        name: "fuzz",
+        arguments: "[modules|answers|host_calls] [--minutes N] [--seed S]",
+        about: "damaged modules, answers and host calls against the transforms' decoders; a failure names the seed that repeats it",
+        run: fuzz::run,
     },
 ];
 
