@@ -218,7 +218,8 @@ async fn acknowledgements(sys: &Sys, target: &Target, topic: &str, ms: i64) -> R
 async fn feeding(sys: &Sys, target: &Target, topic: &str) -> Result<Infallible, Failure> {
     let producer = target.client.producer(ProducerConfig::default())?;
     let to = producer.topic(topic).await?;
-    let value = [b'f'; VALUE_BYTES];
+    // The sign that the hostile modules of the node's own tests misbehave at.
+    let value = [b'!'; VALUE_BYTES];
     let records = vec![Record::value(&value); FEED_RECORDS];
     loop {
         to.send_all(&records).await?.all().await?;

@@ -113,6 +113,20 @@ fn no_two_hostile_modules_are_alike() {
     assert!(modules.len() >= 30, "{} modules", modules.len());
 }
 
+/// For `headwater bench hostile`.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "files for another program")]
+fn hostile_modules_can_be_written_down() {
+    let temporary = tempfile::tempdir().unwrap();
+    let wanted = std::env::var_os("HEADWATER_HOSTILE_FOLDER").map(std::path::PathBuf::from);
+    let folder = wanted.as_deref().unwrap_or_else(|| temporary.path());
+    for case in RUNNING {
+        let file = folder.join(case.plain_name()).with_extension("wasm");
+        std::fs::write(&file, case.guest().wasm()).unwrap();
+    }
+    assert!(std::fs::read_dir(folder).unwrap().count() >= RUNNING.len());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_module_that_cannot_be_set_up_says_why_and_holds_nothing() {
     let engine = engine();
