@@ -225,12 +225,14 @@ pub(crate) fn tables<'a>(
 
 fn missing_topics(transform: &Transform, source: &Topic, image: &Image) -> Vec<NewTopic> {
     let count = source.partitions.len() as i32;
+    let replication_factor = replicas_of(source, image);
     let is_missing = |name: &str| image.topic(name).is_none();
     let mut missing = Vec::new();
     let written = transform.sinks.iter().chain(&transform.late_sink);
     for sink in written.filter(|sink| is_missing(sink)) {
         missing.push(NewTopic {
             partitions: count,
+            replication_factor,
             ..NewTopic::named(sink.clone())
         });
     }
@@ -243,6 +245,7 @@ fn missing_topics(transform: &Transform, source: &Topic, image: &Image) -> Vec<N
         let configs = BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_string())]);
         missing.push(NewTopic {
             partitions: 1,
+            replication_factor,
             configs,
             ..NewTopic::named(transform.dead_letter.clone())
         });
@@ -259,12 +262,26 @@ fn missing_topics(transform: &Transform, source: &Topic, image: &Image) -> Vec<N
         let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned()));
         missing.push(NewTopic {
             partitions: count,
+            replication_factor,
             configs: configs.into(),
             internal: true,
             ..NewTopic::named(state)
         });
     }
     missing
+}
+
+/// As many as the source has, if it has several: what survives a node's end there is worth nothing if what comes of it does not.
+/// -1 otherwise: as topics have by default.
+fn replicas_of(source: &Topic, image: &Image) -> i16 {
+    let partitions = source.partitions.iter();
+    let count = partitions.map(|partition| partition.replicas.len()).max();
+    // Since it was made nodes may have left.
+    let count = count.unwrap_or(0).min(image.nodes.len());
+    match i16::try_from(count) {
+        Ok(several @ 2..) => several,
+        Ok(_) | Err(_) => -1,
+    }
 }
 
 #[cfg(test)]

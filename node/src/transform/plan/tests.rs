@@ -3,7 +3,8 @@
 use headwater_protocol::ids::Offset;
 
 use super::*;
-use crate::metadata::{Delivery, Emit, Limits};
+use crate::metadata::image::Addresses;
+use crate::metadata::{Delivery, Emit, Limits, Node};
 use crate::metadata::{ModuleRef, ParamSpec, PartitionState, Record, StartAt, Upstream, World};
 
 const HERE: NodeId = NodeId(1);
@@ -184,6 +185,32 @@ fn missing_topics_are_created_with_the_partitions_of_the_source() {
         panic!("topics are missing")
     };
     assert_eq!(topics.len(), 2, "no dead letters, no topic for them");
+}
+
+#[test]
+fn missing_topics_have_the_replicas_of_the_source_as_far_as_there_are_nodes() {
+    let check = |nodes: i32, replicas: i32, expected: i16| {
+        let mut image = image(&[ALL[0], ALL[4]]);
+        let mut add = |record: &Record| image.apply(image.offset.plus(1), record);
+        for id in 1..=nodes {
+            add(&Record::Node(Node::new(NodeId(id), Addresses::default(), None)));
+        }
+        let state = PartitionState::fresh((1..=replicas).map(NodeId).collect());
+        add(&Record::Partition {
+            topic: TopicId([1; 16]),
+            index: PartitionIndex(0),
+            state,
+        });
+        let Plan::Create(topics) = check(transform(), &image) else {
+            panic!("topics are missing")
+        };
+        let factors: Vec<_> = topics.iter().map(|it| it.replication_factor).collect();
+        assert_eq!(factors, [expected; 3], "{nodes} nodes, {replicas} replicas");
+    };
+    check(3, 3, 3);
+    check(3, 2, 2);
+    check(2, 3, 2);
+    check(3, 1, -1);
 }
 
 #[test]
