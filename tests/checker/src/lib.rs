@@ -32,6 +32,7 @@ mod ownership;
 mod reader;
 mod replicas;
 mod sent;
+mod tables;
 mod verdict;
 
 #[cfg(test)]
@@ -41,4 +42,5 @@ pub use effects::{Effect, Effects, EffectsVerdict, Promise, Told};
 pub use event::{Event, Kind};
 pub use judge::{Judge, each_line};
 pub use ownership::{Ownership, OwnershipVerdict, Rule, Turn};
+pub use tables::{Delivery, Entry, Rows, Sum, Tables, TablesVerdict, Wrong};
 pub use verdict::{Property, Verdict, Volume};
