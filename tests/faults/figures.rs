@@ -121,7 +121,7 @@ pub(crate) async fn power(mut course: Course, mut random: Random, cuts: u32) -> 
     Ok(verdict)
 }
 
-fn percentiles(values: &mut [f64]) -> serde_json::Value {
+pub(crate) fn percentiles(values: &mut [f64]) -> serde_json::Value {
     values.sort_by(f64::total_cmp);
     let at = |percent: usize| match values.len() {
         0 => 0.0,

@@ -231,13 +231,18 @@ async fn create_topic(bootstrap: &str, volume: Volume) -> anyhow::Result<TopicId
     Ok(id)
 }
 
-/// Who leads a partition, as a client is told now. None while nobody does.
+/// Who leads a partition of the load's topic, as a client is told now. None while nobody does.
 pub(crate) async fn leader(client: &Client, partition: u32) -> anyhow::Result<Option<i32>> {
+    leader_of(client, TOPIC, i32::try_from(partition)?).await
+}
+
+/// The same of any topic.
+pub(crate) async fn leader_of(client: &Client, topic: &str, partition: i32) -> anyhow::Result<Option<i32>> {
     // Asked for by name once, it is in every image from then on.
-    client.topic(TOPIC).await?;
+    client.topic(topic).await?;
     client.refresh().await?;
-    let index = headwater_sdk::PartitionIndex(i32::try_from(partition)?);
-    Ok(client.cluster().leader(TOPIC, index).map(|(node, _)| node.0))
+    let index = headwater_sdk::PartitionIndex(partition);
+    Ok(client.cluster().leader(topic, index).map(|(node, _)| node.0))
 }
 
 /// Whether every partition has all its replicas in sync.

@@ -67,7 +67,7 @@ pub(crate) async fn one(course: &mut Course, dealt: Dealt) -> anyhow::Result<()>
 }
 
 /// Waits until writes go through again in every partition and every node is ready.
-async fn recover(course: &mut Course, fault: Fault, mended: u64) -> anyhow::Result<()> {
+pub(crate) async fn recover(course: &mut Course, fault: Fault, mended: u64) -> anyhow::Result<()> {
     let tally = std::sync::Arc::clone(&course.load.tally);
     let recovered = tokio::time::timeout(crate::course::RECOVERY, tally.all_acknowledged_since(mended)).await;
     if recovered.is_err() {

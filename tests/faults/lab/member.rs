@@ -122,10 +122,14 @@ impl Member {
         .with_context(|| format!("{}\n{}", self.number, self.tail()))
     }
 
+    /// Where its API is, and is again when it was started anew.
+    pub(crate) fn http(&self) -> Http {
+        Http::new((self.number.port().address(), HTTP_PORT).into())
+    }
+
     /// Bytes of batches that it has fetched from leaders since it was started.
     pub(crate) async fn bytes_fetched(&self) -> anyhow::Result<u64> {
-        let http = Http::new((self.number.port().address(), HTTP_PORT).into());
-        let text = http.get("/metrics").await?.text();
+        let text = self.http().get("/metrics").await?.text();
         let figure = text.lines().find_map(|line| line.strip_prefix(BYTES_FETCHED));
         Ok(figure.unwrap_or("0").parse()?)
     }

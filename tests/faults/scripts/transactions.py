@@ -265,17 +265,17 @@ def final(client: Client) -> None:
         copied = seen[0]
     print(f"caught up {copied} {sources[0]}", flush=True)
     sys.stdin.readline()
-    rest(client)
+    rest(client, [SOURCE, COPIES, LEDGER])
     each(client, LEDGER, lambda message: leg(client, message))
     each(client, COPIES, lambda message: client.write(
         "copy", partition=message.partition(), offset=message.offset(), of=int(message.value())))
 
 
-def rest(client: Client) -> None:
-    """Waits until no transaction is open any more, and writes down where each partition ends."""
+def rest(client: Client, topics: list) -> None:
+    """Waits until no transaction is open any more in these topics, and writes down where each partition ends."""
     committed = client.consumer(client.name, "read_committed")
     uncommitted = client.consumer(client.name, "read_uncommitted")
-    places = [place for topic in (SOURCE, COPIES, LEDGER) for place in client.all_of(topic)]
+    places = [place for topic in topics for place in client.all_of(topic)]
 
     def ends(consumer: Consumer) -> list:
         while True:
