@@ -24,6 +24,7 @@ mod latency;
 mod load;
 mod ordeal;
 mod transactions;
+mod transforms;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -100,6 +101,22 @@ enum Command {
         /// These kinds alone
         #[arg(long, value_delimiter = ',')]
         only: Vec<Kind>,
+    },
+    /// Flights through filter, enrich, hourly aggregates and a join, while what they need is killed; compared with DuckDB
+    Transforms {
+        #[arg(long, default_value_t = 15.0)]
+        minutes: f64,
+        #[arg(long, value_enum, default_value = "exactly-once")]
+        delivery: transforms::Promise,
+        /// Flights in a second
+        #[arg(long, default_value_t = 250)]
+        flights: u64,
+        /// A CSV of flights by departure, plain or .zst, instead of the week in tests/data
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// These parts alone
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<transforms::Role>,
     },
     /// Many members share many partitions (see --partitions), while members are killed, leave and come
     Groups {
@@ -182,6 +199,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<Verdict> {
         }
         Command::Run { .. }
         | Command::Transactions { .. }
+        | Command::Transforms { .. }
         | Command::Groups { .. }
         | Command::Failover { .. }
         | Command::Rolling { .. }
@@ -271,6 +289,22 @@ async fn run(
         Command::Transactions { minutes, only } => {
             let lasts = Duration::from_secs_f64(minutes * 60.0);
             transactions::run(course, random, lasts, &only, &plan.folder).await
+        }
+        Command::Transforms {
+            minutes,
+            delivery,
+            flights,
+            data,
+            only,
+        } => {
+            let order = transforms::Order {
+                lasts: Duration::from_secs_f64(minutes * 60.0),
+                only,
+                promise: delivery,
+                rate: flights,
+                data,
+            };
+            transforms::run(course, random, order, &plan.folder).await
         }
         Command::Groups {
             minutes,

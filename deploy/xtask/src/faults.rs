@@ -18,9 +18,10 @@ pub(crate) const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
 ];
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "run",
     "transactions",
+    "transforms",
     "groups",
     "failover",
     "rolling",
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         rest.insert(0, "run".to_owned());
     }
     tools::debian(TOOLS)?;
-    let python = tools::python(&["confluent-kafka"])?;
+    let python = tools::python(&["confluent-kafka", "duckdb"])?;
     let binary = if is_release {
         build::release()?
     } else {
