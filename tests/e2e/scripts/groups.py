@@ -26,7 +26,7 @@ def committed() -> None:
 
 
 def confluent(bootstrap: str, topic: str, group: str, strategy: str) -> None:
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer, KafkaError, KafkaException
 
     consumer = Consumer({
         "bootstrap.servers": bootstrap,
@@ -54,17 +54,22 @@ def confluent(bootstrap: str, topic: str, group: str, strategy: str) -> None:
             owns(it.partition for it in consumer.assignment())
 
     consumer.subscribe([topic], on_assign=show, on_revoke=lose)
+    owes = False
     while True:
         messages = [message for message in consumer.consume(100, timeout=0.2) if not message.error()]
-        if not messages:
-            continue
         for message in messages:
             read(message.partition(), message.offset())
+        if not messages and not owes:
+            continue
         try:
             consumer.commit(asynchronous=False)
-        except Exception as error:  # The group moves on, or the node is away: it is read again.
+        except KafkaException as error:
+            # The group moves on, or the node is away. What was taken away is read again by somebody; what a cooperative member
+            # keeps is not, and has still to be committed.
+            owes = error.args[0].code() != KafkaError._NO_OFFSET
             print("not committed", error, flush=True)
             continue
+        owes = False
         committed()
 
 
